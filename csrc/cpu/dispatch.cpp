@@ -1,0 +1,198 @@
+// The native API's CPU side: picks the instruction set's kernels and spreads their work over threads.
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include "cpu/kernels.h"
+#include "cpu/thread_pool.h"
+#include "pyasd.h"
+
+namespace pyasd {
+namespace {
+
+const Kernels* kernels(int isa) {
+  switch (isa) {
+    case kBase: return kernels_base();
+    case kAvx2: return kernels_avx2();
+    case kAvx512: return kernels_avx512();
+    default: return nullptr;
+  }
+}
+
+bool processor_has(int isa) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_cpu_init();  // reads cpuid and, for the vector registers, what the operating system saves (xgetbv)
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (isa == kAvx2) return avx2;
+  if (isa == kAvx512) {
+    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  }
+#endif
+  return isa == kBase;
+}
+
+std::vector<MixtureTile> make_tiles(const MixtureShape& shape, const Kernels& k, int64_t* packed_size,
+                                    int64_t* packed_rows_size) {
+  std::vector<MixtureTile> tiles;
+  const int64_t dims = shape.dims / shape.groups;
+  int64_t packed = 0, rows = 0;
+  for (int64_t group = 0; group < shape.groups; ++group) {
+    const int64_t prefix = shape.prefix[group];
+    const int64_t padded = (prefix + k.hidden_multiple - 1) / k.hidden_multiple * k.hidden_multiple;
+    for (int64_t d = 0; d < dims; d += k.lanes) {
+      const int64_t in_tile = std::min<int64_t>(k.lanes, dims - d);
+      tiles.push_back({group, group * dims + d, int32_t(in_tile), int32_t(prefix), packed, rows});
+      packed += int64_t(shape.components) * (1 + prefix) * 3 * k.lanes;
+      rows += int64_t(shape.components) * 3 * k.lanes * padded;
+    }
+  }
+  if (packed_size != nullptr) *packed_size = packed;
+  if (packed_rows_size != nullptr) *packed_rows_size = rows;
+  return tiles;
+}
+
+// Windows that a task takes: enough to reuse a tile's weights from the L2 cache, few enough that their hidden units
+// stay there too, and enough tasks for all threads.
+constexpr int64_t kMostWindows = 384;
+
+struct Memory {  // plain aligned memory with a null state instead of an exception
+  explicit Memory(int64_t floats)
+      : data(static_cast<float*>(::operator new(std::size_t(floats) * sizeof(float), std::align_val_t{64}, std::nothrow))) {}
+  ~Memory() { ::operator delete(data, std::align_val_t{64}); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  float* data;
+};
+
+}  // namespace
+
+bool isa_supported(int isa) { return kernels(isa) != nullptr && processor_has(isa); }
+
+int log_mel(const LogMelPlan* plan, const LogMelArgs& args, int isa, int threads) try {
+  const Kernels* k = kernels(isa);
+  if (k == nullptr) return kUnsupported;
+  const LogMelTables& t = tables(*plan);
+  // A task is one group of frames of one clip.
+  std::vector<int64_t> first_group(std::size_t(args.clips) + 1), first_frame(std::size_t(args.clips) + 1);
+  for (int64_t c = 0; c < args.clips; ++c) {
+    const int64_t frames = 1 + args.lengths[c] / t.shape.hop_length;
+    first_group[c + 1] = first_group[c] + (frames + k->lanes - 1) / k->lanes;
+    first_frame[c + 1] = first_frame[c] + frames;
+  }
+  const std::size_t sample_size = args.is_int16 ? sizeof(int16_t) : sizeof(float);
+  std::atomic<int> status{kOk};
+  parallel_for(first_group.back(), threads, [&](int64_t i) {
+    const int64_t c = std::upper_bound(first_group.begin(), first_group.end(), i) - first_group.begin() - 1;
+    void* memory = scratch(k->log_mel_scratch(t));
+    if (memory == nullptr) {
+      status = kOutOfMemory;
+      return;
+    }
+    const char* clip = static_cast<const char*>(args.samples) + std::size_t(c * args.clip_stride) * sample_size;
+    k->log_mel_group(t, clip, args.is_int16 != 0, args.lengths[c], i - first_group[c],
+                     args.out + first_frame[c] * t.shape.n_mels, memory);
+  });
+  return status;
+} catch (const std::bad_alloc&) {
+  return kOutOfMemory;
+}
+
+int64_t mixture_packed_size(const MixtureShape& shape, int isa) {
+  int64_t size = 0;
+  make_tiles(shape, *kernels(isa), &size, nullptr);
+  return size;
+}
+
+int64_t mixture_packed_rows_size(const MixtureShape& shape, int isa) {
+  int64_t size = 0;
+  make_tiles(shape, *kernels(isa), nullptr, &size);
+  return size;
+}
+
+int mixture_pack(const MixtureShape& shape, const float* weight, const float* bias, float* packed, float* packed_rows,
+                 int isa, int threads) try {
+  const Kernels* k = kernels(isa);
+  if (k == nullptr) return kUnsupported;
+  const std::vector<MixtureTile> tiles = make_tiles(shape, *k, nullptr, nullptr);
+  parallel_for(int64_t(tiles.size()), threads,
+               [&](int64_t i) { k->mixture_pack(shape, tiles[i], weight, bias, packed, packed_rows); });
+  return kOk;
+} catch (const std::bad_alloc&) {
+  return kOutOfMemory;
+}
+
+int mixture_forward(const MixtureShape& shape, const MixtureForwardArgs& args, int isa, int threads) try {
+  const Kernels* k = kernels(isa);
+  if (k == nullptr) return kUnsupported;
+  if (args.windows == 0) return kOk;
+  const std::vector<MixtureTile> tiles = make_tiles(shape, *k, nullptr, nullptr);
+  const int64_t most = std::max<int64_t>(1, std::min(kMostWindows, (args.windows + threads - 1) / threads));
+  const int64_t tasks = (args.windows + most - 1) / most;
+  std::atomic<int> status{kOk};
+  parallel_for(tasks, threads, [&](int64_t i) {
+    const int64_t first = args.windows * i / tasks, last = args.windows * (i + 1) / tasks;
+    void* memory = scratch(k->mixture_forward_scratch(shape, last - first));
+    if (memory == nullptr) {
+      status = kOutOfMemory;
+      return;
+    }
+    k->mixture_forward(shape, tiles.data(), int64_t(tiles.size()), args, first, last, memory);
+  });
+  return status;
+} catch (const std::bad_alloc&) {
+  return kOutOfMemory;
+}
+
+int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args, int isa, int threads) try {
+  const Kernels* k = kernels(isa);
+  if (k == nullptr) return kUnsupported;
+  int64_t packed_size = 0;
+  const std::vector<MixtureTile> tiles = make_tiles(shape, *k, &packed_size, nullptr);
+  const int64_t tile_count = int64_t(tiles.size());
+  constexpr int64_t kChunk = 128;  // windows whose shares of d_hidden wait to be added up
+  std::vector<int64_t> share(tiles.size() + 1);
+  const int64_t chunk = std::min(kChunk, args.windows);
+  for (int64_t t = 0; t < tile_count; ++t) {
+    const int64_t padded = (tiles[t].prefix + k->hidden_multiple - 1) / k->hidden_multiple * k->hidden_multiple;
+    share[t + 1] = share[t] + chunk * padded;
+  }
+  const Memory d_packed(packed_size), shares(share.back());
+  if (d_packed.data == nullptr || shares.data == nullptr) return kOutOfMemory;
+  std::memset(d_packed.data, 0, std::size_t(packed_size) * sizeof(float));
+  std::atomic<int> status{kOk};
+  for (int64_t first = 0; first < args.windows; first += kChunk) {
+    const int64_t last = std::min(first + kChunk, args.windows);
+    parallel_for(tile_count, threads, [&](int64_t i) {
+      const int64_t t = tile_count - 1 - i;  // in storage order the last groups tend to be the longest
+      void* memory = scratch(k->mixture_backward_scratch(shape, last - first));
+      if (memory == nullptr) {
+        status = kOutOfMemory;
+        return;
+      }
+      k->mixture_backward(shape, tiles[t], args, first, last, d_packed.data, shares.data + share[t], memory);
+    });
+    if (status != kOk) return status;
+    parallel_for((last - first + 15) / 16, threads, [&](int64_t i) {
+      for (int64_t w = first + i * 16; w < std::min(first + i * 16 + 16, last); ++w) {
+        float* row = args.d_hidden + w * shape.hidden;
+        std::fill(row, row + shape.hidden, 0.0f);
+        for (int64_t t = 0; t < tile_count; ++t) {
+          const int64_t padded = (share[t + 1] - share[t]) / chunk;
+          const float* part = shares.data + share[t] + (w - first) * padded;
+          for (int64_t h = 0; h < tiles[t].prefix; ++h) row[h] += part[h];
+        }
+      }
+    });
+  }
+  parallel_for(tile_count, threads, [&](int64_t t) {
+    k->mixture_unpack(shape, tiles[t], d_packed.data, args.d_weight, args.d_bias);
+  });
+  return kOk;
+} catch (const std::bad_alloc&) {
+  return kOutOfMemory;
+}
+
+}  // namespace pyasd

@@ -1,0 +1,356 @@
+// The mixture head on a tile: up to kLanes output dimensions of one group, one dimension per SIMD lane.
+//
+// A tile's packed weights are [component][1 + prefix][logit, mean, log scale][lane]: the bias first, then one row for
+// each hidden unit that the group sees; what the mask hides isn't there. Its packed rows, for hidden gradients, are
+// [component][logit, mean, log scale][lane][hidden unit], padded with zeros to kHiddenMultiple hidden units. All three
+// matrix products (outputs, weight gradients, hidden gradients) are the one register tile `accumulate`.
+
+constexpr int kWindows = kLanes == 16 ? 8 : 4;     // windows of a register tile: 3 x 8 of 32 registers, or 3 x 4 of 16
+constexpr int kHiddenVectors = 2;                  // hidden vectors of a register tile of hidden gradients
+constexpr int kHiddenMultiple = kHiddenVectors * kLanes;
+constexpr int64_t kBlock = 32;                     // windows whose outputs wait for their log-sum-exp, in L1 and L2
+
+PYASD_INLINE vf load_part(const float* p, int64_t count) {
+  if (count >= kLanes) return load(p);
+  float part[kLanes] = {};
+  for (int64_t i = 0; i < count; ++i) part[i] = p[i];
+  return load(part);
+}
+
+PYASD_INLINE void store_part(float* p, vf x, int64_t count) {
+  if (count >= kLanes) return store(p, x);
+  float part[kLanes];
+  store(part, x);
+  for (int64_t i = 0; i < count; ++i) p[i] = part[i];
+}
+
+PYASD_INLINE float sum_lanes(vf x) {  // pairwise, in a fixed order
+  float part[kLanes];
+  store(part, x);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) part[i] += part[i + half];
+  }
+  return part[0];
+}
+
+static float round_bfloat16(float x) {  // to nearest, ties to even; NaN stays NaN
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  if (x != x) return x;
+  bits = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// sum[v][j] += a[i * a_step + v] * b[j * b_step + i * b_next] over i < count, in that order.
+template <int V, int B>
+PYASD_INLINE void accumulate(vf sum[V][B], const float* a, int64_t a_step, int64_t count, const float* b,
+                             int64_t b_step, int64_t b_next) {
+  for (int64_t i = 0; i < count; ++i, a += a_step, b += b_next) {
+    vf x[V];
+    for (int v = 0; v < V; ++v) x[v] = load(a + v * kLanes);
+    for (int j = 0; j < B; ++j) {
+      const vf y = set1(b[j * b_step]);
+      for (int v = 0; v < V; ++v) sum[v][j] = fma(x[v], y, sum[v][j]);
+    }
+  }
+}
+
+// Calls step(std::integral_constant-like<B>, j) for j = 0 ... count - 1 in steps of B = Most, then of its halves.
+template <int B>
+struct Width {
+  static constexpr int value = B;
+};
+template <int Most, class Step>
+PYASD_INLINE void in_steps(int64_t count, const Step& step) {
+  int64_t j = 0;
+  for (; j + Most <= count; j += Most) step(Width<Most>{}, j);
+  if constexpr (Most > 1) {
+    if (j < count) in_steps<Most / 2>(count - j, [&](auto width, int64_t at) { step(width, j + at); });
+  }
+}
+
+static int64_t hidden_padded(int64_t prefix) {
+  return (prefix + kHiddenMultiple - 1) / kHiddenMultiple * kHiddenMultiple;
+}
+
+static int64_t component_size(int64_t prefix) { return (1 + prefix) * 3 * kLanes; }
+
+static void mixture_pack(const MixtureShape& shape, const MixtureTile& tile, const float* weight, const float* bias,
+                         float* packed, float* packed_rows) {
+  const int64_t padded = hidden_padded(tile.prefix);
+  for (int64_t k = 0; k < shape.components; ++k) {
+    float* out = packed + tile.packed + k * component_size(tile.prefix);
+    for (int64_t p = 0; p < 3; ++p) {
+      const auto row = [&](int64_t lane) { return (p * shape.dims + tile.first_dim + lane) * shape.components + k; };
+      float biases[kLanes] = {};
+      for (int64_t lane = 0; lane < tile.dims; ++lane) biases[lane] = bias[row(lane)];
+      store(out + p * kLanes, load(biases));
+      for (int64_t h = 0; h < padded; h += kLanes) {
+        vf r[kLanes];
+        for (int64_t lane = 0; lane < kLanes; ++lane) {
+          r[lane] = set1(0.0f);
+          if (lane < tile.dims && h < tile.prefix) {
+            r[lane] = load_part(weight + row(lane) * shape.hidden + h, tile.prefix - h);
+          }
+          if (shape.bfloat16) {
+            float part[kLanes];
+            store(part, r[lane]);
+            for (float& x : part) x = round_bfloat16(x);
+            r[lane] = load(part);
+          }
+          if (packed_rows != nullptr) {
+            store(packed_rows + tile.packed_rows + ((k * 3 + p) * kLanes + lane) * padded + h, r[lane]);
+          }
+        }
+        transpose(r);
+        for (int64_t i = 0; i < kLanes && h + i < tile.prefix; ++i) store(out + ((1 + h + i) * 3 + p) * kLanes, r[i]);
+      }
+    }
+  }
+}
+
+static void mixture_unpack(const MixtureShape& shape, const MixtureTile& tile, const float* d_packed, float* d_weight,
+                           float* d_bias) {
+  for (int64_t k = 0; k < shape.components; ++k) {
+    const float* from = d_packed + tile.packed + k * component_size(tile.prefix);
+    for (int64_t p = 0; p < 3; ++p) {
+      const auto row = [&](int64_t lane) { return (p * shape.dims + tile.first_dim + lane) * shape.components + k; };
+      for (int64_t lane = 0; lane < tile.dims; ++lane) d_bias[row(lane)] = from[p * kLanes + lane];
+      for (int64_t h = 0; h < shape.hidden; h += kLanes) {
+        vf r[kLanes];
+        for (int64_t i = 0; i < kLanes; ++i) {
+          r[i] = h + i < tile.prefix ? load(from + ((1 + h + i) * 3 + p) * kLanes) : set1(0.0f);
+        }
+        transpose(r);
+        for (int64_t lane = 0; lane < tile.dims; ++lane) {
+          store_part(d_weight + row(lane) * shape.hidden + h, r[lane], shape.hidden - h);
+        }
+      }
+    }
+  }
+}
+
+// Hands out a task's scratch memory, in floats.
+struct Scratch {
+  float* next;
+  float* take(int64_t count) {
+    float* here = next;
+    next += (count + 15) / 16 * 16;
+    return here;
+  }
+};
+
+// The hidden units of a task's windows, rounded to bfloat16 in scratch memory where the shape asks for it.
+struct Hidden {
+  const float* data;
+  int64_t stride;
+};
+static Hidden hidden_rows(const MixtureShape& shape, const float* hidden, int64_t stride, int64_t first, int64_t last,
+                          float* copy) {
+  if (!shape.bfloat16) return {hidden + first * stride, stride};
+  for (int64_t w = first; w < last; ++w) {
+    for (int64_t h = 0; h < shape.hidden; ++h) {
+      copy[(w - first) * shape.hidden + h] = round_bfloat16(hidden[w * stride + h]);
+    }
+  }
+  return {copy, shape.hidden};
+}
+
+// A tile's outputs for one component of `count` windows: emit(w, logit, mean, log_scale) for each.
+template <class Emit>
+PYASD_INLINE void outputs(const float* packed, int64_t prefix, const float* hidden, int64_t stride, int64_t count,
+                          const Emit& emit) {
+  in_steps<kWindows>(count, [&](auto width, int64_t w) {
+    constexpr int B = decltype(width)::value;
+    vf sum[3][B];
+    for (int p = 0; p < 3; ++p) {
+      for (int j = 0; j < B; ++j) sum[p][j] = load(packed + p * kLanes);
+    }
+    accumulate<3, B>(sum, packed + 3 * kLanes, 3 * kLanes, prefix, hidden + w * stride, stride, 1);
+    for (int j = 0; j < B; ++j) emit(w + j, sum[0][j], sum[1][j], sum[2][j]);
+  });
+}
+
+static std::size_t mixture_forward_scratch(const MixtureShape& shape, int64_t windows) {
+  const int64_t floats = windows * kLanes + 2 * shape.components * kBlock * kLanes + windows * shape.hidden + 64;
+  return std::size_t(floats) * sizeof(float);
+}
+
+static void mixture_forward(const MixtureShape& shape, const MixtureTile* tiles, int64_t tile_count,
+                            const MixtureForwardArgs& args, int64_t first, int64_t last, void* memory) {
+  Scratch scratch{static_cast<float*>(memory)};
+  float* sums = scratch.take((last - first) * kLanes);
+  float* logits = scratch.take(shape.components * kBlock * kLanes);
+  float* components = scratch.take(shape.components * kBlock * kLanes);
+  const Hidden hidden = hidden_rows(shape, args.hidden, args.hidden_stride, first, last, scratch.next);
+  const vf log_scale_min = set1(shape.log_scale_min);
+  for (int64_t t = 0; t < tile_count; ++t) {
+    const MixtureTile& tile = tiles[t];
+    const bool opens_group = t == 0 || tiles[t - 1].group != tile.group;
+    const bool closes_group = t + 1 == tile_count || tiles[t + 1].group != tile.group;
+    for (int64_t begin = first; begin < last; begin += kBlock) {
+      const int64_t count = last - begin < kBlock ? last - begin : kBlock;
+      const float* target = args.target + begin * args.target_stride + tile.first_dim;
+      for (int64_t k = 0; k < shape.components; ++k) {
+        outputs(args.packed + tile.packed + k * component_size(tile.prefix), tile.prefix,
+                hidden.data + (begin - first) * hidden.stride, hidden.stride, count,
+                [&](int64_t w, vf logit, vf mean, vf log_scale) {
+                  const vf x = load_part(target + w * args.target_stride, tile.dims);
+                  const int64_t at = (k * kBlock + w) * kLanes;
+                  store(logits + at, logit);
+                  store(components + at, log_component(x, logit, mean, log_scale, log_scale_min));
+                });
+      }
+      for (int64_t w = 0; w < count; ++w) {
+        vf max_logit = load(logits + w * kLanes), max_component = load(components + w * kLanes);
+        for (int64_t k = 1; k < shape.components; ++k) {
+          max_logit = larger(max_logit, load(logits + (k * kBlock + w) * kLanes));
+          max_component = larger(max_component, load(components + (k * kBlock + w) * kLanes));
+        }
+        const vf shift_logit = finite_shift(max_logit), shift_component = finite_shift(max_component);
+        vf sum_logit = set1(0.0f), sum_component = set1(0.0f);
+        for (int64_t k = 0; k < shape.components; ++k) {
+          sum_logit = sum_logit + exp_(load(logits + (k * kBlock + w) * kLanes) - shift_logit);
+          sum_component = sum_component + exp_(load(components + (k * kBlock + w) * kLanes) - shift_component);
+        }
+        const vf value = log_mixture(max_logit, sum_logit, max_component, sum_component);
+        const int64_t row = begin + w;
+        if (args.per_dim) {
+          store_part(args.out + row * shape.dims + tile.first_dim, value, tile.dims);
+          continue;
+        }
+        float* sum = sums + (row - first) * kLanes;
+        float own[kLanes];
+        store(own, value);
+        for (int lane = tile.dims; lane < kLanes; ++lane) own[lane] = 0;
+        const vf total = opens_group ? load(own) : load(sum) + load(own);
+        store(sum, total);
+        if (closes_group) args.out[row * shape.groups + tile.group] = sum_lanes(total);
+      }
+    }
+  }
+}
+
+static std::size_t mixture_backward_scratch(const MixtureShape& shape, int64_t windows) {
+  const int64_t floats = 7 * shape.components * kBlock * kLanes + windows * shape.hidden + 128;
+  return std::size_t(floats) * sizeof(float);
+}
+
+// From the stored logits, weighted log densities (`components`) and local derivatives of `count` windows to the
+// gradients of the tile's outputs: d_out, [component][window][logit, mean, log scale][lane].
+static void output_gradients(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
+                             int64_t begin, int64_t count, float* logits, float* components, const float* by_mean,
+                             const float* by_log_scale, float* d_out) {
+  for (int64_t w = 0; w < count; ++w) {
+    const int64_t row = begin + w;
+    float own[kLanes] = {};
+    for (int lane = 0; lane < tile.dims; ++lane) {
+      own[lane] = args.per_dim ? args.grad[row * shape.dims + tile.first_dim + lane]
+                               : args.grad[row * shape.groups + tile.group];
+    }
+    const vf grad = load(own);
+    const auto at = [&](int64_t k) { return (k * kBlock + w) * kLanes; };
+    vf max_logit = load(logits + at(0)), max_component = load(components + at(0));
+    for (int64_t k = 1; k < shape.components; ++k) {
+      max_logit = larger(max_logit, load(logits + at(k)));
+      max_component = larger(max_component, load(components + at(k)));
+    }
+    const vf shift_logit = finite_shift(max_logit), shift_component = finite_shift(max_component);
+    vf sum_logit = set1(0.0f), sum_component = set1(0.0f);
+    for (int64_t k = 0; k < shape.components; ++k) {
+      const vf l = exp_(load(logits + at(k)) - shift_logit), c = exp_(load(components + at(k)) - shift_component);
+      store(logits + at(k), l);
+      store(components + at(k), c);
+      sum_logit = sum_logit + l;
+      sum_component = sum_component + c;
+    }
+    const vf by_logit = grad / sum_logit, by_component = grad / sum_component;
+    vf d_target = set1(0.0f);
+    for (int64_t k = 0; k < shape.components; ++k) {
+      const vf share = by_component * load(components + at(k));
+      const vf d_mean = share * load(by_mean + at(k));
+      float* out = d_out + 3 * at(k);
+      store(out, fnma(by_logit, load(logits + at(k)), share));
+      store(out + kLanes, d_mean);
+      store(out + 2 * kLanes, share * load(by_log_scale + at(k)));
+      d_target = d_target - d_mean;
+    }
+    store_part(args.d_target + row * shape.dims + tile.first_dim, d_target, tile.dims);
+  }
+}
+
+static void mixture_backward(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
+                             int64_t first, int64_t last, float* d_packed, float* d_hidden, void* memory) {
+  Scratch scratch{static_cast<float*>(memory)};
+  const int64_t stage = shape.components * kBlock * kLanes;
+  float* logits = scratch.take(stage);
+  float* components = scratch.take(stage);
+  float* by_mean = scratch.take(stage);
+  float* by_log_scale = scratch.take(stage);
+  float* d_out = scratch.take(3 * stage);
+  const Hidden all = hidden_rows(shape, args.hidden, args.hidden_stride, first, last, scratch.next);
+  const vf log_scale_min = set1(shape.log_scale_min);
+  const int64_t padded = hidden_padded(tile.prefix);
+  for (int64_t begin = first; begin < last; begin += kBlock) {
+    const int64_t count = last - begin < kBlock ? last - begin : kBlock;
+    const float* hidden = all.data + (begin - first) * all.stride;
+    const float* target = args.target + begin * args.target_stride + tile.first_dim;
+    for (int64_t k = 0; k < shape.components; ++k) {
+      outputs(args.packed + tile.packed + k * component_size(tile.prefix), tile.prefix, hidden, all.stride, count,
+              [&](int64_t w, vf logit, vf mean, vf log_scale) {
+                const vf x = load_part(target + w * args.target_stride, tile.dims);
+                const int64_t at = (k * kBlock + w) * kLanes;
+                vf mean_factor, scale_factor;
+                store(components + at, log_component_with_gradient(x, logit, mean, log_scale, log_scale_min,
+                                                                   &mean_factor, &scale_factor));
+                store(logits + at, logit);
+                store(by_mean + at, mean_factor);
+                store(by_log_scale + at, scale_factor);
+              });
+    }
+    output_gradients(shape, tile, args, begin, count, logits, components, by_mean, by_log_scale, d_out);
+
+    for (int64_t k = 0; k < shape.components; ++k) {  // d_weight and d_bias
+      const float* d = d_out + k * kBlock * 3 * kLanes;
+      float* sum = d_packed + tile.packed + k * component_size(tile.prefix);
+      for (int p = 0; p < 3; ++p) {
+        vf total = load(sum + p * kLanes);
+        for (int64_t w = 0; w < count; ++w) total = total + load(d + (w * 3 + p) * kLanes);
+        store(sum + p * kLanes, total);
+      }
+      in_steps<kWindows>(tile.prefix, [&](auto width, int64_t h) {
+        constexpr int B = decltype(width)::value;
+        float* rows = sum + (1 + h) * 3 * kLanes;
+        vf total[3][B];
+        for (int p = 0; p < 3; ++p) {
+          for (int j = 0; j < B; ++j) total[p][j] = load(rows + (j * 3 + p) * kLanes);
+        }
+        accumulate<3, B>(total, d, 3 * kLanes, count, hidden + h, 1, all.stride);
+        for (int p = 0; p < 3; ++p) {
+          for (int j = 0; j < B; ++j) store(rows + (j * 3 + p) * kLanes, total[p][j]);
+        }
+      });
+    }
+
+    in_steps<kWindows>(count, [&](auto width, int64_t w) {  // the tile's share of d_hidden
+      constexpr int B = decltype(width)::value;
+      for (int64_t h = 0; h < padded; h += kHiddenMultiple) {
+        vf total[kHiddenVectors][B];
+        for (int v = 0; v < kHiddenVectors; ++v) {
+          for (int j = 0; j < B; ++j) total[v][j] = set1(0.0f);
+        }
+        for (int64_t k = 0; k < shape.components; ++k) {
+          accumulate<kHiddenVectors, B>(
+              total, args.packed_rows + tile.packed_rows + k * 3 * kLanes * padded + h, padded, 3 * kLanes,
+              d_out + (k * kBlock + w) * 3 * kLanes, 3 * kLanes, 1);
+        }
+        for (int v = 0; v < kHiddenVectors; ++v) {
+          for (int j = 0; j < B; ++j) {
+            store(d_hidden + (begin - first + w + j) * padded + h + v * kLanes, total[v][j]);
+          }
+        }
+      }
+    });
+  }
+}

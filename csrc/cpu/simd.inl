@@ -1,0 +1,146 @@
+// Vectors of float for one instruction set. Included once by each isa_*.cpp, inside that set's own namespace: nothing
+// here or in what follows may be shared with code compiled for another set.
+//
+// Gives: vf (kLanes floats, with + - *), set1, load, store (any alignment), fma(a,b,c) = a*b+c, fnma(a,b,c) = c-a*b,
+// at_least(x, low) and larger(a, b) (a NaN in x or a stays), round_nearest, pow2(n) for integral n in [-126, 127],
+// split_exponent, keep_nan, transpose, load_int16.
+
+#if defined(__AVX512F__)
+
+constexpr int kLanes = 16;
+using vf = __m512;
+
+PYASD_INLINE vf set1(float x) { return _mm512_set1_ps(x); }
+PYASD_INLINE vf load(const float* p) { return _mm512_loadu_ps(p); }
+PYASD_INLINE void store(float* p, vf x) { _mm512_storeu_ps(p, x); }
+PYASD_INLINE vf load_int16(const int16_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+}
+PYASD_INLINE vf fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+PYASD_INLINE vf fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
+PYASD_INLINE vf at_least(vf x, vf low) { return _mm512_max_ps(low, x); }  // maxps gives its second when one is NaN
+PYASD_INLINE vf larger(vf a, vf b) { return _mm512_max_ps(b, a); }
+PYASD_INLINE vf round_nearest(vf x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+PYASD_INLINE vf times_pow2(vf x, vf n) { return _mm512_scalef_ps(x, n); }
+PYASD_INLINE vf one_where_at_least(vf x, vf low) {
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, low, _CMP_GE_OQ), _mm512_set1_ps(1));
+}
+PYASD_INLINE vf keep_nan(vf x, vf result) {  // x where it is NaN or infinite, else the result
+  return _mm512_mask_mov_ps(result, _mm512_fpclass_ps_mask(x, 0x01 | 0x80 | 0x08 | 0x10), x);
+}
+PYASD_INLINE vf split_exponent(vf x, vf* exponent) {  // x = m * 2^e, m in [sqrt(1/2), sqrt(2)); x > 0 and normal
+  const __m512i bits = _mm512_castps_si512(x);
+  const __m512i e = _mm512_srai_epi32(_mm512_sub_epi32(bits, _mm512_set1_epi32(0x3f3504f3)), 23);
+  *exponent = _mm512_cvtepi32_ps(e);
+  return _mm512_castsi512_ps(_mm512_sub_epi32(bits, _mm512_slli_epi32(e, 23)));
+}
+PYASD_INLINE void transpose(vf r[16]) {
+  __m512 t[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      const __m512d a = _mm512_castps_pd(t[i + j]), b = _mm512_castps_pd(t[i + j + 2]);
+      r[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+      r[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    }
+  }
+  for (int i = 0; i < 4; ++i) {  // r[4q + i]: column i of each 128-bit part, rows 4q ... 4q + 3
+    const __m512 a = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x88), b = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88);
+    const __m512 c = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xdd), d = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xdd);
+    t[i] = _mm512_shuffle_f32x4(a, b, 0x88);
+    t[8 + i] = _mm512_shuffle_f32x4(a, b, 0xdd);
+    t[4 + i] = _mm512_shuffle_f32x4(c, d, 0x88);
+    t[12 + i] = _mm512_shuffle_f32x4(c, d, 0xdd);
+  }
+  for (int i = 0; i < 16; ++i) r[i] = t[i];
+}
+
+#elif defined(__AVX2__)
+
+constexpr int kLanes = 8;
+using vf = __m256;
+
+PYASD_INLINE vf set1(float x) { return _mm256_set1_ps(x); }
+PYASD_INLINE vf load(const float* p) { return _mm256_loadu_ps(p); }
+PYASD_INLINE void store(float* p, vf x) { _mm256_storeu_ps(p, x); }
+PYASD_INLINE vf load_int16(const int16_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+PYASD_INLINE vf fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+PYASD_INLINE vf fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
+PYASD_INLINE vf at_least(vf x, vf low) { return _mm256_max_ps(low, x); }
+PYASD_INLINE vf larger(vf a, vf b) { return _mm256_max_ps(b, a); }
+PYASD_INLINE vf round_nearest(vf x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+PYASD_INLINE vf times_pow2(vf x, vf n) {
+  const __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+  return x * _mm256_castsi256_ps(_mm256_slli_epi32(e, 23));
+}
+PYASD_INLINE vf one_where_at_least(vf x, vf low) {
+  return _mm256_and_ps(_mm256_cmp_ps(x, low, _CMP_GE_OQ), _mm256_set1_ps(1));
+}
+PYASD_INLINE vf keep_nan(vf x, vf result) {  // x - x is NaN where x is NaN or infinite
+  return _mm256_blendv_ps(result, x, _mm256_cmp_ps(x - x, x - x, _CMP_UNORD_Q));
+}
+PYASD_INLINE vf split_exponent(vf x, vf* exponent) {
+  const __m256i bits = _mm256_castps_si256(x);
+  const __m256i e = _mm256_srai_epi32(_mm256_sub_epi32(bits, _mm256_set1_epi32(0x3f3504f3)), 23);
+  *exponent = _mm256_cvtepi32_ps(e);
+  return _mm256_castsi256_ps(_mm256_sub_epi32(bits, _mm256_slli_epi32(e, 23)));
+}
+PYASD_INLINE void transpose(vf r[8]) {
+  __m256 t[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      r[i + 2 * j] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0x44);
+      r[i + 2 * j + 1] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0xee);
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm256_permute2f128_ps(r[i], r[4 + i], 0x20);
+    t[4 + i] = _mm256_permute2f128_ps(r[i], r[4 + i], 0x31);
+  }
+  for (int i = 0; i < 8; ++i) r[i] = t[i];
+}
+
+#else  // the compiler's own vectors: SSE2 on x86-64, NEON on 64-bit ARM
+
+constexpr int kLanes = 4;
+typedef float vf __attribute__((vector_size(16)));
+typedef int32_t vi __attribute__((vector_size(16)));
+
+PYASD_INLINE vf set1(float x) { return vf{x, x, x, x}; }
+PYASD_INLINE vf load(const float* p) { vf x; __builtin_memcpy(&x, p, sizeof x); return x; }
+PYASD_INLINE void store(float* p, vf x) { __builtin_memcpy(p, &x, sizeof x); }
+PYASD_INLINE vf load_int16(const int16_t* p) { return vf{float(p[0]), float(p[1]), float(p[2]), float(p[3])}; }
+PYASD_INLINE vf fma(vf a, vf b, vf c) { return a * b + c; }
+PYASD_INLINE vf fnma(vf a, vf b, vf c) { return c - a * b; }
+PYASD_INLINE vf at_least(vf x, vf low) { return x < low ? low : x; }
+PYASD_INLINE vf larger(vf a, vf b) { return a < b ? b : a; }
+PYASD_INLINE vf round_nearest(vf x) {  // for |x| < 2^22, which is all that exp2 asks for
+  const vf magic = set1(12582912.0f);
+  return (x + magic) - magic;
+}
+PYASD_INLINE vf times_pow2(vf x, vf n) { return x * (vf)((__builtin_convertvector(n, vi) + 127) << 23); }
+PYASD_INLINE vf one_where_at_least(vf x, vf low) { return x >= low ? set1(1) : set1(0); }
+PYASD_INLINE vf keep_nan(vf x, vf result) { return x - x == x - x ? result : x; }
+PYASD_INLINE vf split_exponent(vf x, vf* exponent) {
+  const vi e = ((vi)x - 0x3f3504f3) >> 23;
+  *exponent = __builtin_convertvector(e, vf);
+  return (vf)((vi)x - (e << 23));
+}
+PYASD_INLINE void transpose(vf r[4]) {
+  const vf a = r[0], b = r[1], c = r[2], d = r[3];
+  r[0] = vf{a[0], b[0], c[0], d[0]};
+  r[1] = vf{a[1], b[1], c[1], d[1]};
+  r[2] = vf{a[2], b[2], c[2], d[2]};
+  r[3] = vf{a[3], b[3], c[3], d[3]};
+}
+
+#endif

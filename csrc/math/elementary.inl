@@ -1,0 +1,49 @@
+// exp and log on vf: for vectors on the host and, with vf = float, for one GPU thread. Included inside a namespace
+// that has vf, set1, fma, fnma, at_least, round_nearest, times_pow2, split_exponent and keep_nan.
+
+// e^x for x <= 88; below -87 it stays at e^-87 (1.6e-38). Cephes' polynomial; largest error 1.5 ulp. NaN stays NaN.
+PYASD_INLINE vf exp_(vf x) {
+  x = at_least(x, set1(-87.0f));
+  const vf n = round_nearest(x * set1(1.44269504088896341f));
+  vf r = fnma(n, set1(0.693359375f), x);  // ln 2 in two parts: the first has trailing zeros, so n times it is exact
+  r = fnma(n, set1(-2.12194440e-4f), r);
+  vf p = set1(1.9875691500e-4f);
+  p = fma(p, r, set1(1.3981999507e-3f));
+  p = fma(p, r, set1(8.3334519073e-3f));
+  p = fma(p, r, set1(4.1665795894e-2f));
+  p = fma(p, r, set1(1.6666665459e-1f));
+  p = fma(p, r, set1(5.0000001201e-1f));
+  p = fma(p, r * r, r) + set1(1.0f);
+  return times_pow2(p, n);
+}
+
+// ln x for normal x > 0, as (log of the mantissa) + exponent * scale apart, so that each logarithm's base costs one
+// multiplication. Cephes' polynomial; largest error 1 ulp of ln.
+PYASD_INLINE vf log_mantissa(vf x, vf* exponent) {
+  const vf f = split_exponent(x, exponent) - set1(1.0f);
+  const vf z = f * f;
+  vf p = set1(7.0376836292e-2f);
+  p = fma(p, f, set1(-1.1514610310e-1f));
+  p = fma(p, f, set1(1.1676998740e-1f));
+  p = fma(p, f, set1(-1.2420140846e-1f));
+  p = fma(p, f, set1(1.4249322787e-1f));
+  p = fma(p, f, set1(-1.6668057665e-1f));
+  p = fma(p, f, set1(2.0000714765e-1f));
+  p = fma(p, f, set1(-2.4999993993e-1f));
+  p = fma(p, f, set1(3.3333331174e-1f));
+  return f + fma(p * f, z, z * set1(-0.5f));
+}
+
+// ln x; x that is NaN or infinite comes back as it is.
+PYASD_INLINE vf log_(vf x) {
+  vf e;
+  const vf m = log_mantissa(x, &e);
+  return keep_nan(x, fma(e, set1(0.693359375f), fma(e, set1(-2.12194440e-4f), m)));
+}
+
+// 10 log10(x), in dB.
+PYASD_INLINE vf decibel(vf x) {
+  vf e;
+  const vf m = log_mantissa(x, &e);
+  return keep_nan(x, fma(e, set1(3.01029995663981f), m * set1(4.34294481903252f)));
+}

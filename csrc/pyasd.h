@@ -1,0 +1,90 @@
+// The native API: plain structs of pointers, sizes and strides; status codes instead of exceptions; no torch and no
+// Python. Sizes and strides count elements and are 64-bit. Callers allocate every output.
+//
+// Results depend neither on the number of threads nor on what else is in the batch: each output is computed by one
+// fixed sequence of operations, and there are no atomic sums.
+#pragma once
+
+#include <cstdint>
+
+namespace pyasd {
+
+enum Status : int { kOk = 0, kOutOfMemory = 1, kUnsupported = 2 };
+
+// Instruction sets, in rising order. A level can be asked for only where isa_supported() says so.
+enum Isa : int { kBase = 0, kAvx2 = 1, kAvx512 = 2, kIsaCount = 3 };
+
+bool isa_supported(int isa);  // by this build, this processor and this operating system
+
+// ---- log-Mel: see ops.log_mel for what it computes --------------------------------------------------------------
+
+struct LogMelShape {
+  int32_t n_fft;        // a power of two, 64 to 16384
+  int32_t hop_length;
+  int32_t n_mels;
+  int32_t reflect;      // 1: pad by reflection, 0: by zeros
+  int32_t floor_add;    // 1: log10(M + eps), 0: log10(max(M, eps))
+  float eps;
+};
+
+struct LogMelPlan;  // tables; immutable, may be shared by threads
+
+// `window` has n_fft values. Band b weighs the bins starts[b] ... starts[b] + counts[b] - 1; the weights of all bands
+// follow each other. Returns null for a shape that is not supported, or when there is no memory.
+LogMelPlan* log_mel_plan_create(const LogMelShape& shape, const double* window, const int32_t* starts,
+                                const int32_t* counts, const double* weights);
+void log_mel_plan_destroy(LogMelPlan* plan);
+
+struct LogMelArgs {
+  const void* samples;       // [clips, clip_stride] int16 or float32
+  int32_t is_int16;
+  int64_t clips, clip_stride;
+  const int64_t* lengths;    // [clips] samples of each clip; with `reflect` more than n_fft / 2
+  float* out;                // [sum over clips of 1 + length / hop_length, n_mels]
+};
+int log_mel(const LogMelPlan* plan, const LogMelArgs& args, int isa, int threads);
+
+// ---- mixture head: see ops.mixture_log_prob for what it computes -------------------------------------------------
+
+struct MixtureShape {
+  int64_t dims;              // a multiple of groups
+  int32_t groups, components, hidden;
+  const int32_t* prefix;     // [groups] hidden units that each group sees, 0 to hidden
+  float log_scale_min;
+  int32_t bfloat16;          // 1: factors of the matrix product are rounded to bfloat16
+};
+
+// Floats that the packed weights take: for the forward pass, and in the layout that hidden gradients need.
+int64_t mixture_packed_size(const MixtureShape& shape, int isa);
+int64_t mixture_packed_rows_size(const MixtureShape& shape, int isa);
+
+// weight [3 * dims * components, hidden] and bias, contiguous. `packed_rows` may be null.
+int mixture_pack(const MixtureShape& shape, const float* weight, const float* bias, float* packed,
+                 float* packed_rows, int isa, int threads);
+
+struct MixtureForwardArgs {
+  const float* packed;
+  const float* hidden;       // [windows, hidden], rows hidden_stride apart
+  const float* target;       // [windows, dims], rows target_stride apart
+  int64_t windows, hidden_stride, target_stride;
+  float* out;                // [windows, per_dim ? dims : groups], contiguous
+  int32_t per_dim;
+};
+int mixture_forward(const MixtureShape& shape, const MixtureForwardArgs& args, int isa, int threads);
+
+struct MixtureBackwardArgs {
+  const float* packed;
+  const float* packed_rows;
+  const float* grad;         // [windows, per_dim ? dims : groups], contiguous
+  const float* hidden;
+  const float* target;
+  int64_t windows, hidden_stride, target_stride;
+  int32_t per_dim;
+  float* d_hidden;           // [windows, hidden], contiguous
+  float* d_target;           // [windows, dims], contiguous
+  float* d_weight;           // as weight; masked weights get exact zeros
+  float* d_bias;
+};
+int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args, int isa, int threads);
+
+}  // namespace pyasd

@@ -1,0 +1,69 @@
+"""Which implementation of an operator runs: `select` is the one place where that is decided.
+
+A backend is a module with `unavailable(device) -> str | None` and the operators' functions, whose signatures are
+those of `reference`. To add one: write the module, add its name to `PREFERENCE`, and run the tests, which compare
+every available backend with the float64 reference.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from functools import lru_cache
+from types import ModuleType
+
+import torch
+
+PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
+"""For each type of device, the backends that `auto` tries, best first."""
+
+NAMES = ("reference", "cpu", "cuda", "triton")
+
+
+class BackendUnavailable(RuntimeError):
+    """A backend was asked for by name and can't run here; the message says why."""
+
+
+def select(name: str, device: torch.device) -> ModuleType:
+    """The backend that runs on `device`.
+
+    Args:
+        name: a backend's name, or "auto": the environment variable `PYASD_BACKEND` if it is set, else the best
+            one that can run. Only the automatic choice falls back.
+        device: where the tensors are.
+
+    Raises:
+        BackendUnavailable: the backend asked for by name is unknown, or can't run on `device`.
+    """
+    if name == "auto":
+        name = os.environ.get("PYASD_BACKEND") or "auto"
+    if name != "auto":
+        reason = _unavailable(name, device)
+        if reason is not None:
+            raise BackendUnavailable(f"backend {name!r} can't run on {device}: {reason}")
+        return _module(name)
+    for candidate in PREFERENCE.get(device.type, ("reference",)):
+        if _unavailable(candidate, device) is None:
+            return _module(candidate)
+    raise AssertionError("the reference runs everywhere")
+
+
+def available() -> dict[str, str | None]:
+    """Every backend by name: `None` when it can run on this machine, else the reason why it can't."""
+    return {name: _unavailable(name, None) for name in NAMES}
+
+
+@lru_cache(maxsize=None)
+def _unavailable(name: str, device: torch.device | None) -> str | None:
+    if name not in NAMES:
+        return f"there is no such backend; choose from auto, {', '.join(NAMES)}"
+    try:
+        reason: str | None = _module(name).unavailable(device)
+    except ImportError as error:
+        return f"it can't be imported: {error}"
+    return reason
+
+
+@lru_cache(maxsize=None)
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"pyasd.backends.{name}")

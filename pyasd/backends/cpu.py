@@ -1,0 +1,212 @@
+"""The native CPU kernels: fused, compiled for several instruction sets, the best of which is chosen at run time.
+
+`PYASD_CPU_ISA` (`base`, `avx2` or `avx512`) caps the instruction set. Work is spread over `torch.get_num_threads()`
+threads; the results don't depend on their number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from pyasd.backends import reference
+from pyasd.config import POWER_EPS
+
+try:
+    from pyasd import _native
+except ImportError as error:  # a source tree whose extension was never built
+    _native, _why = None, f"the extension pyasd._native is not built here ({error}); run `pip install -e .`"
+
+if TYPE_CHECKING:
+    from pyasd.ops import LogMelPlan, MixtureShape
+
+ISAS = ("base", "avx2", "avx512")
+"""Instruction sets in rising order; the position is the number that the extension knows them by."""
+
+
+def unavailable(device: torch.device | None = None) -> str | None:
+    """Why this backend can't run on `device`; `None` when it can."""
+    if _native is None:
+        return _why
+    if device is not None and device.type != "cpu":
+        return "its kernels run on CPU tensors"
+    return None
+
+
+def supported_isas() -> list[str]:
+    """The instruction sets that this build and this processor share."""
+    return [name for i, name in enumerate(ISAS) if _native.isa_supported(i)]
+
+
+def isa() -> str:
+    """The instruction set in use: the best supported one, or the best up to `PYASD_CPU_ISA`.
+
+    Raises:
+        ValueError: `PYASD_CPU_ISA` is not one of `ISAS`.
+    """
+    return _isa(os.environ.get("PYASD_CPU_ISA", ""))
+
+
+@lru_cache(maxsize=None)
+def _isa(cap: str) -> str:
+    if cap and cap not in ISAS:
+        raise ValueError(f"PYASD_CPU_ISA={cap!r}: choose from {', '.join(ISAS)}")
+    names = ISAS[: ISAS.index(cap) + 1] if cap else ISAS
+    return [name for name in supported_isas() if name in names][-1]
+
+
+# -- log-Mel -----------------------------------------------------------------------------------------------------
+
+
+def log_mel(samples: Tensor, plan: LogMelPlan, lengths: Sequence[int]) -> Tensor:
+    """As `reference.log_mel`, which does the frame sizes that have no fast kernel (powers of two from 64 do)."""
+    native = _native_plan(plan)
+    if native is None:
+        return reference.log_mel(samples, plan, lengths)
+    if samples.stride(1) != 1:
+        samples = samples.contiguous()
+    out = samples.new_empty(sum(plan.frames(n) for n in lengths), plan.n_mels, dtype=torch.float32)
+    native(
+        samples=samples.data_ptr(),
+        is_int16=samples.dtype == torch.int16,
+        clip_stride=samples.stride(0),
+        lengths=list(lengths),
+        out=out.data_ptr(),
+        isa=ISAS.index(isa()),
+        threads=torch.get_num_threads(),
+    )
+    return out
+
+
+@lru_cache(maxsize=64)
+def _native_plan(plan: LogMelPlan) -> _native.LogMelPlan | None:
+    if plan.n_fft & (plan.n_fft - 1) or not 64 <= plan.n_fft <= 16384:
+        return None
+    starts, counts, weights = (np.ascontiguousarray(x) for x in plan.mel_weights)
+    window = np.ascontiguousarray(plan.window)
+    return _native.LogMelPlan(
+        n_fft=plan.n_fft,
+        hop_length=plan.hop_length,
+        n_mels=plan.n_mels,
+        reflect=plan.pad == "reflect",
+        floor_add=plan.floor == "add",
+        eps=POWER_EPS,
+        window=window.ctypes.data,
+        starts=starts.ctypes.data,
+        counts=counts.ctypes.data,
+        weights=weights.ctypes.data,
+    )
+
+
+# -- mixture head ------------------------------------------------------------------------------------------------
+
+
+class _Packed(NamedTuple):
+    key: tuple[object, ...]
+    head: _native.MixtureHead
+    packed: Tensor
+    packed_rows: Tensor | None
+
+
+_packed: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""Packed weights by weight tensor, so that scoring packs once; a changed tensor (its version) is packed again."""
+
+
+def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str, rows: bool) -> _Packed:
+    threads = torch.get_num_threads()
+    inference = weight.is_inference() or bias.is_inference()  # such tensors have no version: nothing can be remembered
+    version = None if inference else (weight._version, weight.data_ptr(), bias._version, bias.data_ptr())
+    key = (version, shape, precision, isa())
+    known = _packed.get(weight)
+    if not inference and known is not None and known.key == key and (known.packed_rows is not None or not rows):
+        return known
+    head = _native.MixtureHead(
+        dims=shape.dims,
+        prefix=shape.prefix,
+        components=shape.components,
+        hidden=weight.shape[1],
+        log_scale_min=shape.log_scale_min,
+        bfloat16=precision == "bfloat16",
+        isa=ISAS.index(isa()),
+    )
+    plain_weight, plain_bias = weight.contiguous(), bias.contiguous()
+    packed = weight.new_empty(head.packed_size)
+    packed_rows = weight.new_empty(head.packed_rows_size) if rows else None
+    head.pack(
+        weight=plain_weight.data_ptr(),
+        bias=plain_bias.data_ptr(),
+        packed=packed.data_ptr(),
+        packed_rows=0 if packed_rows is None else packed_rows.data_ptr(),
+        threads=threads,
+    )
+    result = _Packed(key, head, packed, packed_rows)
+    if not inference:
+        _packed[weight] = result
+    return result
+
+
+def _rows(x: Tensor) -> Tensor:
+    """`x`, or a copy whose rows are contiguous."""
+    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
+
+
+def mixture_log_prob(
+    hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str, per_dim: bool
+) -> Tensor:
+    """As `reference.mixture_log_prob`."""
+    known = _pack(weight, bias, shape, precision, rows=False)
+    hidden, target = _rows(hidden), _rows(target)
+    out = hidden.new_empty(hidden.shape[0], shape.dims if per_dim else shape.groups)
+    known.head.forward(
+        packed=known.packed.data_ptr(),
+        hidden=hidden.data_ptr(),
+        hidden_stride=hidden.stride(0),
+        target=target.data_ptr(),
+        target_stride=target.stride(0),
+        windows=hidden.shape[0],
+        out=out.data_ptr(),
+        per_dim=per_dim,
+        threads=torch.get_num_threads(),
+    )
+    return out
+
+
+def mixture_log_prob_backward(
+    grad: Tensor,
+    hidden: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shape: MixtureShape,
+    precision: str,
+    per_dim: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `reference.mixture_log_prob_backward`: the outputs are computed again rather than kept."""
+    known = _pack(weight, bias, shape, precision, rows=True)
+    assert known.packed_rows is not None
+    grad, hidden, target = grad.contiguous(), _rows(hidden), _rows(target)
+    grads = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (hidden, target, weight, bias))
+    known.head.backward(
+        packed=known.packed.data_ptr(),
+        packed_rows=known.packed_rows.data_ptr(),
+        grad=grad.data_ptr(),
+        hidden=hidden.data_ptr(),
+        hidden_stride=hidden.stride(0),
+        target=target.data_ptr(),
+        target_stride=target.stride(0),
+        windows=hidden.shape[0],
+        per_dim=per_dim,
+        d_hidden=grads[0].data_ptr(),
+        d_target=grads[1].data_ptr(),
+        d_weight=grads[2].data_ptr(),
+        d_bias=grads[3].data_ptr(),
+        threads=torch.get_num_threads(),
+    )
+    return grads  # type: ignore[return-value]

@@ -1,0 +1,93 @@
+"""The pure-torch reference: any device, any dtype, differentiable. Every other backend is tested against it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pyasd.config import FULL_SCALE, POWER_EPS
+
+if TYPE_CHECKING:
+    from pyasd.ops import LogMelPlan, MixtureShape
+
+
+def unavailable(device: torch.device | None = None) -> str | None:
+    """Why this backend can't run on `device`; `None` when it can."""
+    return None
+
+
+def log_mel(samples: Tensor, plan: LogMelPlan, lengths: Sequence[int]) -> Tensor:
+    """Frames of all clips one after the other: `[sum of frames, mels]` float32 (float64 for float64 samples)."""
+    if samples.dtype == torch.int16:
+        samples = samples.to(torch.float32) / FULL_SCALE
+    window = torch.from_numpy(plan.window).to(samples)
+    weights = torch.from_numpy(plan.dense_weights()).to(samples)
+    if not lengths:
+        return samples.new_empty(0, plan.n_mels)
+    if len(set(lengths)) == 1:
+        batches = [samples[:, : lengths[0]]]
+    else:
+        batches = [clip[None, :n] for clip, n in zip(samples, lengths, strict=True)]
+    out = []
+    for batch in batches:
+        spectrum = torch.stft(
+            batch, plan.n_fft, plan.hop_length, window=window, center=True, pad_mode=plan.pad, return_complex=True
+        )
+        mel = (weights @ spectrum.abs().square()).transpose(1, 2).reshape(-1, plan.n_mels)
+        out.append(10 * torch.log10(mel.clamp(min=POWER_EPS) if plan.floor == "max" else mel + POWER_EPS))
+    return torch.cat(out)
+
+
+def mixture_log_prob(
+    hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str, per_dim: bool
+) -> Tensor:
+    """`[windows, groups]`, or `[windows, dims]` with `per_dim`: the operator as it is defined, with a mask."""
+    logit, _, log_scale, z, _, _ = _mixture(hidden, target, weight, bias, shape, precision)
+    log_density = torch.log_softmax(logit, -1) - z.square() / 2 - log_scale - 0.5 * math.log(2 * math.pi)
+    log_prob = torch.logsumexp(log_density, -1)
+    return log_prob if per_dim else log_prob.view(target.shape[0], shape.groups, -1).sum(-1)
+
+
+def mixture_log_prob_backward(
+    grad: Tensor,
+    hidden: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shape: MixtureShape,
+    precision: str,
+    per_dim: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients with respect to `hidden`, `target`, `weight` and `bias`, spelt out (an operator's implementation
+    runs below autograd). `bfloat16` rounds the factors of the product alone, and is taken as the identity here.
+    """
+    logit, raw_log_scale, log_scale, z, hidden, masked = _mixture(hidden, target, weight, bias, shape, precision)
+    if not per_dim:
+        grad = grad.repeat_interleave(shape.dims // shape.groups, 1)
+    grad = grad[..., None]  # [windows, dims, 1]
+    share = grad * torch.softmax(logit - z.square() / 2 - log_scale, -1)  # each component's share of the density
+    d_logit = share - grad * torch.softmax(logit, -1)
+    d_mean = share * z * torch.exp(-log_scale)
+    d_log_scale = share * (z.square() - 1) * (raw_log_scale >= shape.log_scale_min)
+    d_out = torch.stack([d_logit, d_mean, d_log_scale], 1).flatten(1)  # [windows, 3 * dims * components]
+    return d_out @ masked, -d_mean.sum(-1), d_out.T @ hidden * shape.mask(weight), d_out.sum(0)
+
+
+def _mixture(
+    hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str
+) -> tuple[Tensor, ...]:
+    """Logits, log scales before and after the clamp, and z, each `[windows, dims, components]`; then the factors
+    of the product that made them.
+    """
+    masked = weight * shape.mask(weight)
+    if precision == "bfloat16":  # exact products of bfloat16 factors, accumulated in the tensors' own precision
+        hidden, masked = hidden.bfloat16().to(hidden.dtype), masked.bfloat16().to(masked.dtype)
+    out = (hidden @ masked.T + bias).view(target.shape[0], 3, shape.dims, shape.components)
+    logit, mean, raw_log_scale = out.unbind(1)
+    log_scale = raw_log_scale.clamp(min=shape.log_scale_min)
+    z = (target[..., None] - mean) * torch.exp(-log_scale)
+    return logit, raw_log_scale, log_scale, z, hidden, masked

@@ -1,0 +1,27 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real recordings; they are not part of the repository."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PYASD_REAL_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no real recordings at {folder}: set PYASD_REAL_DATA")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _repeatable() -> Iterator[None]:
+    """Each test starts from the same random numbers."""
+    torch.manual_seed(0)
+    yield
