@@ -238,7 +238,8 @@ def mixture_log_prob(
         logit, mean, log_scale = (hidden @ (mask * weight).T + bias).split(...)   # each [windows, dims, components]
         log_scale = log_scale.clamp(min=log_scale_min)
         z = (target - mean) * exp(-log_scale)
-        log_prob = logsumexp(log_softmax(logit) - z**2 / 2 - log_scale - log(2 * pi) / 2, components).sum(dims of a group)
+        log_density = log_softmax(logit) - z**2 / 2 - log_scale - log(2 * pi) / 2
+        log_prob = logsumexp(log_density, components).sum(dims of a group)
 
     Report section 2.1, Eq. 3 (the density), Germain et al. (2015) (the mask).
 

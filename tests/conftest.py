@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pyasd.backends import cpu
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
@@ -18,6 +20,14 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real recordings at {folder}: set PYASD_REAL_DATA")
     return folder
+
+
+@pytest.fixture(params=cpu.supported_isas())
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each instruction set that this machine has, in turn."""
+    monkeypatch.setenv("PYASD_CPU_ISA", request.param)
+    name: str = request.param
+    return name
 
 
 @pytest.fixture(autouse=True)

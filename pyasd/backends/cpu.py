@@ -19,10 +19,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 from pyasd.backends import reference
 from pyasd.config import POWER_EPS
 
+_why: str | None = None
 try:
     from pyasd import _native
 except ImportError as error:  # a source tree whose extension was never built
-    _native, _why = None, f"the extension pyasd._native is not built here ({error}); run `pip install -e .`"
+    _why = f"the extension pyasd._native is not built here ({error}); run `pip install -e .`"
 
 if TYPE_CHECKING:
     from pyasd.ops import LogMelPlan, MixtureShape
@@ -33,7 +34,7 @@ ISAS = ("base", "avx2", "avx512")
 
 def unavailable(device: torch.device | None = None) -> str | None:
     """Why this backend can't run on `device`; `None` when it can."""
-    if _native is None:
+    if _why is not None:
         return _why
     if device is not None and device.type != "cpu":
         return "its kernels run on CPU tensors"
@@ -124,7 +125,7 @@ def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str, row
     inference = weight.is_inference() or bias.is_inference()  # such tensors have no version: nothing can be remembered
     version = None if inference else (weight._version, weight.data_ptr(), bias._version, bias.data_ptr())
     key = (version, shape, precision, isa())
-    known = _packed.get(weight)
+    known: _Packed | None = _packed.get(weight)  # type: ignore[no-untyped-call]
     if not inference and known is not None and known.key == key and (known.packed_rows is not None or not rows):
         return known
     head = _native.MixtureHead(

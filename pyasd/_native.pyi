@@ -1,0 +1,71 @@
+"""CPU kernels (csrc/bindings/native.cpp). Arguments that are addresses come from `tensor.data_ptr()`."""
+
+from collections.abc import Sequence
+
+def isa_supported(isa: int) -> bool: ...
+
+class LogMelPlan:
+    def __init__(
+        self,
+        *,
+        n_fft: int,
+        hop_length: int,
+        n_mels: int,
+        reflect: bool,
+        floor_add: bool,
+        eps: float,
+        window: int,
+        starts: int,
+        counts: int,
+        weights: int,
+    ) -> None: ...
+    def __call__(
+        self, *, samples: int, is_int16: bool, clip_stride: int, lengths: Sequence[int], out: int, isa: int, threads: int
+    ) -> None: ...
+
+class MixtureHead:
+    packed_size: int
+    packed_rows_size: int
+    def __init__(
+        self,
+        *,
+        dims: int,
+        prefix: Sequence[int],
+        components: int,
+        hidden: int,
+        log_scale_min: float,
+        bfloat16: bool,
+        isa: int,
+    ) -> None: ...
+    def pack(self, *, weight: int, bias: int, packed: int, packed_rows: int, threads: int) -> None: ...
+    def forward(
+        self,
+        *,
+        packed: int,
+        hidden: int,
+        hidden_stride: int,
+        target: int,
+        target_stride: int,
+        windows: int,
+        out: int,
+        per_dim: bool,
+        threads: int,
+    ) -> None: ...
+    def backward(
+        self,
+        *,
+        packed: int,
+        packed_rows: int,
+        grad: int,
+        hidden: int,
+        hidden_stride: int,
+        target: int,
+        target_stride: int,
+        windows: int,
+        per_dim: bool,
+        d_hidden: int,
+        d_target: int,
+        d_weight: int,
+        d_bias: int,
+        threads: int,
+    ) -> None: ...

@@ -1,0 +1,52 @@
+"""Which backend runs, and what is said where none can."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyasd import backends
+from pyasd.backends import cpu
+
+CPU = torch.device("cpu")
+
+
+def test_automatic_choice_on_cpu_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYASD_BACKEND", raising=False)
+    assert backends.select("auto", CPU).__name__ == "pyasd.backends.cpu"
+    assert backends.select("reference", CPU).__name__ == "pyasd.backends.reference"
+
+
+def test_environment_variable_overrides_auto_but_not_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYASD_BACKEND", "reference")
+    assert backends.select("auto", CPU).__name__ == "pyasd.backends.reference"
+    assert backends.select("cpu", CPU).__name__ == "pyasd.backends.cpu"
+    monkeypatch.setenv("PYASD_BACKEND", "cuda")
+    with pytest.raises(backends.BackendUnavailable, match="'cuda' can't run on cpu"):
+        backends.select("auto", CPU)
+
+
+def test_automatic_choice_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYASD_BACKEND", raising=False)
+    monkeypatch.setattr(backends, "_unavailable", lambda name, device: None if name == "reference" else "broken")
+    assert backends.select("auto", CPU).__name__ == "pyasd.backends.reference"
+    with pytest.raises(backends.BackendUnavailable, match="broken"):
+        backends.select("cpu", CPU)
+
+
+def test_available_names_every_backend() -> None:
+    known = backends.available()
+    assert list(known) == list(backends.NAMES)
+    assert known["reference"] is None
+    assert known["cpu"] is None
+
+
+def test_isa_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in cpu.supported_isas():
+        monkeypatch.setenv("PYASD_CPU_ISA", name)
+        assert cpu.isa() == name
+    monkeypatch.setenv("PYASD_CPU_ISA", "")
+    assert cpu.isa() == cpu.supported_isas()[-1]
+    monkeypatch.setenv("PYASD_CPU_ISA", "sse9")
+    with pytest.raises(ValueError, match="choose from base, avx2, avx512"):
+        cpu.isa()
