@@ -87,4 +87,9 @@ struct MixtureBackwardArgs {
 };
 int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args, int isa, int threads);
 
+// ---- for benchmarks: the operations in so many rounds of a loop that does nothing else -----------------------------
+
+double probe_fma(int64_t rounds, int isa);  // floating-point operations, two to a multiply-add
+double probe_exp(int64_t rounds, int isa);  // exponentials
+
 }  // namespace pyasd

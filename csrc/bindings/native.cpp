@@ -95,6 +95,8 @@ struct Head {
 PYBIND11_MODULE(_native, m) {
   m.doc() = "CPU kernels. Arguments that are addresses come from tensor.data_ptr().";
   m.def("isa_supported", &pyasd::isa_supported, py::arg("isa"));
+  m.def("probe_fma", &pyasd::probe_fma, py::arg("rounds"), py::arg("isa"));
+  m.def("probe_exp", &pyasd::probe_exp, py::arg("rounds"), py::arg("isa"));
   py::class_<Plan>(m, "LogMelPlan")
       .def(py::init<int, int, int, bool, bool, float, Address, Address, Address, Address>(), py::kw_only(),
            py::arg("n_fft"), py::arg("hop_length"), py::arg("n_mels"), py::arg("reflect"), py::arg("floor_add"),

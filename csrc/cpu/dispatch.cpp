@@ -195,4 +195,22 @@ int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args,
   return kOutOfMemory;
 }
 
+double probe_fma(int64_t rounds, int isa) {
+  volatile float kept;
+  float sink;
+  const double done = kernels(isa)->probe_fma(rounds, &sink);
+  kept = sink;
+  (void)kept;
+  return done;
+}
+
+double probe_exp(int64_t rounds, int isa) {
+  volatile float kept;
+  float sink;
+  const double done = kernels(isa)->probe_exp(rounds, &sink);
+  kept = sink;
+  (void)kept;
+  return done;
+}
+
 }  // namespace pyasd

@@ -22,10 +22,12 @@ namespace {
 #include "math/mixture.inl"
 #include "cpu/log_mel.inl"
 #include "cpu/mixture.inl"
+#include "cpu/probe.inl"
 
 constexpr Kernels kKernels = {
     kLanes,           kHiddenMultiple,          log_mel_scratch,  log_mel_group,  mixture_pack,
     mixture_forward_scratch, mixture_forward, mixture_backward_scratch, mixture_backward, mixture_unpack,
+    probe_fma,        probe_exp,
 };
 
 }  // namespace

@@ -45,6 +45,9 @@ struct Kernels {
   // One tile's gradients from the packed layout into the rows of d_weight and d_bias.
   void (*mixture_unpack)(const MixtureShape& shape, const MixtureTile& tile, const float* d_packed, float* d_weight,
                          float* d_bias);
+
+  double (*probe_fma)(int64_t rounds, float* sink);
+  double (*probe_exp)(int64_t rounds, float* sink);
 };
 
 const Kernels* kernels_base();

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks` prints the report; `pytest benchmarks --benchmark-only` runs the same cases."""

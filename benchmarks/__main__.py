@@ -1,0 +1,151 @@
+"""Time and peak memory of the operators against their peers and the processor's own bounds, on one thread.
+
+    python -m benchmarks                      # all cases, prints the tables
+    python -m benchmarks head --ledger        # one case, and adds its rows to benchmarks/ledger.csv
+
+A case is measured only after its operator's tests pass. Contestants take turns, round by round, and each ratio is the
+median of the rounds' own ratios, so that a machine whose speed drifts changes the times more than the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks import cases
+from benchmarks.roofline import Roofline, measure
+from pyasd.backends import cpu
+
+ROOT = Path(__file__).resolve().parent.parent
+LEDGER = ROOT / "benchmarks" / "ledger.csv"
+COLUMNS = (
+    "date", "commit", "cpu", "isa", "threads", "torch", "case", "contestant", "clips", "ms_per_clip",
+    "times_pyasd", "peak_mib", "bound_ms_per_clip", "bound_share",
+)  # fmt: skip
+
+
+def require_green(tests: str) -> None:
+    """No figure without a passing test of the same operator."""
+    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", tests], cwd=ROOT, capture_output=True, text=True)
+    if run.returncode != 0:
+        sys.exit(f"{tests} fails, so nothing is measured:\n{run.stdout[-2000:]}")
+
+
+def interleave(case: cases.Case, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contestant in each round, after a round that isn't counted."""
+    times: dict[str, list[float]] = {name: [] for name in case.contestants}
+    for number in range(rounds + 1):
+        for name, run in case.contestants.items():
+            begin = time.perf_counter()
+            run()
+            if number > 0:
+                times[name].append(time.perf_counter() - begin)
+    return times
+
+
+def peak_memory(case_key: str, contestant: str) -> float:
+    """MiB that one call adds to a fresh process's resident memory at its peak, after one call to warm up."""
+    code = (
+        "import json, sys, torch; torch.set_num_threads(1)\n"
+        "from benchmarks import cases\n"
+        "run = cases.CASES[sys.argv[1]]().contestants[sys.argv[2]]\n"
+        "def status(key): return int(next(x for x in open('/proc/self/status') if x.startswith(key)).split()[1])\n"
+        "before = status('VmRSS'); run()\n"
+        "open('/proc/self/clear_refs', 'w').write('5'); run()\n"
+        "print(json.dumps((status('VmHWM') - before) / 1024))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, case_key, contestant], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return float(json.loads(run.stdout.splitlines()[-1]))
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """The checked-out commit, with a + where the tree has changes that count."""
+    run = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True)
+    return run.stdout.strip() or "unknown"
+
+
+def report(key: str, rounds: int, roofline: Roofline, with_memory: bool) -> list[dict[str, object]]:
+    """Measure a case, print its table, and return its rows for the ledger."""
+    case = cases.CASES[key]()
+    require_green(case.tests)
+    times = interleave(case, rounds)
+    bound, limit = roofline.bound(case.flop, case.exp, case.bytes)
+    print(f"\n### {case.name}, {case.clips} clips of 10 s, one thread, {cpu.isa()}\n")
+    print("| | ms per clip (median) | times pyasd's | peak memory, MiB | share of the bound |")
+    print("|---|---:|---:|---:|---:|")
+    rows = []
+    for name, seconds in times.items():
+        per_clip = statistics.median(seconds) / case.clips * 1e3
+        ratio = statistics.median(a / b for a, b in zip(seconds, times["pyasd"], strict=True))
+        memory = peak_memory(key, name) if with_memory else float("nan")
+        share = bound * 1e3 / per_clip
+        shown = f"{share:.0%}" if name == "pyasd" else ""
+        print(f"| {name} | {per_clip:.3f} | {ratio:.2f} | {memory:.0f} | {shown} |")
+        rows.append(
+            dict(
+                zip(
+                    COLUMNS,
+                    (
+                        datetime.date.today().isoformat(), commit(), processor(), cpu.isa(), torch.get_num_threads(),
+                        torch.__version__, case.name, name, case.clips, f"{per_clip:.4f}", f"{ratio:.3f}",
+                        f"{memory:.1f}", f"{bound * 1e3:.4f}", f"{share:.3f}",
+                    ),
+                    strict=True,
+                )
+            )
+        )  # fmt: skip
+    print(f"\nBound: {bound * 1e3:.3f} ms a clip, by {limit}. {case.note}".rstrip())
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", nargs="*", help=f"{', '.join(cases.CASES)} (default: all)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that count (default 5)")
+    parser.add_argument("--ledger", action="store_true", help=f"add the rows to {LEDGER.relative_to(ROOT)}")
+    parser.add_argument("--no-memory", action="store_true", help="don't measure peak memory")
+    args = parser.parse_args()
+    unknown = set(args.case) - set(cases.CASES)
+    if unknown:
+        parser.error(f"no such case: {', '.join(unknown)}; choose from {', '.join(cases.CASES)}")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    roofline = measure()
+    print(f"{processor()}, {cpu.isa()}, torch {torch.__version__}, commit {commit()}")
+    print(roofline)
+    rows = []
+    for key in args.case or cases.CASES:
+        rows += report(key, args.rounds, roofline, not args.no_memory)
+    if args.ledger:
+        new = not LEDGER.exists()
+        with LEDGER.open("a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""What is measured: for each operator our call and its peers', on the same input.
+
+A case makes its input once; a contestant is a function without arguments that does the whole of the work on `clips`
+clips of ten seconds. Peers are used as their users would use them at their best: the dense Mel matrix and the masked
+weights are made beforehand, and a peer that likes small batches gets them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyasd import ops
+from pyasd.backends import cpu
+from pyasd.config import GroupMadeConfig
+
+SAMPLES = 160_000  # ten seconds at 16 kHz
+WINDOWS = 309
+DIMS, COMPONENTS, HIDDEN = 640, 10, 128
+
+Contestant = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator on one shape.
+
+    Attributes:
+        name: as in the report and the ledger.
+        tests: the test file that must pass before a figure of this case is printed.
+        clips: clips of ten seconds in each call.
+        contestants: by name, "pyasd" first.
+        flop, exp: floating-point operations and exponentials that a clip needs, for the bound.
+        bytes: memory that a clip must move (inputs once, outputs once).
+    """
+
+    name: str
+    tests: str
+    clips: int
+    contestants: dict[str, Contestant]
+    flop: float
+    exp: float
+    bytes: float
+    note: str = field(default="")
+
+
+def log_mel(clips: int = 64) -> Case:
+    """int16 samples to log-Mel, against torch's, librosa's and Kaldi's, and against a bare real FFT."""
+    plan = ops.LogMelPlan()
+    rng = np.random.default_rng(0)
+    samples = torch.from_numpy((3000 * rng.standard_normal((clips, SAMPLES))).astype(np.int16))
+    window = torch.from_numpy(plan.window).float()
+    mel = torch.from_numpy(plan.dense_weights()).float()
+
+    def torch_chain(batch: int) -> Contestant:
+        def run() -> None:
+            for part in samples.split(batch):
+                x = part.float() / 32768
+                power = torch.stft(x, 1024, 512, window=window, center=True, return_complex=True).abs().square()
+                (mel @ power).clamp_(min=2.22e-16).log10_().mul_(10).transpose(1, 2).contiguous()
+
+        return run
+
+    frames = samples[0].float().unfold(0, 1024, 512).contiguous()  # [311, 1024]
+
+    contestants: dict[str, Contestant] = {
+        "pyasd": lambda: ops.log_mel(samples, plan, backend="cpu"),
+        "torch.stft chain, 1 clip a call": torch_chain(1),
+        "torch.stft chain, 8 clips a call": torch_chain(8),
+        "torch.stft chain, 64 clips a call": torch_chain(64),
+        "bare torch.fft.rfft": lambda: [torch.fft.rfft(frames) for _ in range(clips)],
+    }
+    try:
+        import librosa
+
+        def librosa_chain() -> None:
+            for clip in samples.numpy():
+                x = clip.astype(np.float32) / 32768
+                power = librosa.feature.melspectrogram(y=x, sr=16000, n_fft=1024, hop_length=512, n_mels=128)
+                10 * np.log10(np.maximum(power, 2.22e-16))
+
+        contestants["librosa"] = librosa_chain
+    except ImportError:
+        pass
+    try:
+        import scipy.fft
+
+        matrix = frames.numpy()
+        contestants["bare scipy.fft.rfft"] = lambda: [scipy.fft.rfft(matrix) for _ in range(clips)]
+    except ImportError:
+        pass
+    try:
+        import kaldi_native_fbank
+
+        def kaldi() -> None:
+            options = kaldi_native_fbank.FbankOptions()
+            options.frame_opts.frame_length_ms = 64
+            options.frame_opts.frame_shift_ms = 32
+            options.frame_opts.dither = 0
+            options.mel_opts.num_bins = 128
+            for clip in samples.numpy():
+                fbank = kaldi_native_fbank.OnlineFbank(options)
+                fbank.accept_waveform(16000, (clip.astype(np.float32) / 32768).tolist())
+                fbank.input_finished()
+
+        contestants["kaldi-native-fbank"] = kaldi
+    except ImportError:
+        pass
+    # One frame: window, real FFT (the split-radix count, 2 N log2 N - 4 N + 4 ... rounded up to 2.0 N log2 N), power,
+    # Mel (a multiply-add a weight), logarithm (some 30 operations).
+    flop = 313 * (1024 + 2.0 * 1024 * 10 + 3 * 512 + 2 * 1009 + 30 * 128)
+    return Case("log-Mel", "tests/test_ops_log_mel.py", clips, contestants, flop, 0, SAMPLES * 2 + 313 * 128 * 4)
+
+
+def _head_input(clips: int) -> tuple[ops.MixtureHead, Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    degrees = sorted(1 + i % 4 for i in range(HIDDEN))
+    weight = 0.1 * torch.randn(3 * DIMS * COMPONENTS, HIDDEN)
+    bias = 0.3 * torch.randn(3 * DIMS * COMPONENTS)
+    head = ops.MixtureHead(weight, bias, degrees, [1, 2, 3, 4, 5], COMPONENTS)
+    hidden = torch.randn(clips * WINDOWS, HIDDEN).relu()
+    return head, hidden, torch.randn(clips * WINDOWS, DIMS), weight * head.shape.mask(weight)
+
+
+def eager_head(hidden: Tensor, target: Tensor, masked: Tensor, bias: Tensor) -> Tensor:
+    """The mixture head in eager torch, from weights that are masked already."""
+    out = torch.addmm(bias, hidden, masked.T).view(-1, 3, DIMS, COMPONENTS)
+    logit, mean, log_scale = out.unbind(1)
+    log_scale = log_scale.clamp(min=GroupMadeConfig.log_scale_min)
+    z = (target[..., None] - mean) * torch.exp(-log_scale)
+    log_density = torch.log_softmax(logit, -1) - 0.5 * z.square() - log_scale - 0.5 * math.log(2 * math.pi)
+    return torch.logsumexp(log_density, -1).view(-1, 5, DIMS // 5).sum(-1)
+
+
+_connected = 0.5 * 3 * DIMS * COMPONENTS * HIDDEN  # multiply-adds a window: half of the weights are masked
+_exps = 3 * DIMS * COMPONENTS
+_mixture_flop = DIMS * COMPONENTS * 10 + DIMS * 40  # around the exponentials: z, densities, maxima, sums, a logarithm
+
+
+def head_forward(clips: int = 64) -> Case:
+    """The mixture head without gradients, one clip's windows a call for the peers (their best)."""
+    head, hidden, target, masked = _head_input(clips)
+    compiled = torch.compile(eager_head)
+
+    def each(run: Callable[..., Tensor], dtype: torch.dtype = torch.float32) -> Contestant:
+        weight, bias = masked.to(dtype), head.bias.to(dtype)
+        pairs = list(zip(hidden.to(dtype).split(WINDOWS), target.to(dtype).split(WINDOWS), strict=True))
+
+        def go() -> None:
+            with torch.no_grad():
+                for h, x in pairs:
+                    run(h, x, weight, bias)
+
+        return go
+
+    return Case(
+        "head forward",
+        "tests/test_ops_mixture.py",
+        clips,
+        {
+            "pyasd": lambda: ops.mixture_log_prob(hidden, target, head, "cpu"),
+            "pyasd bfloat16": lambda: ops.mixture_log_prob(hidden, target, head, "cpu", "bfloat16"),
+            "eager torch": each(eager_head),
+            "torch.compile": each(compiled),
+            "torch.compile bfloat16": each(compiled, torch.bfloat16),
+        },
+        WINDOWS * (2 * _connected + _mixture_flop),
+        WINDOWS * _exps,
+        WINDOWS * (HIDDEN + DIMS + 5) * 4,
+    )
+
+
+def head_both(clips: int = 8) -> Case:
+    """The mixture head forward and backward, one clip's windows at a time: a training step's share."""
+    head, hidden, target, _ = _head_input(clips)
+    weight = head.weight.requires_grad_()
+    bias = head.bias.requires_grad_()
+    mask = head.shape.mask(weight.detach())
+    compiled = torch.compile(lambda h, x, w, b: eager_head(h, x, w * mask, b))
+    pairs = [
+        (h.detach().requires_grad_(), x) for h, x in zip(hidden.split(WINDOWS), target.split(WINDOWS), strict=True)
+    ]
+
+    def each(run: Callable[[Tensor, Tensor], Tensor]) -> Contestant:
+        def go() -> None:
+            for h, x in pairs:
+                weight.grad = bias.grad = h.grad = None
+                run(h, x).sum().backward()
+                with torch.no_grad():
+                    weight.add_(0)  # an optimiser's step: whatever was derived from the weights is stale
+
+        return go
+
+    return Case(
+        "head forward + backward",
+        "tests/test_ops_mixture.py",
+        clips,
+        {
+            "pyasd": each(lambda h, x: ops.mixture_log_prob(h, x, head, "cpu")),
+            "eager torch": each(lambda h, x: eager_head(h, x, weight * mask, bias)),
+            "torch.compile": each(lambda h, x: compiled(h, x, weight, bias)),
+        },
+        WINDOWS * (2 * _connected * 4 + 2 * _mixture_flop + 3 * DIMS * COMPONENTS * 4),
+        WINDOWS * _exps * 2,
+        WINDOWS * (2 * HIDDEN + 2 * DIMS + 10) * 4 + 4 * 19200 * 128,
+        "the outputs are computed twice: four products where storing them needs three",
+    )
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "log-mel": log_mel,
+    "head": head_forward,
+    "head-backward": head_both,
+}
+
+
+def isa() -> str:
+    """The instruction set that our kernels use in this run."""
+    return cpu.isa()
