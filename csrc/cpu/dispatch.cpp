@@ -1,7 +1,6 @@
 // The native API's CPU side: picks the instruction set's kernels and spreads their work over threads.
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <new>
 #include <vector>
 
@@ -57,15 +56,6 @@ std::vector<MixtureTile> make_tiles(const MixtureShape& shape, const Kernels& k,
 // Windows that a task takes: enough to reuse a tile's weights from the L2 cache, few enough that their hidden units
 // stay there too, and enough tasks for all threads.
 constexpr int64_t kMostWindows = 384;
-
-struct Memory {  // plain aligned memory with a null state instead of an exception
-  explicit Memory(int64_t floats)
-      : data(static_cast<float*>(::operator new(std::size_t(floats) * sizeof(float), std::align_val_t{64}, std::nothrow))) {}
-  ~Memory() { ::operator delete(data, std::align_val_t{64}); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  float* data;
-};
 
 }  // namespace
 
@@ -159,9 +149,11 @@ int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args,
     const int64_t padded = (tiles[t].prefix + k->hidden_multiple - 1) / k->hidden_multiple * k->hidden_multiple;
     share[t + 1] = share[t] + chunk * padded;
   }
-  const Memory d_packed(packed_size), shares(share.back());
-  if (d_packed.data == nullptr || shares.data == nullptr) return kOutOfMemory;
-  std::memset(d_packed.data, 0, std::size_t(packed_size) * sizeof(float));
+  void* memory = scratch(std::size_t(packed_size + share.back()) * sizeof(float), Use::kCall);
+  if (memory == nullptr) return kOutOfMemory;
+  float* d_packed = static_cast<float*>(memory);
+  float* shares = d_packed + packed_size;
+  std::fill(d_packed, d_packed + packed_size, 0.0f);
   std::atomic<int> status{kOk};
   for (int64_t first = 0; first < args.windows; first += kChunk) {
     const int64_t last = std::min(first + kChunk, args.windows);
@@ -172,7 +164,7 @@ int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args,
         status = kOutOfMemory;
         return;
       }
-      k->mixture_backward(shape, tiles[t], args, first, last, d_packed.data, shares.data + share[t], memory);
+      k->mixture_backward(shape, tiles[t], args, first, last, d_packed, shares + share[t], memory);
     });
     if (status != kOk) return status;
     parallel_for((last - first + 15) / 16, threads, [&](int64_t i) {
@@ -181,14 +173,14 @@ int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args,
         std::fill(row, row + shape.hidden, 0.0f);
         for (int64_t t = 0; t < tile_count; ++t) {
           const int64_t padded = (share[t + 1] - share[t]) / chunk;
-          const float* part = shares.data + share[t] + (w - first) * padded;
+          const float* part = shares + share[t] + (w - first) * padded;
           for (int64_t h = 0; h < tiles[t].prefix; ++h) row[h] += part[h];
         }
       }
     });
   }
   parallel_for(tile_count, threads, [&](int64_t t) {
-    k->mixture_unpack(shape, tiles[t], d_packed.data, args.d_weight, args.d_bias);
+    k->mixture_unpack(shape, tiles[t], d_packed, args.d_weight, args.d_bias);
   });
   return kOk;
 } catch (const std::bad_alloc&) {

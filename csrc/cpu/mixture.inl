@@ -2,8 +2,8 @@
 //
 // A tile's packed weights are [component][1 + prefix][logit, mean, log scale][lane]: the bias first, then one row for
 // each hidden unit that the group sees; what the mask hides isn't there. Its packed rows, for hidden gradients, are
-// [component][logit, mean, log scale][lane][hidden unit], padded with zeros to kHiddenMultiple hidden units. All three
-// matrix products (outputs, weight gradients, hidden gradients) are the one register tile `accumulate`.
+// [block of kHiddenMultiple hidden units][component][logit, mean, log scale][lane][hidden unit of the block], padded with
+// zeros to whole blocks. All three matrix products (outputs, weight gradients, hidden gradients) are the one register tile `accumulate`.
 
 constexpr int kWindows = kLanes == 16 ? 8 : 4;     // windows of a register tile: 3 x 8 of 32 registers, or 3 x 4 of 16
 constexpr int kHiddenVectors = 2;                  // hidden vectors of a register tile of hidden gradients
@@ -100,7 +100,9 @@ static void mixture_pack(const MixtureShape& shape, const MixtureTile& tile, con
             r[lane] = load(part);
           }
           if (packed_rows != nullptr) {
-            store(packed_rows + tile.packed_rows + ((k * 3 + p) * kLanes + lane) * padded + h, r[lane]);
+            const int64_t block = h / kHiddenMultiple, within = h % kHiddenMultiple;
+            const int64_t row_in_block = ((block * shape.components + k) * 3 + p) * kLanes + lane;
+            store(packed_rows + tile.packed_rows + row_in_block * kHiddenMultiple + within, r[lane]);
           }
         }
         transpose(r);
@@ -333,24 +335,25 @@ static void mixture_backward(const MixtureShape& shape, const MixtureTile& tile,
       });
     }
 
-    in_steps<kWindows>(count, [&](auto width, int64_t w) {  // the tile's share of d_hidden
-      constexpr int B = decltype(width)::value;
-      for (int64_t h = 0; h < padded; h += kHiddenMultiple) {
+    const int64_t component_rows = 3 * kLanes * kHiddenMultiple;
+    for (int64_t h = 0; h < padded; h += kHiddenMultiple) {  // the tile's share of d_hidden
+      const float* rows = args.packed_rows + tile.packed_rows + h / kHiddenMultiple * shape.components * component_rows;
+      in_steps<kWindows>(count, [&](auto width, int64_t w) {
+        constexpr int B = decltype(width)::value;
         vf total[kHiddenVectors][B];
         for (int v = 0; v < kHiddenVectors; ++v) {
           for (int j = 0; j < B; ++j) total[v][j] = set1(0.0f);
         }
         for (int64_t k = 0; k < shape.components; ++k) {
-          accumulate<kHiddenVectors, B>(
-              total, args.packed_rows + tile.packed_rows + k * 3 * kLanes * padded + h, padded, 3 * kLanes,
-              d_out + (k * kBlock + w) * 3 * kLanes, 3 * kLanes, 1);
+          accumulate<kHiddenVectors, B>(total, rows + k * component_rows, kHiddenMultiple, 3 * kLanes,
+                                        d_out + (k * kBlock + w) * 3 * kLanes, 3 * kLanes, 1);
         }
         for (int v = 0; v < kHiddenVectors; ++v) {
           for (int j = 0; j < B; ++j) {
             store(d_hidden + (begin - first + w + j) * padded + h + v * kLanes, total[v][j]);
           }
         }
-      }
-    });
+      });
+    }
   }
 }

@@ -104,8 +104,9 @@ void parallel_for(int64_t count, int threads, void (*body)(void*, int64_t), void
   get_pool()->parallel_for(job, static_cast<int>(helpers));
 }
 
-void* scratch(std::size_t bytes) {
-  static thread_local Scratch mine;
+void* scratch(std::size_t bytes, Use use) {
+  static thread_local Scratch all[2];
+  Scratch& mine = all[static_cast<int>(use)];
   if (mine.size < bytes) {
     std::free(mine.memory);
     mine.size = (bytes + 4095) / 4096 * 4096;

@@ -18,8 +18,9 @@ void parallel_for(int64_t count, int threads, const Body& body) {
   parallel_for(count, threads, [](void* context, int64_t i) { (*static_cast<const Body*>(context))(i); }, context);
 }
 
-// This thread's own scratch memory, aligned to 64 bytes and kept until the thread ends; null when there is none left.
-// A second call may move what the first returned.
-void* scratch(std::size_t bytes);
+// This thread's own scratch memory, aligned to a page and kept until the thread ends; null when there is none left. A
+// second call for the same use may move what the first returned.
+enum class Use { kTask, kCall };  // within one task of parallel_for; by a call that runs several of them
+void* scratch(std::size_t bytes, Use use = Use::kTask);
 
 }  // namespace pyasd
