@@ -91,6 +91,7 @@ def report(key: str, rounds: int, roofline: Roofline, with_memory: bool) -> list
     case = cases.CASES[key]()
     require_green(case.tests)
     times = interleave(case, rounds)
+    roofline = roofline.or_better(measure())
     bound, limit = roofline.bound(case.flop, case.exp, case.bytes)
     print(f"\n### {case.name}, {case.clips} clips of 10 s, one thread, {cpu.isa()}\n")
     print("| | ms per clip (median) | times pyasd's | peak memory, MiB | share of the bound |")
@@ -116,7 +117,7 @@ def report(key: str, rounds: int, roofline: Roofline, with_memory: bool) -> list
                 )
             )
         )  # fmt: skip
-    print(f"\nBound: {bound * 1e3:.3f} ms a clip, by {limit}. {case.note}".rstrip())
+    print(f"\nBound: {bound * 1e3:.3f} ms a clip, by {limit} ({roofline}). {case.note}".rstrip())
     return rows
 
 
@@ -134,7 +135,6 @@ def main() -> None:
     torch.set_num_threads(1)
     roofline = measure()
     print(f"{processor()}, {cpu.isa()}, torch {torch.__version__}, commit {commit()}")
-    print(roofline)
     rows = []
     for key in args.case or cases.CASES:
         rows += report(key, args.rounds, roofline, not args.no_memory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 
@@ -24,6 +24,10 @@ class Roofline:
             f"one core: {self.flops / 1e9:.0f} GFLOP/s of float32 multiply-adds, {self.exps / 1e9:.1f} G "
             f"exponentials/s, {self.bandwidth / 1e9:.1f} GB/s read"
         )
+
+    def or_better(self, other: Roofline) -> Roofline:
+        """The higher of each peak: a busy machine shows less than it can do, never more."""
+        return Roofline(*(max(a, b) for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def bound(self, flop: float, exp: float, size: float) -> tuple[float, str]:
         """Seconds below which no program with this work can get, and what limits it.

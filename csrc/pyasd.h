@@ -12,7 +12,7 @@ namespace pyasd {
 enum Status : int { kOk = 0, kOutOfMemory = 1, kUnsupported = 2 };
 
 // Instruction sets, in rising order. A level can be asked for only where isa_supported() says so.
-enum Isa : int { kBase = 0, kAvx2 = 1, kAvx512 = 2, kIsaCount = 3 };
+enum Isa : int { kBase = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3, kIsaCount = 4 };
 
 bool isa_supported(int isa);  // by this build, this processor and this operating system
 

@@ -16,6 +16,7 @@ const Kernels* kernels(int isa) {
     case kBase: return kernels_base();
     case kAvx2: return kernels_avx2();
     case kAvx512: return kernels_avx512();
+    case kAvx512Bf16: return kernels_avx512bf16();
     default: return nullptr;
   }
 }
@@ -25,31 +26,36 @@ bool processor_has(int isa) {
   __builtin_cpu_init();  // reads cpuid and, for the vector registers, what the operating system saves (xgetbv)
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (isa == kAvx2) return avx2;
-  if (isa == kAvx512) {
-    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-  }
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  if (isa == kAvx512) return avx512;
+  if (isa == kAvx512Bf16) return avx512 && __builtin_cpu_supports("avx512bf16");
 #endif
   return isa == kBase;
 }
 
-std::vector<MixtureTile> make_tiles(const MixtureShape& shape, const Kernels& k, int64_t* packed_size,
-                                    int64_t* packed_rows_size) {
-  std::vector<MixtureTile> tiles;
+struct Tiles {
+  std::vector<MixtureTile> all;
+  int64_t packed = 0, packed_rows = 0, d_packed = 0;  // floats of each layout
+};
+
+Tiles make_tiles(const MixtureShape& shape, const Kernels& k) {
+  Tiles tiles;
   const int64_t dims = shape.dims / shape.groups;
-  int64_t packed = 0, rows = 0;
   for (int64_t group = 0; group < shape.groups; ++group) {
     const int64_t prefix = shape.prefix[group];
     const int64_t padded = (prefix + k.hidden_multiple - 1) / k.hidden_multiple * k.hidden_multiple;
     for (int64_t d = 0; d < dims; d += k.lanes) {
       const int64_t in_tile = std::min<int64_t>(k.lanes, dims - d);
-      tiles.push_back({group, group * dims + d, int32_t(in_tile), int32_t(prefix), packed, rows});
-      packed += int64_t(shape.components) * (1 + prefix) * 3 * k.lanes;
-      rows += int64_t(shape.components) * 3 * k.lanes * padded;
+      tiles.all.push_back({group, group * dims + d, int32_t(in_tile), int32_t(prefix), tiles.packed, tiles.packed_rows,
+                           tiles.d_packed});
+      const int64_t steps = shape.bfloat16 && k.bfloat16_pairs ? (prefix + 1) / 2 : prefix;
+      const int64_t outputs = int64_t(shape.components) * 3 * k.lanes;
+      tiles.packed += outputs * (1 + steps);
+      tiles.packed_rows += outputs * padded;
+      tiles.d_packed += outputs * (1 + prefix);
     }
   }
-  if (packed_size != nullptr) *packed_size = packed;
-  if (packed_rows_size != nullptr) *packed_rows_size = rows;
   return tiles;
 }
 
@@ -91,22 +97,18 @@ int log_mel(const LogMelPlan* plan, const LogMelArgs& args, int isa, int threads
 }
 
 int64_t mixture_packed_size(const MixtureShape& shape, int isa) {
-  int64_t size = 0;
-  make_tiles(shape, *kernels(isa), &size, nullptr);
-  return size;
+  return make_tiles(shape, *kernels(isa)).packed;
 }
 
 int64_t mixture_packed_rows_size(const MixtureShape& shape, int isa) {
-  int64_t size = 0;
-  make_tiles(shape, *kernels(isa), nullptr, &size);
-  return size;
+  return make_tiles(shape, *kernels(isa)).packed_rows;
 }
 
 int mixture_pack(const MixtureShape& shape, const float* weight, const float* bias, float* packed, float* packed_rows,
                  int isa, int threads) try {
   const Kernels* k = kernels(isa);
   if (k == nullptr) return kUnsupported;
-  const std::vector<MixtureTile> tiles = make_tiles(shape, *k, nullptr, nullptr);
+  const std::vector<MixtureTile> tiles = make_tiles(shape, *k).all;
   parallel_for(int64_t(tiles.size()), threads,
                [&](int64_t i) { k->mixture_pack(shape, tiles[i], weight, bias, packed, packed_rows); });
   return kOk;
@@ -118,7 +120,7 @@ int mixture_forward(const MixtureShape& shape, const MixtureForwardArgs& args, i
   const Kernels* k = kernels(isa);
   if (k == nullptr) return kUnsupported;
   if (args.windows == 0) return kOk;
-  const std::vector<MixtureTile> tiles = make_tiles(shape, *k, nullptr, nullptr);
+  const std::vector<MixtureTile> tiles = make_tiles(shape, *k).all;
   const int64_t most = std::max<int64_t>(1, std::min(kMostWindows, (args.windows + threads - 1) / threads));
   const int64_t tasks = (args.windows + most - 1) / most;
   std::atomic<int> status{kOk};
@@ -139,8 +141,8 @@ int mixture_forward(const MixtureShape& shape, const MixtureForwardArgs& args, i
 int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args, int isa, int threads) try {
   const Kernels* k = kernels(isa);
   if (k == nullptr) return kUnsupported;
-  int64_t packed_size = 0;
-  const std::vector<MixtureTile> tiles = make_tiles(shape, *k, &packed_size, nullptr);
+  const Tiles layout = make_tiles(shape, *k);
+  const std::vector<MixtureTile>& tiles = layout.all;
   const int64_t tile_count = int64_t(tiles.size());
   constexpr int64_t kChunk = 128;  // windows whose shares of d_hidden wait to be added up
   std::vector<int64_t> share(tiles.size() + 1);
@@ -149,11 +151,11 @@ int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args,
     const int64_t padded = (tiles[t].prefix + k->hidden_multiple - 1) / k->hidden_multiple * k->hidden_multiple;
     share[t + 1] = share[t] + chunk * padded;
   }
-  void* memory = scratch(std::size_t(packed_size + share.back()) * sizeof(float), Use::kCall);
+  void* memory = scratch(std::size_t(layout.d_packed + share.back()) * sizeof(float), Use::kCall);
   if (memory == nullptr) return kOutOfMemory;
   float* d_packed = static_cast<float*>(memory);
-  float* shares = d_packed + packed_size;
-  std::fill(d_packed, d_packed + packed_size, 0.0f);
+  float* shares = d_packed + layout.d_packed;
+  std::fill(d_packed, shares, 0.0f);
   std::atomic<int> status{kOk};
   for (int64_t first = 0; first < args.windows; first += kChunk) {
     const int64_t last = std::min(first + kChunk, args.windows);

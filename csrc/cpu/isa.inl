@@ -25,7 +25,7 @@ namespace {
 #include "cpu/probe.inl"
 
 constexpr Kernels kKernels = {
-    kLanes,           kHiddenMultiple,          log_mel_scratch,  log_mel_group,  mixture_pack,
+    kLanes,           kHiddenMultiple,  kPairs,  log_mel_scratch,  log_mel_group,  mixture_pack,
     mixture_forward_scratch, mixture_forward, mixture_backward_scratch, mixture_backward, mixture_unpack,
     probe_fma,        probe_exp,
 };

@@ -15,13 +15,15 @@ struct MixtureTile {
   int64_t first_dim;     // of all dims
   int32_t dims;          // in this tile, at most lanes
   int32_t prefix;        // hidden units that the group sees
-  int64_t packed;        // where the tile begins in the packed weights
-  int64_t packed_rows;   // and in the packed rows
+  int64_t packed;        // where the tile begins in the packed weights,
+  int64_t packed_rows;   // in the packed rows,
+  int64_t d_packed;      // and in the packed weights' gradients
 };
 
 struct Kernels {
   int lanes;             // floats in a vector: frames of a log-Mel group, output dimensions of a mixture tile
   int hidden_multiple;   // packed rows are padded to a multiple of so many hidden units
+  bool bfloat16_pairs;   // products of bfloat16 pairs in one instruction: packed weights are then half as many
 
   std::size_t (*log_mel_scratch)(const LogMelTables& tables);
   // Frames [group * lanes, (group + 1) * lanes) of one clip of `length` samples; `out` is the clip's first frame.
@@ -38,7 +40,7 @@ struct Kernels {
                           const MixtureForwardArgs& args, int64_t first, int64_t last, void* scratch);
 
   std::size_t (*mixture_backward_scratch)(const MixtureShape& shape, int64_t windows);
-  // One tile, windows [first, last): writes d_target, adds to the tile's d_packed (laid out as packed), and writes the
+  // One tile, windows [first, last): writes d_target, adds to the tile's d_packed (laid out as packed float32), and writes the
   // tile's share of d_hidden, [last - first, hidden_padded(prefix)].
   void (*mixture_backward)(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
                            int64_t first, int64_t last, float* d_packed, float* d_hidden, void* scratch);
@@ -53,5 +55,6 @@ struct Kernels {
 const Kernels* kernels_base();
 const Kernels* kernels_avx2();    // null where the build has none
 const Kernels* kernels_avx512();
+const Kernels* kernels_avx512bf16();
 
 }  // namespace pyasd

@@ -1,7 +1,8 @@
 // The mixture head on a tile: up to kLanes output dimensions of one group, one dimension per SIMD lane.
 //
 // A tile's packed weights are [component][1 + prefix][logit, mean, log scale][lane]: the bias first, then one row for
-// each hidden unit that the group sees; what the mask hides isn't there. Its packed rows, for hidden gradients, are
+// each hidden unit that the group sees (for bfloat16 with kPairs: for each two units, a pair); what the mask hides isn't
+// there. Its packed rows, for hidden gradients, are
 // [block of kHiddenMultiple hidden units][component][logit, mean, log scale][lane][hidden unit of the block], padded with
 // zeros to whole blocks. All three matrix products (outputs, weight gradients, hidden gradients) are the one register tile `accumulate`.
 
@@ -43,7 +44,7 @@ static float round_bfloat16(float x) {  // to nearest, ties to even; NaN stays N
 }
 
 // sum[v][j] += a[i * a_step + v] * b[j * b_step + i * b_next] over i < count, in that order.
-template <int V, int B>
+template <int V, int B, bool Pairs = false>
 PYASD_INLINE void accumulate(vf sum[V][B], const float* a, int64_t a_step, int64_t count, const float* b,
                              int64_t b_step, int64_t b_next) {
   for (int64_t i = 0; i < count; ++i, a += a_step, b += b_next) {
@@ -51,7 +52,7 @@ PYASD_INLINE void accumulate(vf sum[V][B], const float* a, int64_t a_step, int64
     for (int v = 0; v < V; ++v) x[v] = load(a + v * kLanes);
     for (int j = 0; j < B; ++j) {
       const vf y = set1(b[j * b_step]);
-      for (int v = 0; v < V; ++v) sum[v][j] = fma(x[v], y, sum[v][j]);
+      for (int v = 0; v < V; ++v) sum[v][j] = multiply_add<Pairs>(x[v], y, sum[v][j]);
     }
   }
 }
@@ -74,13 +75,20 @@ static int64_t hidden_padded(int64_t prefix) {
   return (prefix + kHiddenMultiple - 1) / kHiddenMultiple * kHiddenMultiple;
 }
 
-static int64_t component_size(int64_t prefix) { return (1 + prefix) * 3 * kLanes; }
+static int64_t component_size(int64_t steps) { return (1 + steps) * 3 * kLanes; }
+
+PYASD_INLINE bool in_pairs(const MixtureShape& shape) { return kPairs && shape.bfloat16; }
+
+// Steps of the matrix product for a group that sees `prefix` hidden units.
+PYASD_INLINE int64_t product_steps(const MixtureShape& shape, int64_t prefix) {
+  return in_pairs(shape) ? (prefix + 1) / 2 : prefix;
+}
 
 static void mixture_pack(const MixtureShape& shape, const MixtureTile& tile, const float* weight, const float* bias,
                          float* packed, float* packed_rows) {
   const int64_t padded = hidden_padded(tile.prefix);
   for (int64_t k = 0; k < shape.components; ++k) {
-    float* out = packed + tile.packed + k * component_size(tile.prefix);
+    float* out = packed + tile.packed + k * component_size(product_steps(shape, tile.prefix));
     for (int64_t p = 0; p < 3; ++p) {
       const auto row = [&](int64_t lane) { return (p * shape.dims + tile.first_dim + lane) * shape.components + k; };
       float biases[kLanes] = {};
@@ -106,7 +114,10 @@ static void mixture_pack(const MixtureShape& shape, const MixtureTile& tile, con
           }
         }
         transpose(r);
-        for (int64_t i = 0; i < kLanes && h + i < tile.prefix; ++i) store(out + ((1 + h + i) * 3 + p) * kLanes, r[i]);
+        const int64_t taken = in_pairs(shape) ? 2 : 1;
+        for (int64_t i = 0; i < kLanes && h + i < tile.prefix; i += taken) {
+          store(out + ((1 + (h + i) / taken) * 3 + p) * kLanes, in_pairs(shape) ? pair(r[i], r[i + 1]) : r[i]);
+        }
       }
     }
   }
@@ -115,7 +126,7 @@ static void mixture_pack(const MixtureShape& shape, const MixtureTile& tile, con
 static void mixture_unpack(const MixtureShape& shape, const MixtureTile& tile, const float* d_packed, float* d_weight,
                            float* d_bias) {
   for (int64_t k = 0; k < shape.components; ++k) {
-    const float* from = d_packed + tile.packed + k * component_size(tile.prefix);
+    const float* from = d_packed + tile.d_packed + k * component_size(tile.prefix);
     for (int64_t p = 0; p < 3; ++p) {
       const auto row = [&](int64_t lane) { return (p * shape.dims + tile.first_dim + lane) * shape.components + k; };
       for (int64_t lane = 0; lane < tile.dims; ++lane) d_bias[row(lane)] = from[p * kLanes + lane];
@@ -143,25 +154,40 @@ struct Scratch {
   }
 };
 
-// The hidden units of a task's windows, rounded to bfloat16 in scratch memory where the shape asks for it.
+// The hidden units of a task's windows: as they are or, where the shape asks for bfloat16, rounded to it in scratch
+// memory; and as the product takes them, which may be in pairs.
 struct Hidden {
   const float* data;
   int64_t stride;
+  const float* factor;
+  int64_t factor_stride;
 };
+static int64_t hidden_scratch(const MixtureShape& shape, int64_t windows) {
+  return shape.bfloat16 ? windows * (shape.hidden + (shape.hidden + 1) / 2) : 0;
+}
 static Hidden hidden_rows(const MixtureShape& shape, const float* hidden, int64_t stride, int64_t first, int64_t last,
                           float* copy) {
-  if (!shape.bfloat16) return {hidden + first * stride, stride};
-  for (int64_t w = first; w < last; ++w) {
-    for (int64_t h = 0; h < shape.hidden; ++h) {
-      copy[(w - first) * shape.hidden + h] = round_bfloat16(hidden[w * stride + h]);
+  if (!shape.bfloat16) return {hidden + first * stride, stride, hidden + first * stride, stride};
+  const int64_t count = shape.hidden, pairs = (count + 1) / 2;
+  float* in_twos = copy + (last - first) * count;
+  for (int64_t w = 0; w < last - first; ++w) {
+    float* row = copy + w * count;
+    for (int64_t h = 0; h < count; ++h) row[h] = round_bfloat16(hidden[(first + w) * stride + h]);
+    for (int64_t h = 0; kPairs && h < count; h += 2) {
+      uint32_t low, high = 0;
+      __builtin_memcpy(&low, row + h, sizeof low);
+      if (h + 1 < count) __builtin_memcpy(&high, row + h + 1, sizeof high);
+      const uint32_t both = low >> 16 | (high & 0xffff0000u);
+      __builtin_memcpy(in_twos + w * pairs + h / 2, &both, sizeof both);
     }
   }
-  return {copy, shape.hidden};
+  if (kPairs) return {copy, count, in_twos, pairs};
+  return {copy, count, copy, count};
 }
 
 // A tile's outputs for one component of `count` windows: emit(w, logit, mean, log_scale) for each.
-template <class Emit>
-PYASD_INLINE void outputs(const float* packed, int64_t prefix, const float* hidden, int64_t stride, int64_t count,
+template <bool Pairs, class Emit>
+PYASD_INLINE void outputs(const float* packed, int64_t steps, const float* hidden, int64_t stride, int64_t count,
                           const Emit& emit) {
   in_steps<kWindows>(count, [&](auto width, int64_t w) {
     constexpr int B = decltype(width)::value;
@@ -169,18 +195,19 @@ PYASD_INLINE void outputs(const float* packed, int64_t prefix, const float* hidd
     for (int p = 0; p < 3; ++p) {
       for (int j = 0; j < B; ++j) sum[p][j] = load(packed + p * kLanes);
     }
-    accumulate<3, B>(sum, packed + 3 * kLanes, 3 * kLanes, prefix, hidden + w * stride, stride, 1);
+    accumulate<3, B, Pairs>(sum, packed + 3 * kLanes, 3 * kLanes, steps, hidden + w * stride, stride, 1);
     for (int j = 0; j < B; ++j) emit(w + j, sum[0][j], sum[1][j], sum[2][j]);
   });
 }
 
 static std::size_t mixture_forward_scratch(const MixtureShape& shape, int64_t windows) {
-  const int64_t floats = windows * kLanes + 2 * shape.components * kBlock * kLanes + windows * shape.hidden + 64;
+  const int64_t floats = windows * kLanes + 2 * shape.components * kBlock * kLanes + hidden_scratch(shape, windows) + 64;
   return std::size_t(floats) * sizeof(float);
 }
 
-static void mixture_forward(const MixtureShape& shape, const MixtureTile* tiles, int64_t tile_count,
-                            const MixtureForwardArgs& args, int64_t first, int64_t last, void* memory) {
+template <bool Pairs>
+static void forward(const MixtureShape& shape, const MixtureTile* tiles, int64_t tile_count,
+                    const MixtureForwardArgs& args, int64_t first, int64_t last, void* memory) {
   Scratch scratch{static_cast<float*>(memory)};
   float* sums = scratch.take((last - first) * kLanes);
   float* logits = scratch.take(shape.components * kBlock * kLanes);
@@ -189,20 +216,21 @@ static void mixture_forward(const MixtureShape& shape, const MixtureTile* tiles,
   const vf log_scale_min = set1(shape.log_scale_min);
   for (int64_t t = 0; t < tile_count; ++t) {
     const MixtureTile& tile = tiles[t];
+    const int64_t steps = product_steps(shape, tile.prefix);
     const bool opens_group = t == 0 || tiles[t - 1].group != tile.group;
     const bool closes_group = t + 1 == tile_count || tiles[t + 1].group != tile.group;
     for (int64_t begin = first; begin < last; begin += kBlock) {
       const int64_t count = last - begin < kBlock ? last - begin : kBlock;
       const float* target = args.target + begin * args.target_stride + tile.first_dim;
       for (int64_t k = 0; k < shape.components; ++k) {
-        outputs(args.packed + tile.packed + k * component_size(tile.prefix), tile.prefix,
-                hidden.data + (begin - first) * hidden.stride, hidden.stride, count,
-                [&](int64_t w, vf logit, vf mean, vf log_scale) {
-                  const vf x = load_part(target + w * args.target_stride, tile.dims);
-                  const int64_t at = (k * kBlock + w) * kLanes;
-                  store(logits + at, logit);
-                  store(components + at, log_component(x, logit, mean, log_scale, log_scale_min));
-                });
+        outputs<Pairs>(args.packed + tile.packed + k * component_size(steps), steps,
+                       hidden.factor + (begin - first) * hidden.factor_stride, hidden.factor_stride, count,
+                       [&](int64_t w, vf logit, vf mean, vf log_scale) {
+                         const vf x = load_part(target + w * args.target_stride, tile.dims);
+                         const int64_t at = (k * kBlock + w) * kLanes;
+                         store(logits + at, logit);
+                         store(components + at, log_component(x, logit, mean, log_scale, log_scale_min));
+                       });
       }
       for (int64_t w = 0; w < count; ++w) {
         vf max_logit = load(logits + w * kLanes), max_component = load(components + w * kLanes);
@@ -234,8 +262,14 @@ static void mixture_forward(const MixtureShape& shape, const MixtureTile* tiles,
   }
 }
 
+static void mixture_forward(const MixtureShape& shape, const MixtureTile* tiles, int64_t tile_count,
+                            const MixtureForwardArgs& args, int64_t first, int64_t last, void* memory) {
+  if (in_pairs(shape)) return forward<kPairs>(shape, tiles, tile_count, args, first, last, memory);
+  forward<false>(shape, tiles, tile_count, args, first, last, memory);
+}
+
 static std::size_t mixture_backward_scratch(const MixtureShape& shape, int64_t windows) {
-  const int64_t floats = 7 * shape.components * kBlock * kLanes + windows * shape.hidden + 128;
+  const int64_t floats = 7 * shape.components * kBlock * kLanes + hidden_scratch(shape, windows) + 128;
   return std::size_t(floats) * sizeof(float);
 }
 
@@ -282,8 +316,9 @@ static void output_gradients(const MixtureShape& shape, const MixtureTile& tile,
   }
 }
 
-static void mixture_backward(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
-                             int64_t first, int64_t last, float* d_packed, float* d_hidden, void* memory) {
+template <bool Pairs>
+static void backward(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
+                     int64_t first, int64_t last, float* d_packed, float* d_hidden, void* memory) {
   Scratch scratch{static_cast<float*>(memory)};
   const int64_t stage = shape.components * kBlock * kLanes;
   float* logits = scratch.take(stage);
@@ -293,29 +328,30 @@ static void mixture_backward(const MixtureShape& shape, const MixtureTile& tile,
   float* d_out = scratch.take(3 * stage);
   const Hidden all = hidden_rows(shape, args.hidden, args.hidden_stride, first, last, scratch.next);
   const vf log_scale_min = set1(shape.log_scale_min);
-  const int64_t padded = hidden_padded(tile.prefix);
+  const int64_t padded = hidden_padded(tile.prefix), steps = product_steps(shape, tile.prefix);
   for (int64_t begin = first; begin < last; begin += kBlock) {
     const int64_t count = last - begin < kBlock ? last - begin : kBlock;
     const float* hidden = all.data + (begin - first) * all.stride;
     const float* target = args.target + begin * args.target_stride + tile.first_dim;
     for (int64_t k = 0; k < shape.components; ++k) {
-      outputs(args.packed + tile.packed + k * component_size(tile.prefix), tile.prefix, hidden, all.stride, count,
-              [&](int64_t w, vf logit, vf mean, vf log_scale) {
-                const vf x = load_part(target + w * args.target_stride, tile.dims);
-                const int64_t at = (k * kBlock + w) * kLanes;
-                vf mean_factor, scale_factor;
-                store(components + at, log_component_with_gradient(x, logit, mean, log_scale, log_scale_min,
-                                                                   &mean_factor, &scale_factor));
-                store(logits + at, logit);
-                store(by_mean + at, mean_factor);
-                store(by_log_scale + at, scale_factor);
-              });
+      outputs<Pairs>(args.packed + tile.packed + k * component_size(steps), steps,
+                     all.factor + (begin - first) * all.factor_stride, all.factor_stride, count,
+                     [&](int64_t w, vf logit, vf mean, vf log_scale) {
+                       const vf x = load_part(target + w * args.target_stride, tile.dims);
+                       const int64_t at = (k * kBlock + w) * kLanes;
+                       vf mean_factor, scale_factor;
+                       store(components + at, log_component_with_gradient(x, logit, mean, log_scale, log_scale_min,
+                                                                          &mean_factor, &scale_factor));
+                       store(logits + at, logit);
+                       store(by_mean + at, mean_factor);
+                       store(by_log_scale + at, scale_factor);
+                     });
     }
     output_gradients(shape, tile, args, begin, count, logits, components, by_mean, by_log_scale, d_out);
 
     for (int64_t k = 0; k < shape.components; ++k) {  // d_weight and d_bias
       const float* d = d_out + k * kBlock * 3 * kLanes;
-      float* sum = d_packed + tile.packed + k * component_size(tile.prefix);
+      float* sum = d_packed + tile.d_packed + k * component_size(tile.prefix);
       for (int p = 0; p < 3; ++p) {
         vf total = load(sum + p * kLanes);
         for (int64_t w = 0; w < count; ++w) total = total + load(d + (w * 3 + p) * kLanes);
@@ -356,4 +392,10 @@ static void mixture_backward(const MixtureShape& shape, const MixtureTile& tile,
       });
     }
   }
+}
+
+static void mixture_backward(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
+                             int64_t first, int64_t last, float* d_packed, float* d_hidden, void* memory) {
+  if (in_pairs(shape)) return backward<kPairs>(shape, tile, args, first, last, d_packed, d_hidden, memory);
+  backward<false>(shape, tile, args, first, last, d_packed, d_hidden, memory);
 }

@@ -2,8 +2,11 @@
 // here or in what follows may be shared with code compiled for another set.
 //
 // Gives: vf (kLanes floats, with + - *), set1, load, store (any alignment), fma(a,b,c) = a*b+c, fnma(a,b,c) = c-a*b,
-// at_least(x, low) and larger(a, b) (a NaN in x or a stays), round_nearest, pow2(n) for integral n in [-126, 127],
-// split_exponent, keep_nan, transpose, load_int16.
+// at_least(x, low) and larger(a, b) (a NaN in x or a stays), round_nearest, times_pow2(x, n) = x 2^n for
+// integral n in [-126, 127],
+// one_where_at_least, split_exponent, keep_nan, transpose, load_int16; and kPairs, whether bfloat16 pairs can be
+// multiplied at once: multiply_add<true>(a, b, c) adds to each lane of c the two products of its pairs in a and b, and
+// pair(low, high) makes pairs of bfloat16 numbers that stand in float32 lanes.
 
 #if defined(__AVX512F__)
 
@@ -33,6 +36,24 @@ PYASD_INLINE vf split_exponent(vf x, vf* exponent) {  // x = m * 2^e, m in [sqrt
   const __m512i e = _mm512_srai_epi32(_mm512_sub_epi32(bits, _mm512_set1_epi32(0x3f3504f3)), 23);
   *exponent = _mm512_cvtepi32_ps(e);
   return _mm512_castsi512_ps(_mm512_sub_epi32(bits, _mm512_slli_epi32(e, 23)));
+}
+#if defined(__AVX512BF16__)
+constexpr bool kPairs = true;
+template <bool Pairs>
+PYASD_INLINE vf multiply_add(vf a, vf b, vf c) {
+  if constexpr (Pairs) return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);
+  return _mm512_fmadd_ps(a, b, c);
+}
+#else
+constexpr bool kPairs = false;
+template <bool Pairs>
+PYASD_INLINE vf multiply_add(vf a, vf b, vf c) {
+  static_assert(!Pairs, "needs AVX512-BF16");
+  return _mm512_fmadd_ps(a, b, c);
+}
+#endif
+PYASD_INLINE vf pair(vf low, vf high) {
+  return _mm512_castsi512_ps(_mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(low), 16), _mm512_castps_si512(high)));
 }
 PYASD_INLINE void transpose(vf r[16]) {
   __m512 t[16];
@@ -90,6 +111,13 @@ PYASD_INLINE vf split_exponent(vf x, vf* exponent) {
   *exponent = _mm256_cvtepi32_ps(e);
   return _mm256_castsi256_ps(_mm256_sub_epi32(bits, _mm256_slli_epi32(e, 23)));
 }
+constexpr bool kPairs = false;
+template <bool Pairs>
+PYASD_INLINE vf multiply_add(vf a, vf b, vf c) {
+  static_assert(!Pairs, "needs AVX512-BF16");
+  return _mm256_fmadd_ps(a, b, c);
+}
+PYASD_INLINE vf pair(vf, vf high) { return high; }  // never called: kPairs is false
 PYASD_INLINE void transpose(vf r[8]) {
   __m256 t[8];
   for (int i = 0; i < 8; i += 2) {
@@ -135,6 +163,13 @@ PYASD_INLINE vf split_exponent(vf x, vf* exponent) {
   *exponent = __builtin_convertvector(e, vf);
   return (vf)((vi)x - (e << 23));
 }
+constexpr bool kPairs = false;
+template <bool Pairs>
+PYASD_INLINE vf multiply_add(vf a, vf b, vf c) {
+  static_assert(!Pairs, "needs AVX512-BF16");
+  return a * b + c;
+}
+PYASD_INLINE vf pair(vf, vf high) { return high; }  // never called: kPairs is false
 PYASD_INLINE void transpose(vf r[4]) {
   const vf a = r[0], b = r[1], c = r[2], d = r[3];
   r[0] = vf{a[0], b[0], c[0], d[0]};

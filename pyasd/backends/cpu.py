@@ -1,6 +1,6 @@
 """The native CPU kernels: fused, compiled for several instruction sets, the best of which is chosen at run time.
 
-`PYASD_CPU_ISA` (`base`, `avx2` or `avx512`) caps the instruction set. Work is spread over `torch.get_num_threads()`
+`PYASD_CPU_ISA` (`base`, `avx2`, `avx512` or `avx512bf16`) caps the instruction set. Work is spread over `torch.get_num_threads()`
 threads; the results don't depend on their number.
 """
 
@@ -28,7 +28,7 @@ except ImportError as error:  # a source tree whose extension was never built
 if TYPE_CHECKING:
     from pyasd.ops import LogMelPlan, MixtureShape
 
-ISAS = ("base", "avx2", "avx512")
+ISAS = ("base", "avx2", "avx512", "avx512bf16")
 """Instruction sets in rising order; the position is the number that the extension knows them by."""
 
 

@@ -48,5 +48,5 @@ def test_isa_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYASD_CPU_ISA", "")
     assert cpu.isa() == cpu.supported_isas()[-1]
     monkeypatch.setenv("PYASD_CPU_ISA", "sse9")
-    with pytest.raises(ValueError, match="choose from base, avx2, avx512"):
+    with pytest.raises(ValueError, match="choose from base, avx2, avx512, avx512bf16"):
         cpu.isa()
