@@ -18,11 +18,15 @@ static const T* frame_samples(const LogMelShape& shape, const T* samples, int64_
 PYASD_INLINE vf load_samples(const float* p) { return load(p); }
 PYASD_INLINE vf load_samples(const int16_t* p) { return load_int16(p); }
 
-// The first step of the real FFT, straight from the samples: transpose, window, split.
+// The first step of the real FFT, straight from the samples: transpose, window, split. Meanwhile `upcoming`, the bytes
+// that the next group of frames begins with, are fetched: sixteen rows are too many streams for the hardware to follow.
 template <class T>
-static void load_and_split(const LogMelLevel& level, const T* const rows[kLanes], const float* window, float* work) {
+static void load_and_split(const LogMelLevel& level, const T* const rows[kLanes], const float* window,
+                           const char* upcoming, int64_t upcoming_bytes, float* work) {
   const int quarter = level.length / 4;
-  for (int n = 0; n < quarter; n += kLanes) {
+  const int64_t fetch = upcoming_bytes / (quarter / kLanes);
+  for (int n = 0; n < quarter; n += kLanes, upcoming += fetch) {
+    for (int64_t i = 0; i < fetch; i += 64) __builtin_prefetch(upcoming + i, 0, 2);
     vf x[4][kLanes];
     for (int j = 0; j < 4; ++j) {
       for (int lane = 0; lane < kLanes; ++lane) x[j][lane] = load_samples(rows[lane] + n + j * quarter);
@@ -158,7 +162,10 @@ static void log_mel_frames(const LogMelTables& t, const T* samples, const float*
     const int64_t frame = first + lane < frames ? first + lane : frames - 1;
     rows[lane] = frame_samples(shape, samples, length, frame, edge + int64_t(lane) * shape.n_fft);
   }
-  load_and_split(t.level[0], rows, window, work);
+  const int64_t next = (first + kLanes) * shape.hop_length + shape.n_fft / 2 - shape.hop_length;
+  const int64_t ahead = length - next < kLanes * shape.hop_length ? length - next : kLanes * shape.hop_length;
+  load_and_split(t.level[0], rows, window, reinterpret_cast<const char*>(samples + (ahead > 0 ? next : 0)),
+                 ahead > 0 ? ahead * int64_t(sizeof(T)) : 0, work);
   power_spectrum(t, work, power);
   const int64_t last = frames - first < kLanes ? frames - first : kLanes;
   mel_decibel(t, power, wanted - first, last, out + first * shape.n_mels);
