@@ -1,0 +1,219 @@
+"""The table's schema, and that writing it loses nothing."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pyasd import results
+
+MEMBERS = ("group-made", "autoencoder")
+ROWS = [
+    {
+        "clip": "Halle 3/Pumpe, “links”\n 1.wav", "machine_type": "pump", "machine_id": "00", "channel": 0,
+        "duration": 10.0, "score": 0.1 + 0.2, "score.group-made": 1 / 3, "score.autoencoder": -1e-300, "label": 1,
+        "status": "ok", "error": "",
+    },
+    {"clip": "NA", "machine_id": "007", "channel": "mean", "label": 0, "score": np.float64(1e300), "status": "ok"},
+    {"clip": "x.wav", "status": "missing", "error": "x.wav doesn't exist", "score": math.nan, "label": None},
+]  # fmt: skip
+EXTENSIONS = pytest.mark.parametrize("extension", [".csv", ".parquet"])
+
+
+def write(path: Path, rows: list[dict] = ROWS, times: int = 1) -> None:
+    with results.Writer(path, MEMBERS) as writer:
+        for _ in range(times):
+            writer.write(rows)
+
+
+def test_the_table_has_every_column_with_its_type() -> None:
+    table = results.table(ROWS, MEMBERS)
+    assert list(table) == [
+        "clip", "machine_type", "machine_id", "channel", "duration", "score", "score.group-made", "score.autoencoder",
+        "label", "status", "error",
+    ]  # fmt: skip
+    assert table["machine_id"].tolist() == ["00", "007", ""]
+    assert table["channel"].tolist() == ["0", "mean", ""]
+    assert table["error"].tolist() == ["", "", "x.wav doesn't exist"]
+    assert str(table["label"].dtype) == "Int64"
+    assert table["label"][0] == 1
+    assert table["label"][2] is pd.NA
+    assert table["score"].dtype == table["duration"].dtype == np.float64
+    assert table["score"].isna().tolist() == [False, False, True]
+
+
+def test_an_empty_table_has_the_same_columns_and_types() -> None:
+    assert results.table([], MEMBERS).dtypes.equals(results.table(ROWS, MEMBERS).dtypes)
+
+
+def test_a_row_with_a_foreign_column_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no column scores: it has clip"):
+        results.table([{"clip": "a", "scores": 1.0}], MEMBERS)
+
+
+def test_a_label_other_than_0_and_1_is_refused() -> None:
+    with pytest.raises(ValueError, match="column label holds 2"):
+        results.table([{"clip": "a", "label": 2}], MEMBERS)
+
+
+@EXTENSIONS
+def test_what_is_written_is_read_back_to_the_bit(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"scores von heute{extension}"
+    write(path)
+    pd.testing.assert_frame_equal(results.read(path), results.table(ROWS, MEMBERS), check_exact=True)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@EXTENSIONS
+def test_a_table_without_rows(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"scores{extension}"
+    write(path, [])
+    pd.testing.assert_frame_equal(results.read(path), results.table([], MEMBERS))
+
+
+def test_csv_and_pandas_write_the_same(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv")
+    results.table(ROWS, MEMBERS).to_csv(tmp_path / "b.csv", index=False)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_many_rows_make_few_row_groups(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "scores.parquet"
+    write(path, ROWS[:1], results.ROW_GROUP + 5)
+    metadata = pq.read_metadata(path)
+    assert (metadata.num_rows, metadata.num_row_groups) == (results.ROW_GROUP + 5, 2)
+
+
+@EXTENSIONS
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interruption_keeps_the_rows_so_far(tmp_path: Path, extension: str, error: type[BaseException]) -> None:
+    path = tmp_path / f"scores{extension}"
+    write(path, ROWS[:1])
+    with pytest.raises(error), results.Writer(path, MEMBERS) as writer:  # noqa: PT012
+        writer.write(ROWS[:2])
+        raise error
+    assert len(results.read(path)) == 1, "the earlier table is still there"
+    partial = results.read(f"{path}.partial")
+    pd.testing.assert_frame_equal(partial, results.table(ROWS[:2], MEMBERS))
+
+
+def test_csv_rows_are_on_the_disk_when_write_returns(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    with results.Writer(path, MEMBERS) as writer:
+        writer.write(ROWS[:1])
+        assert len(results.read(writer.partial)) == 1
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["scores", "scores.xlsx", "scores.csv.gz", ".txt"])
+def test_another_extension_is_refused_before_any_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"must end in \.csv or \.parquet"):
+        results.Writer(tmp_path / name, MEMBERS)
+
+
+@EXTENSIONS
+def test_a_folder_that_does_not_exist(tmp_path: Path, extension: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"can't write .*there is no folder .*nowhere: make it first"):
+        write(tmp_path / "nowhere" / f"scores{extension}")
+
+
+def test_a_folder_where_the_table_should_be(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").mkdir()
+    with pytest.raises(IsADirectoryError, match="is a folder: name a file"):
+        write(tmp_path / "scores.csv")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match="choose a place that can be written"):
+        write(tmp_path / "scores.csv")
+
+
+def test_no_right_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(PermissionError, match=r"can't write .*scores\.csv: Permission denied: choose a place"):
+        results.Writer(tmp_path / "scores.csv", MEMBERS).__enter__()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@EXTENSIONS
+def test_a_disk_that_is_full_from_the_start(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"scores{extension}"
+    Path(f"{path}.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"^can't write .*scores.*: the disk is full: make room") as caught:
+        write(path)
+    assert caught.value.errno == errno.ENOSPC
+    assert not path.exists()
+
+
+def test_a_disk_that_fills_up_keeps_whole_rows(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    writer = results.Writer(path, MEMBERS)
+    message = r"disk is full: the rows so far are in .*scores\.csv\.partial; make room"
+    with pytest.raises(OSError, match=message), writer:  # noqa: PT012
+        writer.write(ROWS)
+        writer._file = HalfWritten(writer._file)  # type: ignore[assignment]
+        writer.write(ROWS)
+    pd.testing.assert_frame_equal(results.read(writer.partial), results.table(ROWS, MEMBERS))
+    assert not path.exists()
+
+
+class HalfWritten:
+    """A file whose disk takes half of what is written, and no more."""
+
+    def __init__(self, file) -> None:  # type: ignore[no-untyped-def]
+        self.file = file
+
+    def write(self, data: bytes) -> int:
+        self.file.write(data[: len(data) // 2])
+        self.file.flush()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close(self) -> None:
+        self.file.close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_table_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.csv doesn't exist: write it with `pyasd score"):
+        results.read(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", b""), ("a.csv", b'a,b\n"1'), ("a.csv", b"\xff\xfe\x00a"), ("a.parquet", b""), ("a.parquet", b"PAR1 no")],
+)
+def test_what_is_no_table_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=r"is not a table of scores .*write it again"):
+        results.read(tmp_path / name)
+
+
+def test_a_table_with_wrong_columns_or_values_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("clip,score\na,1\n")
+    with pytest.raises(ValueError, match=r"no column machine_type, machine_id, .*, label, status, error"):
+        results.read(path)
+    write(path)
+    path.write_text(path.read_text().replace("1e+300", "high"))
+    with pytest.raises(ValueError, match=r"a\.csv: column score holds 'high', which is no number"):
+        results.read(path)
+
+
+def test_columns_of_others_are_kept(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv")
+    table = results.read(tmp_path / "a.csv").assign(remark="check it")
+    table.to_csv(tmp_path / "b.csv", index=False)
+    assert results.read(tmp_path / "b.csv")["remark"].tolist() == ["check it"] * 3
