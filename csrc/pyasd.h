@@ -87,6 +87,33 @@ struct MixtureBackwardArgs {
 };
 int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args, int isa, int threads);
 
+// ---- Group MADE from log-Mel to log-likelihoods: see ops.group_made_score -----------------------------------------
+
+struct DenseLayer {          // followed by ReLU
+  int32_t inputs, outputs;
+  const float* weight;       // [outputs, inputs]; zeros that a mask made are skipped
+  const float* bias;         // [outputs]
+};
+
+struct Trunk;  // packed layers; immutable, may be shared by threads
+
+// `frame` is how many inputs of the first layer the windows move on by. Returns null when there is no memory.
+Trunk* trunk_create(const DenseLayer* layers, int32_t count, int32_t frame, int32_t bfloat16, int isa);
+void trunk_destroy(Trunk* trunk);
+
+struct GroupMadeArgs {
+  const Trunk* trunk;
+  const float* packed;         // of the head, whose hidden units are the last layer's outputs
+  const float* log_mel;        // [frames, mels], contiguous; window w is its frames w ... w + groups - 1
+  int64_t windows, mels;
+  const float* band_mean;      // [mels]
+  const float* inverse_scale;  // [mels]; windows are standardised by both
+  const uint8_t* wanted;       // [groups] 0: the group's outputs are left as they are
+  float* out;                  // [windows, per_dim ? dims : groups], contiguous
+  int32_t per_dim;
+};
+int group_made_forward(const MixtureShape& head, const GroupMadeArgs& args, int isa, int threads);
+
 // ---- for benchmarks: the operations in so many rounds of a loop that does nothing else -----------------------------
 
 double probe_fma(int64_t rounds, int isa);  // floating-point operations, two to a multiply-add

@@ -71,3 +71,23 @@ class MixtureHead:
         d_bias: int,
         threads: int,
     ) -> None: ...
+
+class GroupMade:
+    def __init__(
+        self, *, layers: Sequence[tuple[int, int, int, int]], frame: int, bfloat16: bool, isa: int
+    ) -> None: ...
+    def forward(
+        self,
+        *,
+        head: MixtureHead,
+        packed: int,
+        log_mel: int,
+        windows: int,
+        mels: int,
+        band_mean: int,
+        inverse_scale: int,
+        wanted: Sequence[int],
+        out: int,
+        per_dim: bool,
+        threads: int,
+    ) -> None: ...

@@ -338,3 +338,74 @@ def _backward(ctx, grad):  # type: ignore[no-untyped-def]
 
 
 _mixture_log_prob.register_autograd(_backward, setup_context=_save)
+
+
+# -- Group MADE --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class GroupMadeNetwork:
+    """Group MADE made ready for scoring, with batch norm and masks folded into plain layers.
+
+    Attributes:
+        band_mean, band_scale: `[mels]` float32, in dB, by which frames are standardised.
+        layers: weight `[out, in]` and bias `[out]` of each layer, all followed by ReLU; zeros that a mask made are
+            skipped where that pays. The first layer's inputs are a window's frames, one after the other.
+        head: the output layer.
+
+    The tensors must not be changed once the network has scored: backends keep what they derive from them.
+    """
+
+    band_mean: Tensor
+    band_scale: Tensor
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    head: MixtureHead
+
+
+def group_made_score(
+    log_mel: Tensor,
+    network: GroupMadeNetwork,
+    groups: Sequence[int] | None = None,
+    backend: str = "auto",
+    precision: Precision = "float32",
+    per_dim: bool = False,
+) -> Tensor:
+    """Negative log-likelihoods of all windows of a clip, straight from its log-Mel, without gradients.
+
+        z = frame_windows((log_mel - band_mean) / band_scale, groups)      # [windows, groups * mels]
+        hidden = z
+        for weight, bias in layers: hidden = relu(hidden @ weight.T + bias)
+        nll = log(band_scale).sum() - mixture_log_prob(hidden, z, head)
+
+    Report section 2.1, Eq. 3; the standardisation's Jacobian is included, so that densities are per dB.
+
+    Args:
+        log_mel: `[frames, mels]` float32, in dB; at least as many frames as the head has groups.
+        network: see `GroupMadeNetwork`.
+        groups: the groups that are wanted, from 0, in time order; the others are NaN, and cost nothing where the
+            backend can skip them. `None` wants all.
+        backend: "auto", "reference", "cpu", "cuda" or "triton".
+        precision: of the layers' products and the head's, see `mixture_log_prob`.
+        per_dim: return each frame's and band's own, for likelihood maps.
+
+    Returns:
+        `[windows, groups]`, or `[windows, groups, mels]` with `per_dim`, float64, in nats.
+
+    Raises:
+        TypeError, ValueError: `log_mel` has another dtype or shape.
+        BackendUnavailable: the backend asked for can't run on this machine or device.
+    """
+    shape = network.head.shape
+    mels = len(network.band_mean)
+    if log_mel.dtype != torch.float32:
+        raise TypeError(f"log_mel must be float32, not {log_mel.dtype}")
+    if log_mel.ndim != 2 or log_mel.shape[1] != mels or len(log_mel) < shape.groups:
+        raise ValueError(f"log_mel must be [at least {shape.groups} frames, {mels}], not {list(log_mel.shape)}")
+    wanted = tuple(range(shape.groups)) if groups is None else tuple(groups)
+    module = backends.select(backend, log_mel.device)
+    with torch.no_grad():
+        log_prob = module.group_made_log_prob(log_mel, network, wanted, precision, per_dim).double()
+        jacobian = network.band_scale.double().log()
+        if per_dim:
+            return jacobian - log_prob.unflatten(1, (shape.groups, mels))
+        return jacobian.sum() - log_prob

@@ -6,6 +6,8 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "pyasd.h"
@@ -90,6 +92,39 @@ struct Head {
   }
 };
 
+struct GroupMade {
+  struct Destroy {
+    void operator()(pyasd::Trunk* trunk) const { pyasd::trunk_destroy(trunk); }
+  };
+  std::unique_ptr<pyasd::Trunk, Destroy> trunk;
+
+  // Each layer: inputs, outputs, and the addresses of weight and bias.
+  GroupMade(const std::vector<std::tuple<int, int, Address, Address>>& layers, int frame, bool bfloat16, int isa) {
+    std::vector<pyasd::DenseLayer> plain;
+    for (const auto& [inputs, outputs, weight, bias] : layers) {
+      plain.push_back({inputs, outputs, pointer<const float>(weight), pointer<const float>(bias)});
+    }
+    trunk.reset(pyasd::trunk_create(plain.data(), int32_t(plain.size()), frame, bfloat16, isa));
+    if (!trunk) throw std::bad_alloc();
+  }
+
+  void forward(const Head& head, Address packed, Address log_mel, int64_t windows, int64_t mels, Address band_mean,
+               Address inverse_scale, const std::vector<uint8_t>& wanted, Address out, bool per_dim, int threads) const {
+    const pyasd::GroupMadeArgs args{trunk.get(),
+                                    pointer<const float>(packed),
+                                    pointer<const float>(log_mel),
+                                    windows,
+                                    mels,
+                                    pointer<const float>(band_mean),
+                                    pointer<const float>(inverse_scale),
+                                    wanted.data(),
+                                    pointer<float>(out),
+                                    per_dim};
+    py::gil_scoped_release released;
+    check(pyasd::group_made_forward(head.shape, args, head.isa, threads));
+  }
+};
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -120,4 +155,10 @@ PYBIND11_MODULE(_native, m) {
            py::arg("hidden"), py::arg("hidden_stride"), py::arg("target"), py::arg("target_stride"),
            py::arg("windows"), py::arg("per_dim"), py::arg("d_hidden"), py::arg("d_target"), py::arg("d_weight"),
            py::arg("d_bias"), py::arg("threads"));
+  py::class_<GroupMade>(m, "GroupMade")
+      .def(py::init<const std::vector<std::tuple<int, int, Address, Address>>&, int, bool, int>(), py::kw_only(),
+           py::arg("layers"), py::arg("frame"), py::arg("bfloat16"), py::arg("isa"))
+      .def("forward", &GroupMade::forward, py::kw_only(), py::arg("head"), py::arg("packed"), py::arg("log_mel"),
+           py::arg("windows"), py::arg("mels"), py::arg("band_mean"), py::arg("inverse_scale"), py::arg("wanted"),
+           py::arg("out"), py::arg("per_dim"), py::arg("threads"));
 }

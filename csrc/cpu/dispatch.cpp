@@ -9,7 +9,6 @@
 #include "pyasd.h"
 
 namespace pyasd {
-namespace {
 
 const Kernels* kernels(int isa) {
   switch (isa) {
@@ -20,6 +19,8 @@ const Kernels* kernels(int isa) {
     default: return nullptr;
   }
 }
+
+namespace {
 
 bool processor_has(int isa) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -132,6 +133,45 @@ int mixture_forward(const MixtureShape& shape, const MixtureForwardArgs& args, i
       return;
     }
     k->mixture_forward(shape, tiles.data(), int64_t(tiles.size()), args, first, last, memory);
+  });
+  return status;
+} catch (const std::bad_alloc&) {
+  return kOutOfMemory;
+}
+
+int group_made_forward(const MixtureShape& head, const GroupMadeArgs& args, int isa, int threads) try {
+  const Kernels* k = kernels(isa);
+  if (k == nullptr) return kUnsupported;
+  if (args.windows == 0) return kOk;
+  std::vector<MixtureTile> tiles = make_tiles(head, *k).all;
+  tiles.erase(std::remove_if(tiles.begin(), tiles.end(), [&](const MixtureTile& t) { return !args.wanted[t.group]; }),
+              tiles.end());
+  const TrunkTables& t = tables(*args.trunk);
+  const int64_t most = std::max<int64_t>(1, std::min(kMostWindows, (args.windows + threads - 1) / threads));
+  const int64_t tasks = (args.windows + most - 1) / most;
+  const auto aligned = [](int64_t floats) { return (floats + 15) / 16 * 16; };
+  std::atomic<int> status{kOk};
+  parallel_for(tasks, threads, [&](int64_t i) {
+    const int64_t first = args.windows * i / tasks, windows = args.windows * (i + 1) / tasks - first;
+    const int64_t frames = windows + head.groups - 1;
+    const int64_t size_z = aligned(frames * args.mels), size_hidden = aligned(windows * head.hidden);
+    const std::size_t inner = std::max(k->trunk_scratch(t), k->mixture_forward_scratch(head, windows));
+    void* memory = scratch(std::size_t((t.bfloat16 ? 2 : 1) * size_z + size_hidden) * sizeof(float) + inner);
+    if (memory == nullptr) {
+      status = kOutOfMemory;
+      return;
+    }
+    float* z = static_cast<float*>(memory);
+    float* factors = t.bfloat16 ? z + size_z : z;
+    float* hidden = factors + size_z;
+    float* rest = hidden + size_hidden;
+    k->standardise(t, args.log_mel + first * args.mels, frames, args.mels, args.band_mean, args.inverse_scale, z,
+                   factors);
+    k->trunk_forward(t, factors, t.pairs ? args.mels / 2 : args.mels, windows, hidden, rest);
+    const int64_t outputs = args.per_dim ? head.dims : head.groups;
+    const MixtureForwardArgs mixture{args.packed, hidden,    z, windows, head.hidden, args.mels,
+                                     args.out + first * outputs, args.per_dim};
+    k->mixture_forward(head, tiles.data(), int64_t(tiles.size()), mixture, 0, windows, rest);
   });
   return status;
 } catch (const std::bad_alloc&) {

@@ -22,12 +22,26 @@ namespace {
 #include "math/mixture.inl"
 #include "cpu/log_mel.inl"
 #include "cpu/mixture.inl"
+#include "cpu/trunk.inl"
 #include "cpu/probe.inl"
 
 constexpr Kernels kKernels = {
-    kLanes,           kHiddenMultiple,  kPairs,  log_mel_scratch,  log_mel_group,  mixture_pack,
-    mixture_forward_scratch, mixture_forward, mixture_backward_scratch, mixture_backward, mixture_unpack,
-    probe_fma,        probe_exp,
+    kLanes,
+    kHiddenMultiple,
+    kPairs,
+    log_mel_scratch,
+    log_mel_group,
+    mixture_pack,
+    mixture_forward_scratch,
+    mixture_forward,
+    mixture_backward_scratch,
+    mixture_backward,
+    mixture_unpack,
+    trunk_scratch,
+    trunk_forward,
+    standardise,
+    probe_fma,
+    probe_exp,
 };
 
 }  // namespace

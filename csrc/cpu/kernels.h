@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "cpu/log_mel_plan.h"
+#include "cpu/trunk.h"
 #include "pyasd.h"
 
 namespace pyasd {
@@ -48,12 +49,20 @@ struct Kernels {
   void (*mixture_unpack)(const MixtureShape& shape, const MixtureTile& tile, const float* d_packed, float* d_weight,
                          float* d_bias);
 
+  std::size_t (*trunk_scratch)(const TrunkTables& tables);
+  void (*trunk_forward)(const TrunkTables& tables, const float* in, int64_t in_stride, int64_t windows, float* out,
+                        void* scratch);
+  void (*standardise)(const TrunkTables& tables, const float* log_mel, int64_t frames, int64_t mels, const float* mean,
+                      const float* inverse_scale, float* targets, float* factors);
+
   double (*probe_fma)(int64_t rounds, float* sink);
   double (*probe_exp)(int64_t rounds, float* sink);
 };
 
+const Kernels* kernels(int isa);  // null where the build has none
+
 const Kernels* kernels_base();
-const Kernels* kernels_avx2();    // null where the build has none
+const Kernels* kernels_avx2();
 const Kernels* kernels_avx512();
 const Kernels* kernels_avx512bf16();
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +12,10 @@ from torch import Tensor
 from pyasd.config import FULL_SCALE, POWER_EPS
 
 if TYPE_CHECKING:
-    from pyasd.ops import LogMelPlan, MixtureShape
+    from pyasd.ops import GroupMadeNetwork, LogMelPlan, MixtureShape
+
+WINDOWS_PER_PASS = 512
+"""Windows that go through Group MADE at once: bounds the memory of hours-long clips (a window has 77 kB of outputs)."""
 
 
 def unavailable(device: torch.device | None = None) -> str | None:
@@ -91,3 +94,31 @@ def _mixture(
     log_scale = raw_log_scale.clamp(min=shape.log_scale_min)
     z = (target[..., None] - mean) * torch.exp(-log_scale)
     return logit, raw_log_scale, log_scale, z, hidden, masked
+
+
+def group_made_log_prob(
+    log_mel: Tensor,
+    network: GroupMadeNetwork,
+    wanted: Sequence[int],
+    precision: str,
+    per_dim: bool,
+    mixture: Callable[..., Tensor] = mixture_log_prob,
+) -> Tensor:
+    """Log-likelihoods of a clip's windows in standardised units, `[windows, groups]` or `[windows, dims]`: NaN for
+    groups that aren't wanted. `mixture` is the backend's own `mixture_log_prob`.
+    """
+    head, mels = network.head, log_mel.shape[1]
+    z = ((log_mel - network.band_mean) / network.band_scale).contiguous()
+    windows = z.as_strided((len(z) - head.shape.groups + 1, head.shape.dims), (mels, 1))
+    out = []
+    for target in torch.split(windows, WINDOWS_PER_PASS):
+        hidden = target
+        for weight, bias in network.layers:
+            if precision == "bfloat16":
+                hidden, weight = hidden.bfloat16().to(hidden.dtype), weight.bfloat16().to(weight.dtype)
+            hidden = torch.addmm(bias, hidden, weight.T).relu_()
+        out.append(mixture(hidden, target, head.weight, head.bias, head.shape, precision, per_dim))
+    log_prob = torch.cat(out)
+    unwanted = torch.ones(head.shape.groups, dtype=torch.bool, device=z.device)
+    unwanted[list(wanted)] = False
+    return log_prob.masked_fill_(unwanted.repeat_interleave(log_prob.shape[1] // head.shape.groups), math.nan)

@@ -1,0 +1,159 @@
+"""group_made_score against float64, and against itself on other lengths, threads and instruction sets."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyasd import ops
+from pyasd.backends import cpu, reference
+
+ORDERS = {"causal": [1, 2, 3, 4, 5], "middle": [1, 2, 5, 3, 4]}
+
+
+def make_network(
+    order: str = "causal",
+    mels: int = 128,
+    hidden: tuple[int, ...] = (128, 128, 128, 128, 32, 128, 128, 128, 128),
+    components: int = 10,
+) -> ops.GroupMadeNetwork:
+    """Random layers with the masks of the degrees, scaled so that activations stay of order 1."""
+    degrees = [torch.tensor(ORDERS[order]).repeat_interleave(mels)]
+    degrees += [torch.tensor(sorted(1 + i % 4 for i in range(width))) for width in hidden]
+    layers = []
+    for before, after in itertools.pairwise(degrees):
+        mask = (before <= after[:, None]).float()
+        weight = torch.randn(mask.shape) * mask / (0.5 * len(before)) ** 0.5
+        layers.append((weight, 0.1 * torch.randn(len(after))))
+    outputs = 3 * 5 * mels * components
+    head = ops.MixtureHead(
+        0.1 * torch.randn(outputs, hidden[-1]),
+        0.3 * torch.randn(outputs),
+        degrees[-1].tolist(),
+        ORDERS[order],
+        components,
+    )
+    return ops.GroupMadeNetwork(-60 + torch.randn(mels), 3 + torch.rand(mels), tuple(layers), head)
+
+
+def log_mel_of(network: ops.GroupMadeNetwork, frames: int) -> Tensor:
+    mels = len(network.band_mean)
+    return network.band_mean + network.band_scale * torch.randn(frames, mels)
+
+
+def in_double(network: ops.GroupMadeNetwork) -> ops.GroupMadeNetwork:
+    head = network.head
+    double = ops.MixtureHead.__new__(ops.MixtureHead)
+    double.weight, double.bias, double.shape = head.weight.double(), head.bias.double(), head.shape
+    layers = tuple((w.double(), b.double()) for w, b in network.layers)
+    return ops.GroupMadeNetwork(network.band_mean.double(), network.band_scale.double(), layers, double)
+
+
+@pytest.mark.parametrize("order", list(ORDERS))
+@pytest.mark.parametrize(
+    ("mels", "hidden", "components", "frames"),
+    [
+        (128, (128, 128, 128, 128, 32, 128, 128, 128, 128), 10, 41),
+        (128, (128, 128, 128, 128, 32, 128, 128, 128, 128), 10, 5),
+        (64, (128, 32, 128), 5, 12),
+        (13, (30, 7, 41), 3, 37),  # widths that fill no vector, and no pair
+        (14, (30, 8, 42), 1, 20),  # even ones: pairs, but no vector
+    ],
+)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("per_dim", [False, True])
+def test_equals_float64(
+    isa: str,
+    order: str,
+    mels: int,
+    hidden: tuple[int, ...],
+    components: int,
+    frames: int,
+    precision: str,
+    per_dim: bool,
+) -> None:
+    network = make_network(order, mels, hidden, components)
+    log_mel = log_mel_of(network, frames)
+    wanted = range(5)
+    got = cpu.group_made_log_prob(log_mel, network, wanted, precision, per_dim)
+    plain = reference.group_made_log_prob(log_mel, network, wanted, precision, per_dim)
+    exact = reference.group_made_log_prob(log_mel.double(), in_double(network), wanted, precision, per_dim)
+    size = 1 + exact.abs()
+    error, allowed = (got - exact).abs() / size, (plain - exact).abs() / size
+    if precision == "float32":
+        assert (error <= 4 * allowed.max() + 1e-6).all()
+    else:
+        # A sum next to a bfloat16 rounding boundary rounds either way, in torch as here; what then differs is a
+        # bfloat16's last place (2^-9) of some activation.
+        assert error.mean() <= 4 * allowed.mean() + 1e-6
+        assert error.max() <= max(4 * allowed.max().item(), 0.02)
+
+
+def test_is_the_sum_of_its_parts(isa: str) -> None:
+    """The docstring's four lines, with the operator that has tests of its own."""
+    network = make_network("middle")
+    log_mel = log_mel_of(network, 30)
+    z = (log_mel - network.band_mean) / network.band_scale
+    windows = torch.stack([z[i : i + 5].flatten() for i in range(26)])
+    hidden = windows
+    for weight, bias in network.layers:
+        hidden = torch.relu(hidden @ weight.T + bias)
+    expected = network.band_scale.log().sum() - ops.mixture_log_prob(hidden, windows, network.head)
+    got = ops.group_made_score(log_mel, network)
+    assert got.dtype == torch.float64
+    torch.testing.assert_close(got.float(), expected, rtol=1e-5, atol=1e-3)
+    shares = ops.group_made_score(log_mel, network, per_dim=True)
+    assert shares.shape == (26, 5, 128)
+    torch.testing.assert_close(shares.sum(-1), got, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_same_bits_whatever_the_length_and_the_threads(isa: str, precision: str) -> None:
+    network = make_network()
+    log_mel = log_mel_of(network, 450)
+    whole = ops.group_made_score(log_mel, network, precision=precision)
+    for first, last in [(0, 5), (3, 40), (100, 446), (445, 450)]:
+        part = ops.group_made_score(log_mel[first:last], network, precision=precision)
+        assert torch.equal(part, whole[first : last - 4])
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            assert torch.equal(ops.group_made_score(log_mel, network, precision=precision), whole)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_only_what_is_wanted(backend: str) -> None:
+    network = make_network("middle")
+    log_mel = log_mel_of(network, 20)
+    whole = ops.group_made_score(log_mel, network, backend=backend)
+    got = ops.group_made_score(log_mel, network, [2], backend=backend)
+    assert torch.equal(got[:, 2], whole[:, 2])
+    assert got[:, [0, 1, 3, 4]].isnan().all()
+
+
+def test_a_nan_costs_its_own_windows_only(isa: str) -> None:
+    network = make_network()
+    log_mel = log_mel_of(network, 40)
+    clean = ops.group_made_score(log_mel, network)
+    log_mel[20, 7] = float("nan")
+    got = ops.group_made_score(log_mel, network)
+    touched = torch.zeros(36, dtype=torch.bool)
+    touched[16:21] = True
+    assert got[touched].sum(1).isnan().all()
+    assert torch.equal(got[~touched], clean[~touched])
+
+
+def test_wrong_input_is_refused() -> None:
+    network = make_network(mels=14, hidden=(8,), components=1)
+    with pytest.raises(TypeError, match="float32"):
+        ops.group_made_score(torch.zeros(9, 14, dtype=torch.float64), network)
+    with pytest.raises(ValueError, match="at least 5 frames, 14"):
+        ops.group_made_score(torch.zeros(4, 14), network)
+    with pytest.raises(ValueError, match="at least 5 frames, 14"):
+        ops.group_made_score(torch.zeros(9, 15), network)
