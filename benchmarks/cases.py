@@ -7,6 +7,7 @@ weights are made beforehand, and a peer that likes small batches gets them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,8 +17,7 @@ import torch
 from torch import Tensor
 
 from pyasd import ops
-from pyasd.backends import cpu
-from pyasd.config import GroupMadeConfig
+from pyasd.config import GroupMadeConfig, Precision
 
 SAMPLES = 160_000  # ten seconds at 16 kHz
 WINDOWS = 309
@@ -212,13 +212,113 @@ def head_both(clips: int = 8) -> Case:
     )
 
 
+def _network() -> tuple[ops.GroupMadeNetwork, list[tuple[Tensor, Tensor]]]:
+    """A Group MADE of the report's size with random weights, and its layers."""
+    torch.manual_seed(0)
+    config = GroupMadeConfig()
+    degrees = [torch.arange(1, 6).repeat_interleave(128)]
+    degrees += [torch.tensor(sorted(1 + i % 4 for i in range(width))) for width in config.hidden]
+    layers = []
+    for before, after in itertools.pairwise(degrees):
+        mask = (before <= after[:, None]).float()
+        layers.append((torch.randn(mask.shape) * mask / (0.5 * len(before)) ** 0.5, 0.1 * torch.randn(len(after))))
+    head = _head_input(1)[0]
+    network = ops.GroupMadeNetwork(torch.full((128,), -60.0), torch.full((128,), 5.0), tuple(layers), head)
+    return network, layers
+
+
+_trunk = sum(a * b for a, b in itertools.pairwise((DIMS, *GroupMadeConfig.hidden)))  # multiply-adds a window, dense
+_trunk_connected = 0.5 * DIMS * HIDDEN + 0.625 * (_trunk - DIMS * HIDDEN)  # what the masks of the degrees leave
+
+
+def trunk(clips: int = 64) -> Case:
+    """Group MADE's hidden layers from a clip's log-Mel, with batch norm and masks folded away."""
+    network, layers = _network()
+    log_mels = [-60 + 5 * torch.randn(313, 128) for _ in range(clips)]
+
+    def eager(dtype: torch.dtype) -> Contestant:
+        own = [(w.to(dtype), b.to(dtype)) for w, b in layers]
+
+        def go() -> None:
+            for log_mel in log_mels:
+                x = ((log_mel + 60) / 5).to(dtype).as_strided((WINDOWS, DIMS), (128, 1))
+                for weight, bias in own:
+                    x = torch.addmm(bias, x, weight.T).relu_()
+
+        return go
+
+    def ours(precision: Precision) -> Contestant:
+        return lambda: [ops.group_made_score(x, network, [], "cpu", precision) for x in log_mels]
+
+    return Case(
+        "trunk",
+        "tests/test_ops_group_made.py",
+        clips,
+        {
+            "pyasd": ours("float32"),
+            "pyasd bfloat16": ours("bfloat16"),
+            "eager torch": eager(torch.float32),
+            "eager torch bfloat16": eager(torch.bfloat16),
+        },
+        WINDOWS * 2 * _trunk_connected,
+        0,
+        313 * 128 * 4 + WINDOWS * HIDDEN * 4,
+    )
+
+
+def clip_scores(clips: int = 64) -> Case:
+    """int16 samples to the clips' joint negative log-likelihoods: log-Mel, trunk, head."""
+    network, layers = _network()
+    plan = ops.LogMelPlan()
+    spectrum = log_mel(clips)
+    rng = np.random.default_rng(0)
+    samples = torch.from_numpy((3000 * rng.standard_normal((clips, SAMPLES))).astype(np.int16))
+    window, mel = torch.from_numpy(plan.window).float(), torch.from_numpy(plan.dense_weights()).float()
+    head = network.head
+    masked = head.weight * head.shape.mask(head.weight)
+
+    def ours(precision: Precision) -> Contestant:
+        def go() -> list[Tensor]:
+            log_mels = ops.log_mel(samples, plan, backend="cpu")
+            return [ops.group_made_score(x, network, None, "cpu", precision).sum(1).mean() for x in log_mels]
+
+        return go
+
+    def eager(run: Callable[..., Tensor]) -> Contestant:
+        def go() -> None:
+            with torch.no_grad():
+                for clip in samples:
+                    x = clip.float() / 32768
+                    power = torch.stft(x, 1024, 512, window=window, center=True, return_complex=True).abs().square()
+                    z = ((mel @ power).clamp_(min=2.22e-16).log10_().mul_(10).T.contiguous() + 60) / 5
+                    windows = z.as_strided((WINDOWS, DIMS), (128, 1))
+                    hidden = windows
+                    for weight, bias in layers:
+                        hidden = torch.addmm(bias, hidden, weight.T).relu_()
+                    run(hidden, windows, masked, head.bias).double().sum(1).mean()
+
+        return go
+
+    return Case(
+        "samples to clip score",
+        "tests/test_ops_group_made.py",
+        clips,
+        {
+            "pyasd": ours("float32"),
+            "pyasd bfloat16": ours("bfloat16"),
+            "eager torch": eager(eager_head),
+            "eager torch, torch.compile for the head": eager(torch.compile(eager_head)),
+        },
+        spectrum.flop + WINDOWS * (2 * _trunk_connected + 2 * _connected + _mixture_flop),
+        WINDOWS * _exps,
+        SAMPLES * 2,
+    )
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "log-mel": log_mel,
     "head": head_forward,
     "head-backward": head_both,
+    "trunk": trunk,
+    "score": clip_scores,
 }
-
-
-def isa() -> str:
-    """The instruction set that our kernels use in this run."""
-    return cpu.isa()
