@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <initializer_list>
 
 #define PYASD_INLINE static inline __attribute__((always_inline))
 #include "cpu/simd.inl"
