@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = (
+    {"__main__"},
     {"cli"},
     {"__init__"},
     {"detector", "fitting", "evaluation", "datasets", "picture"},

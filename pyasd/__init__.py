@@ -1,0 +1,42 @@
+"""pyasd: anomalous-sound detection. It learns what machines sound like when they are healthy, and scores recordings.
+
+    detector = pyasd.fit("recordings/train", out="model.safetensors")
+    table = detector.score("recordings/test")        # a pandas.DataFrame; higher is more anomalous
+    pyasd.evaluate(table)                            # AUC and pAUC, where names carry labels
+
+The names below are loaded when they are first used: `import pyasd` itself is light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyasd.detector import Detector, load
+    from pyasd.evaluation import evaluate
+    from pyasd.fitting import fit, score
+
+_HOMES = {
+    "Detector": "pyasd.detector",
+    "evaluate": "pyasd.evaluation",
+    "fit": "pyasd.fitting",
+    "load": "pyasd.detector",
+    "score": "pyasd.fitting",
+}
+
+__all__ = ["Detector", "evaluate", "fit", "load", "score"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("pyasd")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'pyasd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__, "__version__"]

@@ -1,0 +1,446 @@
+"""The command line: every command is a thin call of the public API.
+
+Tables go to stdout; progress (on a terminal alone), warnings and errors go to stderr. Exit codes: 0 when all went
+well, 1 when some clips failed or training did, 2 for wrong usage, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import platform
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from pyasd.training import Progress as ProgressCallback
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    help="Learn what machines sound like when they are healthy, and find the recordings that don't.",
+    epilog="Start with `pyasd demo`; or, with a folder of your own recordings, `pyasd score recordings/`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Clips = Annotated[
+    list[str],
+    typer.Argument(metavar="CLIPS", help="Files, folders (with subfolders) or quoted globs.", show_default=False),
+]
+Channel = Annotated[str, typer.Option(help="Which channel of each recording: 0, 1, ..., or mean.")]
+MachineId = Annotated[
+    str | None, typer.Option("--id", help="The machine ID of all clips, instead of what their names tell.")
+]
+MachineType = Annotated[
+    str | None, typer.Option(help="The machine type of all clips, instead of what their folders tell.")
+]
+Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")]
+Backend = Annotated[str, typer.Option(help="auto, reference, cpu, cuda or triton: see pyasd doctor.")]
+Precision = Annotated[str, typer.Option(help="auto (float32), float32 or bfloat16.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the clips in training.")]
+Order = Annotated[str | None, typer.Option(help="Group MADE's order of frames: causal or middle.")]
+
+
+# -- what all commands share -------------------------------------------------------------------------------------
+
+
+def _console(stderr: bool = False) -> Console:
+    """Plain text, whatever the text holds; as wide as it takes where nobody watches."""
+    watched = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if watched else 10_000)
+
+
+def _say(text: str) -> None:
+    """A line for the person at the terminal, on stderr."""
+    _console(stderr=True).print(Text(f"pyasd: {text}"), soft_wrap=True)
+
+
+def _command(function: Callable[..., bool]) -> Callable[..., None]:
+    """Makes a command of a function that says whether all went well: errors become one line and an exit code."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+            try:
+                code = 0 if function(*args, **kwargs) else FAILED
+            except KeyboardInterrupt:
+                _say("stopped" + _kept(kwargs.get("out")))
+                code = INTERRUPTED
+            except BrokenPipeError:  # `pyasd evaluate ... | head`
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                code = FAILED
+            except (ImportError, OSError, TypeError, ValueError) as error:
+                _say(f"error: {_message(error)}")
+                code = USAGE
+            except Exception as error:
+                if not type(error).__module__.startswith("pyasd."):
+                    raise  # a bug: its traceback is wanted
+                _say(f"error: {error}")
+                code = USAGE if type(error).__name__ == "BackendUnavailable" else FAILED
+        raise typer.Exit(code)
+
+    return run
+
+
+def _message(error: Exception) -> str:
+    """One line that names the file, also for an OSError that Python made."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}: check the path and its rights"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())
+
+
+def _kept(out: Path | None) -> str:
+    """What an interrupted command leaves behind."""
+    if out is not None and os.path.exists(f"{out}.partial"):
+        return f"; the rows so far are in {out}.partial"
+    if out is not None and any(Path(f"{out}.checkpoint").glob("*.safetensors")):
+        return f"; the same command goes on from {out}.checkpoint"
+    return ""
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[ProgressCallback | None]:
+    """A bar for the stage at work, on a terminal; nothing when piped."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, TextColumn("{task.fields[info]}", markup=False), console=_console(True), transient=True
+    ) as bar:
+        now: tuple[str, TaskID] | None = None
+
+        def progress(stage: str, done: int, total: int, info: str) -> None:
+            nonlocal now
+            if now is None or now[0] != stage:
+                if now is not None:
+                    bar.remove_task(now[1])
+                now = stage, bar.add_task(stage, total=total, info=info)
+            bar.update(now[1], completed=done, total=total, info=info)
+
+        yield progress
+
+
+def _table(*columns: str) -> Table:
+    """A table whose columns are numbers, flush right, but for those whose names end in a colon."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        text = name.endswith(":")
+        table.add_column(name.rstrip(":"), justify="left" if text else "right", overflow="fold", no_wrap=not text)
+    return table
+
+
+def _settings(**given: Any) -> dict[str, Any]:
+    """The settings that were given."""
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _channel(text: str) -> Any:
+    return int(text) if text.isdecimal() else text
+
+
+def _percent(*shares: float) -> list[str]:
+    return [f"{100 * share:.1f}" for share in shares]
+
+
+# -- commands ----------------------------------------------------------------------------------------------------
+
+
+@app.command()
+@_command
+def fit(
+    clips: Clips,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model's file, such as fan.safetensors.")],
+    system: Annotated[
+        str, typer.Option(help="group-made (also called 4), or autoencoder, the challenge's baseline.")
+    ] = "group-made",
+    epochs: Epochs = None,
+    order: Order = None,
+    score: Annotated[str | None, typer.Option(help="What Group MADE scores by: joint, middle or conditional.")] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help="How windows make a clip's score: mean, max, quantile or rank.")
+    ] = None,
+    statistics: Annotated[str | None, typer.Option(help="The scores that standardise: training or held-out.")] = None,
+    seed: Seed = 0,
+    channel: Channel = "0",
+    id: MachineId = None,
+    machine_type: MachineType = None,
+    device: Device = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+) -> bool:
+    """Learn what healthy machines sound like, and write the model to one file.
+
+    Folders and names as in the DCASE challenges tell machine types, machine IDs and what is normal
+    (fan/train/normal_id_00_00000000.wav): one model per machine type is learnt, from the clips in train/ where there
+    are any, and never from anomalies. Clips without such names are all taken to be of one healthy machine.
+
+    A run that was killed goes on from its checkpoint when the same command is given again.
+
+    Examples:
+
+    - `pyasd fit recordings/ -o line3.safetensors` learns all clips of a folder
+
+    - `pyasd fit dcase/fan -o fan.safetensors --epochs 20 --order middle` learns dcase/fan/train
+
+    - `pyasd fit mic/*.flac -o mic.safetensors --channel mean` averages the channels of each recording
+    """
+    import pyasd
+
+    settings = _settings(epochs=epochs, order=order, score=score, pooling=pooling, statistics=statistics)
+    with _progress() as progress:
+        detector = pyasd.fit(
+            clips, system, out=out, ids=id, machine_type=machine_type, channel=_channel(channel), seed=seed,
+            device=device, backend=backend, precision=precision, progress=progress, **settings,
+        )  # fmt: skip
+    _console().print(Text(f"{out}: {detector!r}"), soft_wrap=True)
+    return not detector.skipped
+
+
+@app.command()
+@_command
+def score(
+    clips: Clips,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="What pyasd fit wrote.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the whole table here, .csv or .parquet.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=0, help="How many of the highest scores to print.")] = 10,
+    score: Annotated[
+        str | None, typer.Option(help="Another score of the model's: joint, middle, conditional or mse.")
+    ] = None,
+    unknown_ids: Annotated[
+        str, typer.Option(help="Machine IDs that the model never learnt: refuse, or pool (score against all IDs).")
+    ] = "refuse",
+    epochs: Epochs = None,
+    order: Order = None,
+    seed: Seed = 0,
+    channel: Channel = "0",
+    id: MachineId = None,
+    machine_type: MachineType = None,
+    device: Device = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+) -> bool:
+    """Score recordings: the higher, the less they sound like the machine. Prints the highest.
+
+    With --model, scores are in standard deviations above the mean of the machine's normal clips. Of a folder with
+    train/ and test/, the clips in test/ are scored.
+
+    Without --model, a Group MADE learns from these very clips, and the odd ones out get the highest scores: listen
+    to those first. --epochs, --order and --seed are for this.
+
+    Each clip gets a row in the table; one that can't be scored has its reason in the columns status and error, and
+    the exit code is then 1.
+
+    Examples:
+
+    - `pyasd score recordings/` ranks a folder without a model
+
+    - `pyasd score new/ --model line3.safetensors -o scores.csv` scores clips with what `pyasd fit` learnt
+    """
+    import pyasd
+
+    with _progress() as progress:
+        table = pyasd.score(
+            clips, model, ids=id, machine_type=machine_type, channel=_channel(channel), seed=seed, device=device,
+            backend=backend, precision=precision, unknown_ids=cast(Any, unknown_ids), score_mode=score, out=out,
+            progress=progress, **_settings(epochs=epochs, order=order),
+        )  # fmt: skip
+    _print_top(table, top)
+    if out is not None:
+        _say(f"{len(table)} rows are in {out}")
+    return _report_failures(table)
+
+
+def _print_top(table: DataFrame, count: int) -> None:
+    best = table[table["score"].notna()].nlargest(count, "score", keep="first")
+    shown = _table("score", "status:", "clip:")
+    for value, status, clip in zip(best["score"], best["status"], best["clip"], strict=True):
+        shown.add_row(f"{value:.2f}", status, Text(clip))
+    if len(best):
+        _console().print(shown)
+
+
+def _report_failures(table: DataFrame) -> bool:
+    """Says how many clips have no score, and why; whether there are none."""
+    failed = table[table["error"] != ""]
+    if failed.empty:
+        return True
+    counts = ", ".join(f"{count} {status}" for status, count in Counter(failed["status"]).items())
+    _say(f"{len(failed)} of {len(table)} clips have no score ({counts}). The first: {failed['error'].iloc[0]}")
+    return False
+
+
+@app.command()
+@_command
+def evaluate(
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="What pyasd score wrote, .csv or .parquet.", show_default=False)
+    ],
+    score: Annotated[str, typer.Option(help="The column to evaluate, such as score.group-made.")] = "score",
+    max_fpr: Annotated[float, typer.Option(help="pAUC counts false-positive rates up to this.")] = 0.1,
+) -> bool:
+    """Print AUC and pAUC per machine ID, and their averages, in per cent.
+
+    Needs clips whose names tell what is normal, as DCASE's do (normal_id_00_..., anomaly_id_00_...), or that lie in
+    folders called normal and abnormal.
+
+    Example: `pyasd evaluate scores.csv`
+    """
+    from pyasd import evaluation, results
+
+    scores = results.read(table)
+    rows = evaluation.evaluate(scores, max_fpr=max_fpr, score=score)
+    shown = _table("machine:", "ID:", "normal", "anomalous", "AUC %", "pAUC %")
+    for row in rows.itertuples():
+        whole = row.machine_id == evaluation.AVERAGE
+        cells = (row.machine_type, row.machine_id, str(row.normal), str(row.anomalous), *_percent(row.auc, row.pauc))
+        shown.add_row(*map(Text, cells), end_section=whole, style="bold" if whole else None)
+    _console().print(shown)
+    return _report_failures(scores)
+
+
+@app.command()
+@_command
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for recordings and results.")] = Path("pyasd-demo"),
+    seed: Seed = 0,
+    clips: Annotated[
+        int,
+        typer.Option(min=2, help="Clips per machine to learn from; as many healthy and faulty ones are for testing."),
+    ] = 24,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the clips in training, instead of each model's own number.")
+    ] = None,
+) -> bool:
+    """Make a small synthetic factory, learn its machines, and score and evaluate its recordings.
+
+    Nine machines of three types (fans, pumps, conveyors), healthy and with faults (imbalance, worn bearing, leak,
+    missing strokes, slipping belt), in hall noise. Nothing was recorded, so the figures say nothing about real
+    machines. Learns a Group MADE and the challenge's autoencoder side by side, and draws a picture of one normal
+    and one faulty clip.
+
+    Example: `pyasd demo --out /tmp/factory --seed 1`
+    """
+    from pyasd.datasets import demo as factory
+
+    start = time.monotonic()
+    recipe = factory.RECIPE.override(epochs=epochs)
+    with _progress() as progress:
+        result = factory.run(out, seed=seed, clips=clips, recipe=recipe, progress=progress)
+    _print_comparison(result.evaluations)
+    lines = [f"{what + ':':12}{path}" for what, path in result.files.items()]
+    lines.append(f"{time.monotonic() - start:.0f} s. All sounds are synthetic. Next, with recordings of your own:")
+    lines.append("  pyasd score RECORDINGS/")
+    _console().print(Text("\n".join(lines)), soft_wrap=True)
+    return not result.detector.skipped and _report_failures(result.scores)
+
+
+def _print_comparison(evaluations: dict[str, DataFrame]) -> None:
+    """AUC / pAUC in per cent: a row per machine ID, a column per model."""
+    from pyasd.evaluation import AVERAGE
+
+    shown = _table("machine:", "ID:", "normal/faulty", *evaluations)
+    shown.title = "AUC / pAUC in %, synthetic recordings"
+    for rows in zip(*(x.itertuples() for x in evaluations.values()), strict=True):
+        first, whole = rows[0], rows[0].machine_id == AVERAGE
+        figures = [" / ".join(_percent(row.auc, row.pauc)) for row in rows]
+        cells = (first.machine_type, first.machine_id, f"{first.normal}/{first.anomalous}", *figures)
+        shown.add_row(*map(Text, cells), end_section=whole, style="bold" if whole else None)
+    _console().print(shown)
+
+
+@app.command()
+@_command
+def doctor() -> bool:
+    """Say what pyasd finds on this machine: versions, instruction set, backends and why one can't run, GPU."""
+    import torch
+
+    from pyasd import backends
+    from pyasd.backends import cpu
+
+    found = backends.available()
+    native = found["cpu"] is None
+    facts = {
+        "pyasd": metadata.version("pyasd"),
+        "Python": f"{platform.python_version()} ({sys.executable})",
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
+        "CPU kernels": f"{cpu.isa()} (of {', '.join(cpu.supported_isas())})" if native else "none",
+        "GPU": _gpu(),
+    }
+    facts |= {f"backend {name}": why or "ready" for name, why in found.items()}
+    facts |= {name: _version(name) for name in LIBRARIES}
+    _console().print(Text("\n".join(f"{name:18}{fact}" for name, fact in facts.items())), soft_wrap=True)
+    if not native:
+        _say("the native CPU kernels can't run, so that everything is slow: install pyasd again with a C++ compiler")
+    return native
+
+
+LIBRARIES = ("numpy", "soundfile", "soxr", "scikit-learn", "pandas", "pyarrow", "safetensors", "triton", "matplotlib")
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _gpu() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "none that torch can use"
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return f"{', '.join(names)} (CUDA {torch.version.cuda})"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        _console().print(f"pyasd {metadata.version('pyasd')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The command `pyasd`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal's encoding lacks
+    app(prog_name="pyasd")

@@ -1,0 +1,291 @@
+"""Every constant of the system, once, with its source.
+
+"Report" is Giri et al., "Unsupervised anomalous sound detection using self-supervised classification and Group
+Masked Autoencoder for density estimation", DCASE 2020 Challenge Task 2, technical report. Where the report is
+silent, the challenge's own baseline (Koizumi et al., 2020) decides; each such value says so.
+
+This module imports nothing of pyasd, so that every other module may import it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+Pad = Literal["reflect", "constant"]
+Floor = Literal["max", "add"]
+Order = Literal["causal", "middle"]
+ScoreMode = Literal["joint", "middle", "conditional"]
+Pooling = Literal["mean", "max", "quantile", "rank"]
+Precision = Literal["float32", "bfloat16"]
+Combine = Literal["mean", "max"]
+Statistics = Literal["training", "held-out", "robust"]
+
+FULL_SCALE = 32768
+"""int16 samples are divided by this: full scale is [-1, 1)."""
+
+POWER_EPS = 2.220446049250313e-16
+"""Floor under the Mel power before the logarithm: float64's epsilon, as in the challenge baseline (-156.5 dB)."""
+
+P_AUC_MAX_FPR = 0.1
+"""The p of pAUC: the largest false-positive rate that counts (challenge rules, 2020 to 2025)."""
+
+VARIANCE_FLOOR = 1e-12
+"""Smallest variance that a machine ID's training scores are taken to have when scores are standardised."""
+
+SAMPLE_SIZE = 256
+"""Training scores per machine ID and score mode that a detector keeps, sorted (evenly spaced ranks of more)."""
+
+POOLING_QUANTILE = 0.95
+"""The quantile of `pooling="quantile"`: a fault that sounds in one window in twenty then still counts."""
+
+POOLING_DECAY = 0.99
+"""Weight of a window against that of the next higher one in `pooling="rank"` (AE-ASD's decay)."""
+
+RANKING_WINDOWS = 200_000
+"""Windows that `pyasd.score` without a model trains on, all epochs together (half a minute on one core). It is to
+learn what most clips are like, not each of them."""
+
+BAND_SCALE_FLOOR = 0.1
+"""Smallest standard deviation, in dB, that a Mel band is taken to have when log-Mels are standardised."""
+
+
+MEMBER_NAMES = ("group-made", "autoencoder")
+"""The ensemble members that a recipe can name."""
+
+
+@dataclass(frozen=True)
+class LogMelConfig:
+    """Log-Mel features: report section 2.1, challenge baseline.
+
+    Attributes:
+        sample_rate: samples per second, in Hz.
+        n_fft: samples per frame (64 ms at 16 kHz).
+        hop_length: samples from one frame to the next (32 ms).
+        n_mels: Mel bands.
+        f_min: lower edge of the first band, in Hz.
+        f_max: upper edge of the last band, in Hz; `None` means half the sample rate.
+        pad: how a clip is extended by `n_fft // 2` samples at both ends. `reflect` is what the 2020 baseline's
+            librosa 0.6 does, `constant` (zeros) what current librosa does.
+        floor: `max` takes `10 log10(max(M, eps))` (baselines from 2021), `add` takes `10 log10(M + eps)` (2020).
+    """
+
+    sample_rate: int = 16000
+    n_fft: int = 1024
+    hop_length: int = 512
+    n_mels: int = 128
+    f_min: float = 0.0
+    f_max: float | None = None
+    pad: Pad = "reflect"
+    floor: Floor = "max"
+
+    def __post_init__(self) -> None:
+        nyquist = self.sample_rate / 2
+        f_max = nyquist if self.f_max is None else self.f_max
+        if self.sample_rate < 1 or self.hop_length < 1 or self.n_mels < 1:
+            raise ValueError(f"sample_rate, hop_length and n_mels must be positive: {self}")
+        if self.n_fft < 4 or self.n_fft % 2:
+            raise ValueError(f"n_fft must be even and at least 4, not {self.n_fft}")
+        if not 0 <= self.f_min < f_max <= nyquist:
+            raise ValueError(f"need 0 <= f_min < f_max <= {nyquist:g} Hz, got f_min={self.f_min}, f_max={self.f_max}")
+        if self.pad not in ("reflect", "constant"):
+            raise ValueError(f"pad must be 'reflect' or 'constant', not {self.pad!r}")
+        if self.floor not in ("max", "add"):
+            raise ValueError(f"floor must be 'max' or 'add', not {self.floor!r}")
+
+    def frames(self, samples: int) -> int:
+        """Frames of a clip of so many samples (centred frames: the first one's middle is the first sample)."""
+        return 1 + samples // self.hop_length
+
+    @property
+    def min_samples(self) -> int:
+        """The fewest samples that have a spectrum: `reflect` can't mirror a clip shorter than half a frame."""
+        return self.n_fft // 2 + 1 if self.pad == "reflect" else 1
+
+
+@dataclass(frozen=True)
+class GroupMadeConfig:
+    """Group MADE: report section 2.1.
+
+    Attributes:
+        frames: log-Mel frames (the groups) in a window.
+        hidden: widths of the hidden layers.
+        components: Gaussians in the mixture of each output dimension.
+        order: `causal` predicts each frame from those before it; `middle` predicts the middle frame from the
+            other four (Eq. 4). Data stays in time order: only the masks' degrees change.
+        log_scale_min: smallest log standard deviation of a Gaussian, in units of the band's own standard
+            deviation (a hundredth: digital silence repeated would otherwise drive the density to infinity).
+        score: `joint` is the negative log-likelihood of the window (Eq. 3), `middle` that of the middle frame
+            given the others, `conditional` that of all frames but the unconditional first.
+        pooling: how window scores make a clip's score. The report takes the mean.
+        epochs, batch_size, learning_rate, validation: training. Adam's 1e-3 is the report's; the others are
+            the challenge baseline's. `validation` is the share of clips (never windows) held out.
+        patience: training ends before its last epoch when the validation loss has not sunk in so many (ours).
+        gradient_clip: largest norm of a gradient (ours: rare windows far in the tails otherwise throw Adam off).
+    """
+
+    frames: int = 5
+    hidden: tuple[int, ...] = (128, 128, 128, 128, 32, 128, 128, 128, 128)
+    components: int = 10
+    order: Order = "causal"
+    log_scale_min: float = -4.605170185988091
+    score: ScoreMode = "joint"
+    pooling: Pooling = "mean"
+    epochs: int = 100
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    validation: float = 0.1
+    patience: int = 10
+    gradient_clip: float = 10.0
+
+    def __post_init__(self) -> None:
+        _check_training(self)
+        _one_of("order", self.order, ("causal", "middle"))
+        _one_of("score", self.score, ("joint", "middle", "conditional"))
+        if self.frames < 2 or min(self.hidden, default=0) < self.frames - 1 or self.components < 1:
+            raise ValueError(
+                f"need at least 2 frames, a component and {self.frames - 1} units in each hidden layer (one for each "
+                f"degree), got frames={self.frames}, components={self.components}, hidden={self.hidden}"
+            )
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """The challenge's baseline autoencoder (Koizumi et al., 2020): the report's baseline row.
+
+    A window of `frames` log-Mel frames goes through dense layers with batch norm and ReLU, down to a bottleneck
+    and back; the score is the mean squared error. `batch_norm_eps` is Keras's, the baseline's framework.
+    The training settings are those of `GroupMadeConfig`.
+    """
+
+    frames: int = 5
+    hidden: tuple[int, ...] = (128, 128, 128, 128, 8, 128, 128, 128, 128)
+    batch_norm_eps: float = 1e-3
+    pooling: Pooling = "mean"
+    epochs: int = 100
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    validation: float = 0.1
+    patience: int = 10
+
+    def __post_init__(self) -> None:
+        _check_training(self)
+        if self.frames < 1 or min(self.hidden, default=0) < 1:
+            raise ValueError(f"frames and hidden widths must be positive, got {self.frames} and {self.hidden}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a detector is made of: its features, its ensemble members and how their scores become one.
+
+    Attributes:
+        members: names of the ensemble members: "group-made", "autoencoder".
+        features: the log-Mel that feeds every member.
+        group_made, autoencoder: the members' own settings.
+        combine: how the members' standardised scores are combined (report section 2.3).
+        statistics: what standardises scores: mean and variance of all `training` clips (the report), or of the
+            `held-out` ones alone, those that validated the training; or `robust`: median and median absolute
+            deviation of all training clips, for recordings that may have anomalies among them.
+    """
+
+    members: tuple[str, ...] = ("group-made",)
+    features: LogMelConfig = field(default_factory=LogMelConfig)
+    group_made: GroupMadeConfig = field(default_factory=GroupMadeConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    combine: Combine = "mean"
+    statistics: Statistics = "training"
+
+    def __post_init__(self) -> None:
+        if not self.members or len(set(self.members)) != len(self.members):
+            raise ValueError(f"a recipe needs members, each once, not {self.members}")
+        for name in self.members:
+            _one_of("member", name, MEMBER_NAMES)
+        _one_of("combine", self.combine, ("mean", "max"))
+        _one_of("statistics", self.statistics, ("training", "held-out", "robust"))
+
+    def override(self, **settings: Any) -> Recipe:
+        """This recipe with other settings: `recipe.override(epochs=20, order="middle")`.
+
+        A setting is a field of the recipe, of its features or of its members' configurations; it goes to all
+        that have it. `None` leaves a setting as it is.
+
+        Raises:
+            TypeError: there is no such setting; the message names near matches.
+            ValueError: a setting doesn't have such a value.
+        """
+        settings = {name: value for name, value in settings.items() if value is not None}
+        parts = ["features", *(name.replace("-", "_") for name in settings.get("members", self.members))]
+        own = {"members", "combine", "statistics"}
+        homes = {name: [p for p in parts if name in _names(getattr(self, p))] for name in settings}
+        for name in settings:
+            if name not in own and not homes[name]:
+                known = sorted(own.union(*(_names(getattr(self, p)) for p in parts)))
+                near = difflib.get_close_matches(name, known, 3) or known
+                raise TypeError(f"the recipe has no setting {name!r}; did you mean {', '.join(near)}?")
+        changed: dict[str, Any] = {name: value for name, value in settings.items() if name in own}
+        for part in parts:
+            mine = {name: value for name, value in settings.items() if part in homes[name]}
+            changed[part] = replace(getattr(self, part), **mine)
+        return replace(self, **changed)
+
+    def settings_of(self, member: str) -> GroupMadeConfig | AutoencoderConfig:
+        """The settings of one of the members."""
+        return self.group_made if member == "group-made" else self.autoencoder
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, for a file's header."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """The recipe of which `to_dict` made `values`, perhaps by way of JSON (lists are tuples here)."""
+
+        def tuples(part: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: tuple(x) if isinstance(x, list) else x for name, x in part.items()}
+
+        parts = {"features": LogMelConfig, "group_made": GroupMadeConfig, "autoencoder": AutoencoderConfig}
+        return cls(**tuples(values) | {name: kind(**tuples(values[name])) for name, kind in parts.items()})
+
+
+def _names(part: Any) -> set[str]:
+    return {f.name for f in fields(part)}
+
+
+def _one_of(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def _check_training(config: GroupMadeConfig | AutoencoderConfig) -> None:
+    _one_of("pooling", config.pooling, ("mean", "max", "quantile", "rank"))
+    if config.epochs < 1 or config.patience < 1 or config.batch_size < 2:
+        raise ValueError(
+            f"epochs and patience must be at least 1 and batch_size at least 2, got {config.epochs}, "
+            f"{config.patience} and {config.batch_size}"
+        )
+    if not config.learning_rate > 0 or not 0 <= config.validation < 1:
+        raise ValueError(
+            f"need learning_rate > 0 and 0 <= validation < 1, got {config.learning_rate} and {config.validation}"
+        )
+
+
+SYSTEMS = {
+    "group-made": Recipe(),
+    "autoencoder": Recipe(members=("autoencoder",)),
+    "4": Recipe(),
+}
+"""Recipes by name. "4" is the report's system 4, which is Group MADE alone; "autoencoder" its baseline row."""
+
+
+def system(name: str | Recipe) -> Recipe:
+    """The recipe of that name (a recipe stands for itself).
+
+    Raises:
+        ValueError: there is no such system; the message lists those there are.
+    """
+    if isinstance(name, Recipe):
+        return name
+    _one_of("system", name, tuple(SYSTEMS))
+    return SYSTEMS[name]

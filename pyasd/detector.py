@@ -1,0 +1,384 @@
+"""A fitted system: models, the statistics that standardise their scores, and the recipe of both.
+
+`fit` makes a `Detector`, `load` reads one from its file, and `score` applies one to clips, or, without one, ranks
+clips by how unlike the rest they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, astuple, dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyasd import models, ops, results, storage
+from pyasd.audio import Channel
+from pyasd.clips import Clip, ClipError, find
+from pyasd.config import Precision, Recipe
+from pyasd.ensemble import Statistics, combine
+from pyasd.features import Features, extract
+from pyasd.storage import ModelFileError
+from pyasd.training import History, Progress
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+FORMAT = 1
+"""The number of the model files' format: raised whenever older versions can't read newer files."""
+
+ClipFeatures = Literal["audio", "log-mel"]
+UnknownIds = Literal["refuse", "pool"]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How clips are processed, in fitting and in scoring: which channel, where, and whom to tell.
+
+    Attributes:
+        channel: which channel of a clip, from 0, or "mean".
+        device: where features and models run.
+        backend, precision: of the operators, see `ops`.
+        progress: told of each step.
+    """
+
+    channel: Channel
+    device: torch.device
+    backend: str
+    precision: Precision
+    progress: Progress | None
+
+    @classmethod
+    def of(cls, channel: Channel, device: str, backend: str, precision: str, progress: Progress | None) -> Pipeline:
+        """A pipeline in which "auto" is decided: a GPU where there is one, and float32.
+
+        Raises:
+            ValueError: there is no such device here, or no such precision.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError):  # a build without CUDA asserts
+            raise ValueError(f'torch has no device {device!r} here: give device="cpu"') from None
+        if precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}")
+        chosen: Precision = "bfloat16" if precision == "bfloat16" else "float32"
+        return cls(channel, torch.device(device), backend, chosen, progress)
+
+    def extract(self, clips: Sequence[Clip], recipe: Recipe, stage: str) -> Generator[Features]:
+        """`features.extract` as the recipe has it, telling the progress."""
+        plan = ops.plan(*astuple(recipe.features))
+        frames = max(recipe.settings_of(name).frames for name in recipe.members)
+        items = extract(clips, plan, channel=self.channel, backend=self.backend, device=self.device, min_frames=frames)
+        for done, item in enumerate(items):
+            yield item
+            if self.progress is not None:
+                self.progress(stage, done + 1, len(clips), item.clip.name)
+
+
+def table_writer(
+    out: str | os.PathLike[str] | None, recipe: Recipe
+) -> contextlib.AbstractContextManager[results.Writer | None]:
+    """The writer of the table that a recipe's scores make, or nothing where no table is wanted."""
+    return contextlib.nullcontext() if out is None else results.Writer(out, recipe.members)
+
+
+class Explanation(NamedTuple):
+    """What a clip sounds like and where its score comes from, both `[frames, mels]` float32.
+
+    `log_mel` is in dB. `score_map` is each frame's and band's mean negative log-likelihood in nats (Group MADE) or
+    squared error in dB squared (autoencoder); NaN for frames that the score mode doesn't count.
+    """
+
+    log_mel: np.ndarray[Any, np.dtype[np.float32]]
+    score_map: np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was learnt of one machine type: its members, their statistics and how their training went, by name."""
+
+    members: dict[str, models.Member]
+    statistics: dict[str, Statistics]
+    histories: dict[str, History]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The machine IDs it knows, sorted."""
+        return next(iter(self.statistics.values())).ids
+
+
+class Detector:
+    """A fitted system.
+
+    Attributes:
+        recipe: what it is made of.
+        machines: what was learnt, by machine type.
+        skipped: the clips that could not be learnt from: `{"clip", "status", "error"}` each (not saved).
+        versions: of pyasd and torch that fitted it.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        machines: dict[str, Machine],
+        skipped: Sequence[dict[str, str]] = (),
+        versions: dict[str, str] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.machines = machines
+        self.skipped = list(skipped)
+        self.versions = versions or {"pyasd": metadata.version("pyasd"), "torch": str(torch.__version__)}
+
+    def __repr__(self) -> str:
+        known = "; ".join(f"{name or 'machine'}: {', '.join(x.ids)}" for name, x in self.machines.items())
+        return f"<Detector {' + '.join(self.recipe.members)} ({known})>"
+
+    def score(
+        self,
+        clips: Any,
+        *,
+        ids: Sequence[str] | str | None = None,
+        sample_rate: int | None = None,
+        features: ClipFeatures = "audio",
+        machine_type: str | None = None,
+        channel: Channel = 0,
+        device: str = "auto",
+        backend: str = "auto",
+        precision: str = "auto",
+        unknown_ids: UnknownIds = "refuse",
+        score_mode: str | None = None,
+        out: str | os.PathLike[str] | None = None,
+        progress: Progress | None = None,
+    ) -> DataFrame:
+        """Score clips. Where both training and test clips are given (a data set's folder), training clips are left out.
+
+        Args:
+            clips, ids, sample_rate, features, machine_type: see `clips.find`.
+            channel: which channel of a clip, from 0, or "mean".
+            device: "auto" (a GPU where there is one), "cpu" or "cuda".
+            backend, precision: of the operators, see `ops`; "auto" precision is float32.
+            unknown_ids: clips of a machine ID that the detector never learnt are refused (they get a row with the
+                reason), or scored against the statistics of all IDs ("pool", and status "pooled").
+            score_mode: instead of the members' own: "joint", "middle", "conditional", or "mse".
+            out: a .csv or .parquet file for the table, written as clips are scored.
+            progress: told of each clip.
+
+        Returns:
+            One row per clip, in order: see `results.COLUMNS`. `score` is in standard deviations above the mean of
+            the machine ID's normal clips, combined over the members; `score.<member>` is what the member itself
+            measures, in nats or dB squared. Higher is more anomalous. The table's `attrs` say in which `precision`
+            it was computed, and each member's score mode (`modes`).
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: the arguments don't make sense; what is wrong with a clip
+                stands in its row.
+        """
+        found = find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
+        if {"train", "test"} <= {clip.split for clip in found}:
+            found = [clip for clip in found if clip.split != "train"]
+        pipeline = Pipeline.of(channel, device, backend, precision, progress)
+        with table_writer(out, self.recipe) as writer:
+            return self.score_found(found, pipeline, unknown_ids, score_mode, writer)
+
+    def score_found(
+        self,
+        clips: Sequence[Clip],
+        pipeline: Pipeline,
+        unknown_ids: UnknownIds,
+        score_mode: str | None,
+        writer: results.Writer | None,
+    ) -> DataFrame:
+        """`score` of clips that are found already, with the table's writer."""
+        if unknown_ids not in ("refuse", "pool"):
+            raise ValueError(f"unknown_ids must be 'refuse' or 'pool', not {unknown_ids!r}")
+        modes = self._modes(score_mode)
+        scorers = {
+            (machine_type, name): member.scorer(pipeline.device, pipeline.backend, pipeline.precision)
+            for machine_type, machine in self.machines.items()
+            for name, member in machine.members.items()
+        }
+        rows = []
+        with contextlib.closing(pipeline.extract(clips, self.recipe, "scoring")) as items:
+            for item in items:
+                rows.append(self._row(item, scorers, modes, unknown_ids, pipeline.channel))
+                if writer is not None:
+                    writer.write(rows[-1:])
+        table = results.table(rows, self.recipe.members)
+        table.attrs |= {"precision": pipeline.precision, "modes": modes}
+        return table
+
+    def explain(
+        self,
+        clip: Any,
+        *,
+        ids: Sequence[str] | str | None = None,
+        sample_rate: int | None = None,
+        features: ClipFeatures = "audio",
+        machine_type: str | None = None,
+        channel: Channel = 0,
+        device: str = "auto",
+        backend: str = "auto",
+        score_mode: str | None = None,
+        member: str | None = None,
+    ) -> Explanation:
+        """Where in time and frequency a clip's score comes from. The arguments are those of `score`; `member` is
+        the ensemble member to ask, by default the first.
+
+        Raises:
+            ClipError: the clip can't be read, or is of a machine type that the detector never learnt.
+            ValueError: not exactly one clip, or no such member or score mode.
+        """
+        found = find(clip, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
+        if len(found) != 1:
+            raise ValueError(f"explain takes one clip, not {len(found)}")
+        member = member or self.recipe.members[0]
+        mode = self._modes(score_mode)[member] if member in self.recipe.members else None
+        if mode is None:
+            raise ValueError(f"no member {member!r}; this detector has {', '.join(self.recipe.members)}")
+        pipeline = Pipeline.of(channel, device, backend, "float32", None)
+        (item,) = pipeline.extract(found, self.recipe, "explaining")
+        if item.error is not None:
+            raise item.error
+        assert item.log_mel is not None
+        machine_type, _ = self._locate(item.clip, "pool")
+        scorer = self.machines[machine_type].members[member].scorer(pipeline.device, backend)
+        return Explanation(item.log_mel.cpu().numpy(), scorer.explain(item.log_mel, mode).cpu().numpy())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the detector to one safetensors file, atomically.
+
+        Raises:
+            OSError: the file can't be written.
+        """
+        tensors: dict[str, Tensor] = {}
+        machines = []
+        for number, (machine_type, machine) in enumerate(self.machines.items()):
+            members = {}
+            for name, member in machine.members.items():
+                prefix = f"{number}/{name}"
+                statistics = machine.statistics[name]
+                tensors |= {f"{prefix}/{key}": x for key, x in member.state().items()}
+                tensors |= {f"{prefix}/statistics.{k}": torch.from_numpy(getattr(statistics, k)) for k in _STATISTICS}
+                history = asdict(machine.histories[name])
+                members[name] = {"ids": statistics.ids, "modes": statistics.modes, "history": history}
+            machines.append({"machine_type": machine_type, "members": members})
+        header = {"format": FORMAT, "versions": self.versions, "recipe": self.recipe.to_dict(), "machines": machines}
+        storage.write(path, tensors, header)
+
+    def _modes(self, score_mode: str | None) -> dict[str, str]:
+        """Each member's score mode: the one asked for where the member has it, else its own."""
+        members = next(iter(self.machines.values())).members
+        known = sorted({mode for member in members.values() for mode in member.modes})
+        if score_mode is not None and score_mode not in known:
+            raise ValueError(f"no score mode {score_mode!r}; this detector has {', '.join(known)}")
+        return {
+            name: score_mode if score_mode is not None and score_mode in member.modes else member.default_mode
+            for name, member in members.items()
+        }
+
+    def _locate(self, clip: Clip, unknown_ids: UnknownIds) -> tuple[str, str | None]:
+        """The machine type and the machine ID whose statistics standardise a clip; `None` stands for all IDs."""
+        machine_type = clip.machine_type
+        only = next(iter(self.machines)) if len(self.machines) == 1 else None
+        if only is not None and not (machine_type and only):
+            machine_type = only  # nothing contradicts that it is this machine
+        if machine_type not in self.machines:
+            raise ClipError(
+                "unknown-id",
+                f"{clip.name}: machine type {machine_type!r} is not among those learnt, {', '.join(self.machines)}: "
+                "give machine_type=, or fit a detector with clips of it",
+            )
+        if clip.machine_id in self.machines[machine_type].ids:
+            return machine_type, clip.machine_id
+        if unknown_ids == "pool":
+            return machine_type, None
+        raise ClipError(
+            "unknown-id",
+            f"{clip.name}: machine ID {clip.machine_id!r} is not among those learnt, "
+            f"{', '.join(map(repr, self.machines[machine_type].ids))}: give ids=, fit a detector with clips of it, or "
+            'score against all IDs with unknown_ids="pool"',
+        )
+
+    def _row(
+        self,
+        item: Features,
+        scorers: dict[tuple[str, str], models.Scorer],
+        modes: dict[str, str],
+        unknown_ids: UnknownIds,
+        channel: Channel,
+    ) -> dict[str, Any]:
+        """A clip's row of the table."""
+        clip = item.clip
+        row: dict[str, Any] = {
+            "clip": clip.name,
+            "machine_type": clip.machine_type,
+            "machine_id": clip.machine_id,
+            "channel": channel if clip.log_mel is None else None,
+            "duration": item.duration,
+            "label": clip.label,
+            "status": "silent" if item.silent else "ok",
+        }
+        try:
+            if item.error is not None:
+                raise item.error
+            assert item.log_mel is not None
+            machine_type, machine_id = self._locate(clip, unknown_ids)
+            own, standardised = {}, []
+            for name, mode in modes.items():
+                statistics = self.machines[machine_type].statistics[name]
+                value = scorers[machine_type, name].score(item.log_mel)[statistics.modes.index(mode)].item()
+                if not math.isfinite(value):
+                    raise ClipError("not-finite", f"{clip.name}: the {name} score is {value}: check the recording")
+                own[f"score.{name}"] = value
+                standardised.append(statistics.standardise(value, machine_id, mode))
+            row |= own | {"score": combine(standardised, self.recipe.combine)}
+            if machine_id is None and not item.silent:
+                row["status"] = "pooled"
+        except ClipError as error:
+            row |= {"status": error.status, "error": str(error)}
+        return row
+
+
+_STATISTICS = ("count", "mean", "variance", "sample")
+
+
+def load(path: str | os.PathLike[str]) -> Detector:
+    """The detector that `Detector.save` or `fit(out=...)` wrote to `path`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelFileError: the file is truncated, of a newer format, or not a detector at all.
+    """
+    tensors, header = storage.read(path)
+    if header.get("format", 0) > FORMAT:
+        raise ModelFileError(
+            f"{path} has format {header['format']}, written by pyasd {header.get('versions', {}).get('pyasd')}; this "
+            f"is pyasd {metadata.version('pyasd')}, which reads formats up to {FORMAT}: upgrade it"
+        )
+    try:
+        recipe = Recipe.from_dict(header["recipe"])
+        machines = {}
+        for number, entry in enumerate(header["machines"]):
+            machine = Machine({}, {}, {})
+            for name, told in entry["members"].items():
+                prefix = f"{number}/{name}/"
+                own = {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}
+                numbers = {key: own.pop(f"statistics.{key}").numpy() for key in _STATISTICS}
+                machine.statistics[name] = Statistics(tuple(told["ids"]), tuple(told["modes"]), **numbers)
+                machine.histories[name] = History(**told["history"])
+                machine.members[name] = models.build(name, recipe)
+                machine.members[name].load_state(own)
+            machines[entry["machine_type"]] = machine
+        return Detector(recipe, machines, versions=header["versions"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{path} is not a whole detector ({error}): give one that `pyasd fit -o` or Detector.save wrote"
+        ) from error

@@ -1,0 +1,219 @@
+"""Learning detectors from clips: `fit`, and `score` for clips without a model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import urllib.parse
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from pyasd import config, models, storage, training
+from pyasd.audio import Channel
+from pyasd.clips import Clip, ClipError, find
+from pyasd.config import Recipe
+from pyasd.detector import ClipFeatures, Detector, Machine, Pipeline, UnknownIds, load, table_writer
+from pyasd.ensemble import Statistics
+from pyasd.training import Progress, Run
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def fit(
+    clips: Any,
+    system: str | Recipe = "group-made",
+    *,
+    out: str | os.PathLike[str] | None = None,
+    ids: Sequence[str] | str | None = None,
+    sample_rate: int | None = None,
+    features: ClipFeatures = "audio",
+    machine_type: str | None = None,
+    channel: Channel = 0,
+    seed: int = 0,
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Detector:
+    """Learn what machines sound like when they are healthy: one model per machine type, over all its machine IDs.
+
+    Where some clips are training clips (in a folder `train`), test clips are left out. Clips whose name or folder
+    says that they are anomalous are never learnt from.
+
+    Args:
+        clips, ids, sample_rate, features, machine_type: see `clips.find`.
+        system: a name of `config.SYSTEMS`, or a recipe.
+        out: file to save the detector to. While training, checkpoints lie in a folder beside it, named `out` with
+            `.checkpoint` added: the same call after a kill resumes there, and ends with the same detector.
+        channel: which channel of a clip, from 0, or "mean".
+        seed: the same seed on the same machine, with as many threads, gives the same detector, bit for bit.
+        device: "auto" (a GPU where there is one), "cpu" or "cuda".
+        backend, precision: of the operators, see `ops`; "auto" precision is float32.
+        progress: told how reading, training and scoring go.
+        **settings: of the recipe, to override its own: `epochs=20`, `order="middle"`, `score="conditional"`, ...
+
+    Raises:
+        FileNotFoundError, ValueError, TypeError: the arguments don't make sense, or no clip can be learnt from.
+        TrainingDiverged: the loss became NaN or infinite.
+        OSError: `out` can't be written to; asked before anything else.
+    """
+    recipe = config.system(system).override(**settings)
+    path = None if out is None else storage.check_writable(out)
+    found = find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
+    normal = [clip for clip in found if clip.label != 1]
+    if any(clip.split == "train" for clip in normal):
+        normal = [clip for clip in normal if clip.split != "test"]
+    if not normal:
+        raise ValueError(f"all {len(found)} clips are labelled anomalous: learning needs clips of healthy machines")
+    pipeline = Pipeline.of(channel, device, backend, precision, progress)
+    checkpoints = None if path is None else path.with_name(path.name + ".checkpoint")
+    detector = _fit(normal, recipe, pipeline, seed, checkpoints)
+    if path is not None and checkpoints is not None:
+        detector.save(path)
+        for file in checkpoints.glob("*.safetensors"):
+            file.unlink()
+        with contextlib.suppress(OSError):  # training was over at once, or something of somebody else's lies in it
+            checkpoints.rmdir()
+    return detector
+
+
+def score(
+    clips: Any,
+    model: str | os.PathLike[str] | Detector | None = None,
+    *,
+    ids: Sequence[str] | str | None = None,
+    sample_rate: int | None = None,
+    features: ClipFeatures = "audio",
+    machine_type: str | None = None,
+    channel: Channel = 0,
+    seed: int = 0,
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
+    unknown_ids: UnknownIds = "refuse",
+    score_mode: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> DataFrame:
+    """Score clips with a model; or without one, rank them by how unlike the rest they are.
+
+    Args:
+        clips: see `clips.find`; the other arguments are those of `Detector.score`.
+        model: a detector or its file. `None` fits a Group MADE on those very clips, all of them, whatever their
+            names tell: it learns what most of them are like, in few epochs, and the odd ones score highest.
+        seed, **settings: of that fit; see `fit`.
+
+    Returns:
+        The table of `Detector.score`.
+    """
+    if model is not None:
+        if settings:
+            raise TypeError(f"{', '.join(settings)}: settings are for fitting, and a model is given")
+        detector = model if isinstance(model, Detector) else load(model)
+        return detector.score(
+            clips,
+            ids=ids,
+            sample_rate=sample_rate,
+            features=features,
+            machine_type=machine_type,
+            channel=channel,
+            device=device,
+            backend=backend,
+            precision=precision,
+            unknown_ids=unknown_ids,
+            score_mode=score_mode,
+            out=out,
+            progress=progress,
+        )
+    recipe = Recipe(statistics="robust").override(**settings)
+    pipeline = Pipeline.of(channel, device, backend, precision, progress)
+    found = find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
+    with table_writer(out, recipe) as writer:
+        budget = None if "epochs" in settings else config.RANKING_WINDOWS
+        detector = _fit(found, recipe, pipeline, seed, window_budget=budget)
+        return detector.score_found(found, pipeline, unknown_ids, score_mode, writer)
+
+
+def _fit(
+    clips: Sequence[Clip],
+    recipe: Recipe,
+    pipeline: Pipeline,
+    seed: int,
+    checkpoints: Path | None = None,
+    window_budget: int | None = None,
+) -> Detector:
+    """A detector that learnt from all of `clips`; `window_budget` sets the epochs by the number of windows."""
+    skipped: list[dict[str, str]] = []
+    machines: dict[str, Machine] = {}
+    for machine_type in sorted({clip.machine_type for clip in clips}):
+        own = [clip for clip in clips if clip.machine_type == machine_type]
+        good, log_mels = [], []
+        for item in pipeline.extract(own, recipe, f"reading {machine_type}".strip()):
+            if item.log_mel is not None and not item.silent:
+                good.append(item.clip)
+                log_mels.append(item.log_mel)
+            else:
+                error = item.error or ClipError("silent", f"{item.clip.name}: digital silence teaches nothing")
+                skipped.append({"clip": item.clip.name, "status": error.status, "error": str(error)})
+        if not good:
+            first = "; ".join(row["error"] for row in skipped[-len(own) :][:3])
+            raise ValueError(f"none of the {len(own)} {machine_type} clips can be learnt from: {first}")
+        ids = [clip.machine_id for clip in good]
+        if window_budget is not None:
+            recipe = recipe.override(epochs=max(1, min(30, window_budget // sum(len(x) for x in log_mels))))
+        machines[machine_type] = _fit_machine(machine_type, log_mels, ids, recipe, pipeline, seed, checkpoints)
+    if skipped:
+        warnings.warn(
+            f"{len(skipped)} of {len(clips)} clips were not learnt from; the first: {skipped[0]['error']} "
+            "(Detector.skipped lists them all)",
+            stacklevel=3,
+        )
+    return Detector(recipe, machines, skipped)
+
+
+def _fit_machine(
+    machine_type: str,
+    log_mels: Sequence[Tensor],
+    ids: Sequence[str],
+    recipe: Recipe,
+    pipeline: Pipeline,
+    seed: int,
+    checkpoints: Path | None,
+) -> Machine:
+    machine = Machine({}, {}, {})
+    for name in recipe.members:
+        place = f"{urllib.parse.quote(machine_type, safe='') or 'machine'}.{name}.safetensors"
+        stage = f"training {name} {machine_type}".strip()
+        checkpoint = None if checkpoints is None else checkpoints / place
+        run = Run(seed, pipeline.device, pipeline.backend, pipeline.precision, checkpoint, pipeline.progress, stage)
+        member = models.build(name, recipe, seed)
+        machine.histories[name] = member.fit(log_mels, ids, run)
+        machine.members[name] = member
+        scorer = member.scorer(pipeline.device, pipeline.backend, pipeline.precision)
+        chosen = range(len(ids))
+        if recipe.statistics == "held-out":
+            chosen = np.flatnonzero(training.held_out(ids, recipe.settings_of(name).validation, seed)).tolist()
+            counts = Counter(ids[i] for i in chosen)
+            scarce = sorted(machine_id for machine_id in set(ids) if counts[machine_id] < 2)
+            if scarce:
+                raise ValueError(
+                    f"held-out statistics need at least 2 held-out clips of each machine ID, and {scarce} have fewer: "
+                    'raise validation=, give more clips, or take statistics="training"'
+                )
+        scores = []
+        for done, index in enumerate(chosen):
+            scores.append(scorer.score(log_mels[index]).cpu().numpy())
+            if pipeline.progress is not None:
+                pipeline.progress(f"scoring normal {machine_type} clips", done + 1, len(chosen), name)
+        robust = recipe.statistics == "robust"
+        machine.statistics[name] = Statistics.of(np.stack(scores), [ids[i] for i in chosen], member.modes, robust)
+    return machine

@@ -1,0 +1,68 @@
+"""The ensemble's members: models that learn normal clips and score others.
+
+A member is a class with a `name`, score `modes` that one pass gives, and the methods of `Member`. To add one: write
+the class, add it to `build`, and its name and configuration to `config`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pyasd.config import Precision, Recipe
+from pyasd.models.autoencoder import Autoencoder
+from pyasd.models.group_made import GroupMade
+from pyasd.training import History, Run
+
+
+class Scorer(Protocol):
+    """A fitted member made ready for scoring: one call per clip, whose bits depend on that clip alone."""
+
+    def score(self, log_mel: Tensor) -> Tensor:
+        """Scores of a clip `[frames, mels]` in all modes, `[modes]` float64: higher is more anomalous."""
+
+    def explain(self, log_mel: Tensor, mode: str) -> Tensor:
+        """Each frame's and band's share, `[frames, mels]` float32."""
+
+
+class Member(Protocol):
+    """What every member has."""
+
+    @property
+    def name(self) -> str:
+        """Its name in recipes and tables."""
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """Names of the scores that one pass gives."""
+
+    @property
+    def default_mode(self) -> str:
+        """The mode that counts unless another is asked for."""
+
+    def fit(self, log_mels: Sequence[Tensor], ids: Sequence[str], run: Run) -> History:
+        """Learn from normal clips `[frames, mels]`, in dB, and their machine IDs."""
+
+    def scorer(
+        self, device: torch.device | str = "cpu", backend: str = "auto", precision: Precision = "float32"
+    ) -> Scorer:
+        """The member as it is now, made ready for scoring on `device`."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors by name, on the CPU."""
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take over the tensors of `state`; ValueError where they don't fit."""
+
+
+def build(name: str, recipe: Recipe, seed: int = 0) -> Member:
+    """A new member of that name, as the recipe has it."""
+    if name == GroupMade.name:
+        return GroupMade(recipe.group_made, recipe.features.n_mels, seed)
+    return Autoencoder(recipe.autoencoder, recipe.features.n_mels, seed)
+
+
+__all__ = ["Autoencoder", "GroupMade", "Member", "Scorer", "build"]

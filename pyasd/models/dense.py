@@ -1,0 +1,149 @@
+"""What the models of stacked frames share: dense layers with batch norm and ReLU, folded for scoring, and pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pyasd.config import POOLING_DECAY, POOLING_QUANTILE, Pooling
+from pyasd.windows import frame_windows
+
+WINDOWS_PER_PASS = 4096
+"""Windows that go through a model at once in scoring: bounds the memory of hours-long clips. Every clip is cut at
+the same places whatever it is scored with, so that its score has the same bits."""
+
+
+class DenseStack(nn.Module):
+    """Dense layers `dense0`, `dense1`, ..., each followed by batch norm (`bn0`, ...) and ReLU.
+
+    Args:
+        widths: of the input and of each layer.
+        masks: for each layer a `[out, in]` mask of its weights; `None` for none.
+        batch_norm_eps: batch norm's epsilon.
+        generator: for the initial weights (Glorot's uniform; biases are zero).
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        generator: torch.Generator,
+        masks: Sequence[Tensor] | None = None,
+        batch_norm_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.depth = len(widths) - 1
+        for i in range(self.depth):
+            self.add_module(f"dense{i}", glorot_linear(widths[i], widths[i + 1], generator))
+            self.add_module(f"bn{i}", nn.BatchNorm1d(widths[i + 1], eps=batch_norm_eps))
+            if masks is not None:
+                self.register_buffer(f"mask{i}", masks[i], persistent=False)
+
+    def _layers(self) -> Iterator[tuple[Tensor, Tensor, nn.BatchNorm1d]]:
+        for i in range(self.depth):
+            dense = self.get_submodule(f"dense{i}")
+            mask = getattr(self, f"mask{i}", None)
+            norm = self.get_submodule(f"bn{i}")
+            assert isinstance(dense, nn.Linear)
+            assert isinstance(norm, nn.BatchNorm1d)
+            yield (dense.weight if mask is None else dense.weight * mask), dense.bias, norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[n, widths[0]]` to `[n, widths[-1]]`, in the module's mode (training or evaluation)."""
+        for weight, bias, norm in self._layers():
+            x = torch.relu(norm(nn.functional.linear(x, weight, bias)))
+        return x
+
+    @torch.no_grad()
+    def fold(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        """Weights `[out, in]` and biases `[out]`, on `device`, of dense layers that, each followed by ReLU, compute
+        what this stack does in evaluation mode: batch norm's running statistics are folded in (in float64), masks too.
+        """
+        folded = []
+        for weight, bias, norm in self._layers():
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            gain = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+            shift = norm.bias.double() + (bias.double() - norm.running_mean.double()) * gain
+            folded.append(((weight.double() * gain[:, None]).float().to(device), shift.float().to(device)))
+        return folded
+
+
+def run_folded(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
+    """Dense layers from `DenseStack.fold`, each followed by ReLU."""
+    for weight, bias in layers:
+        x = torch.addmm(bias, x, weight.T).relu_()
+    return x
+
+
+def glorot_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """A dense layer as Keras (the challenge baseline) initialises it: Glorot's uniform weights, zero biases."""
+    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    nn.init.xavier_uniform_(layer.weight, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def map_windows(log_mel: Tensor, frames: int, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """`function` of all windows `[n, frames * mels]` of a clip, `WINDOWS_PER_PASS` at a time, in one tensor."""
+    return torch.cat([function(x) for x in torch.split(frame_windows(log_mel, frames), WINDOWS_PER_PASS)])
+
+
+def pool(scores: Tensor, pooling: Pooling) -> Tensor:
+    """A clip's scores from those of its windows.
+
+    Args:
+        scores: `[windows, modes]`.
+        pooling: `mean` (report), `max`, `quantile`, or `rank`: windows weighted by the rank of their score.
+
+    Returns:
+        `[modes]` float64.
+    """
+    scores = scores.double()
+    if pooling == "mean":
+        return scores.mean(0)
+    if pooling == "max":
+        return scores.amax(0)
+    if pooling == "quantile":
+        return torch.quantile(scores, POOLING_QUANTILE, dim=0)
+    weights = POOLING_DECAY ** torch.arange(len(scores), dtype=torch.float64, device=scores.device)
+    return weights @ scores.sort(0, descending=True).values / weights.sum()
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors that make `module` what it is, by name (not batch norm's counter of batches, which tells nothing)."""
+    return {k: v.detach().cpu() for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
+
+
+def load_state(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give `module` the tensors of `state_of`.
+
+    Raises:
+        ValueError: names or shapes don't fit the module.
+    """
+    own = state_of(module)
+    wrong = sorted(own.keys() ^ state.keys()) or [k for k, v in own.items() if v.shape != state[k].shape]
+    if wrong:
+        raise ValueError(f"tensors are missing, unknown or of another shape: {', '.join(wrong[:5])}")
+    module.load_state_dict(state, strict=False)
+    module.eval()
+
+
+def spread_over_frames(values: Tensor, which: Sequence[int]) -> Tensor:
+    """What each frame and band of a clip has on average in the windows that contain it.
+
+    Args:
+        values: `[windows, frames, mels]`, of windows with a stride of one frame.
+        which: the places in a window that count, from 0.
+
+    Returns:
+        `[windows + frames - 1, mels]` float32; NaN where a frame has no counted place in any window.
+    """
+    windows, frames, mels = values.shape
+    total = values.new_zeros(windows + frames - 1, mels, dtype=torch.float64)
+    count = total.new_zeros(windows + frames - 1, 1)
+    for place in which:
+        total[place : place + windows] += values[:, place]
+        count[place : place + windows] += 1
+    return (total / count).float()

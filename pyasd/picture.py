@@ -1,0 +1,106 @@
+"""Pictures of what a detector hears: a clip's log-Mel, and below it where in time and frequency its score comes from.
+
+Needs matplotlib, which is an extra: `pip install 'pyasd[pictures]'`. It is imported when a picture is drawn.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyasd import ops
+from pyasd.config import LogMelConfig
+from pyasd.detector import Detector, Explanation
+
+TICKS = (125, 250, 500, 1000, 2000, 4000, 8000, 16000)
+"""Frequencies that the axes name, in Hz."""
+
+UNITS = {"group-made": "negative log-likelihood, nats", "autoencoder": "squared error, dB²"}
+
+
+def draw(
+    detector: Detector,
+    clips: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    *,
+    member: str | None = None,
+    **how: Any,
+) -> Path:
+    """Draw clips side by side, with one colour scale for all of them, so that a faulty one stands out.
+
+    Args:
+        detector: knows the clips' machine type.
+        clips: a title for each clip, and the clip, as `Detector.explain` takes it.
+        path: the picture's file, .png, .svg or .pdf.
+        member: the ensemble member to ask, by default the first.
+        **how: further arguments of `Detector.explain`.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ClipError: a clip can't be read.
+        ValueError: no clips; or the extension is one that matplotlib can't write.
+        OSError: the file can't be written.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(f"pictures need matplotlib ({error}): pip install 'pyasd[pictures]'") from error
+    if not clips:
+        raise ValueError("no clips to draw")
+    member = member or detector.recipe.members[0]
+    explained = {title: detector.explain(clip, member=member, **how) for title, clip in clips.items()}
+    features = detector.recipe.features
+    figure = Figure(figsize=(4.5 * len(clips) + 1, 5), layout="constrained")
+    FigureCanvasAgg(figure)  # draws without a display, and leaves matplotlib's own state alone
+    axes = figure.subplots(2, len(clips), sharex="col", sharey=True, squeeze=False)
+    rows = (("log_mel", "log-Mel, dB", "magma"), ("score_map", f"{member}: {UNITS.get(member, 'score')}", "viridis"))
+    for row, (field, label, colours) in zip(axes, rows, strict=True):
+        low, high = _limits(explained, field)
+        for place, explanation in zip(row, explained.values(), strict=True):
+            values: NDArray[np.float32] = getattr(explanation, field)
+            seconds = len(values) * features.hop_length / features.sample_rate
+            image = place.imshow(
+                values.T,
+                origin="lower",
+                aspect="auto",
+                interpolation="nearest",
+                extent=(0, seconds, -0.5, features.n_mels - 0.5),
+                vmin=low,
+                vmax=high,
+                cmap=colours,
+            )
+        figure.colorbar(image, ax=list(row), label=label)
+    bands, hertz = _ticks(features)
+    axes[0, 0].set_yticks(bands, hertz)
+    for title, top, bottom in zip(explained, axes[0], axes[1], strict=True):
+        top.set_title(title, fontsize="medium", parse_math=False)  # a title is often a file's name
+        bottom.set_xlabel("time, s")
+    for left in axes[:, 0]:
+        left.set_ylabel("frequency, Hz")
+    path = Path(path)
+    figure.savefig(path, dpi=80)
+    return path
+
+
+def _limits(explained: Mapping[str, Explanation], field: str) -> tuple[float, float]:
+    """The range of the colours: all but the outermost hundredths, which would leave the rest of one colour."""
+    values = np.concatenate([getattr(x, field).ravel() for x in explained.values()])
+    low, high = np.nanpercentile(values, (1, 99))
+    return float(low), float(high)
+
+
+def _ticks(features: LogMelConfig) -> tuple[list[float], list[str]]:
+    """Where on the axis of bands some round frequencies lie, and their names."""
+    weights = ops.plan(**asdict(features)).dense_weights()
+    heard = np.flatnonzero(weights.any(axis=1))
+    hertz = np.arange(weights.shape[1]) * features.sample_rate / features.n_fft
+    centres = weights[heard] @ hertz / weights[heard].sum(axis=1)
+    inside = [hz for hz in TICKS if centres[0] <= hz <= centres[-1]]
+    return np.interp(inside, centres, heard).tolist(), [f"{hz:g}" for hz in inside]

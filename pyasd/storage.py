@@ -1,0 +1,110 @@
+"""Named tensors with a JSON header in one safetensors file: models and checkpoints. Never pickle.
+
+Files are written beside their place and renamed into it, so that a reader finds the old file or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+HEADER = "pyasd"
+"""The safetensors metadata key under which the JSON header stands."""
+
+
+class ModelFileError(ValueError):
+    """A file is not a model that this version can read; the message names the file and the remedy."""
+
+
+def check_writable(path: str | os.PathLike[str]) -> Path:
+    """`path`, once it is sure that a file can be written there: asked before hours of work, not after.
+
+    Raises:
+        OSError: the folder is missing or can't be written to, or `path` is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the name of a file in it, as {path / 'model.safetensors'}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} doesn't exist: make it first, or write elsewhere")
+    probe = _partial(path)
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _explained(error, path) from error
+    return path
+
+
+def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write `tensors` and `header` to `path`, atomically.
+
+    Raises:
+        OSError: the file can't be written: the disk is full, or the folder is missing or not writable.
+    """
+    path = Path(path)
+    plain = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    data = safetensors.torch.save(plain, {HEADER: json.dumps(header)})
+    partial = _partial(path)
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise _explained(error, path) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors (on the CPU) and the header of a file that `write` made.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelFileError: the file is truncated, or not one of pyasd's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no model file {path}" + (": it is a folder" if path.is_dir() else ""))
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            header = dict(json.loads((file.metadata() or {})[HEADER]))
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (no mapping)
+    except safetensors.SafetensorError as error:
+        if _is_truncated(path):
+            raise ModelFileError(f"{path} is truncated: copy it again, or fit the model again") from error
+        raise ModelFileError(f"{path} is not a model file of pyasd: give one that `pyasd fit -o` wrote") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{path} is a safetensors file, but not one of pyasd's: give one that `pyasd fit -o` wrote"
+        ) from error
+
+
+def _is_truncated(path: Path) -> bool:
+    """Whether `path` begins like a safetensors file (the header's length, then JSON) and ends too early."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    # A text file's first 8 bytes are a length of about 10^18, so a plausible length is a real one.
+    return size == 0 or (size > 8 and start[8:] == b"{" and length < 100_000_000)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def _explained(error: OSError, path: Path) -> OSError:
+    """The same kind of error, with a message that names the file and says what to do."""
+    return type(error)(
+        error.errno, f"can't write {path} ({error.strerror}): free some space there, or write to another folder"
+    )

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pyasd.config import GroupMadeConfig, Order
+from pyasd.models import GroupMade, group_made
+from pyasd.models.group_made import frame_degrees, hidden_degrees
+from pyasd.training import Run
+
+SMALL = GroupMadeConfig(hidden=(16, 8, 16), components=3, epochs=3, batch_size=64)
+ORDERS: tuple[Order, ...] = ("causal", "middle")
+
+
+def scrambled(config: GroupMadeConfig, mels: int) -> GroupMade:
+    """A network whose every tensor is random, batch norm's statistics too: nothing vanishes by chance."""
+    made = GroupMade(config, mels, seed=3)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, x in made.state_dict().items():
+            if name.endswith(("running_var", "band_scale")) or (".bn" in name and name.endswith("weight")):
+                x.copy_(0.5 + torch.rand(x.shape, generator=generator))
+            elif x.is_floating_point():
+                x.copy_(0.3 * torch.randn(x.shape, generator=generator))
+    return made
+
+
+def clip(frames: int, mels: int, seed: int = 0) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=(frames, mels)).astype(np.float32))
+
+
+def test_degrees_are_the_positions_in_the_ordering() -> None:
+    assert frame_degrees(5, "causal") == (1, 2, 3, 4, 5)
+    assert frame_degrees(5, "middle") == (1, 2, 5, 3, 4)  # ordered 1, 2, 4, 5, 3
+
+
+@pytest.mark.parametrize("units", [32, 128])
+def test_hidden_degrees_are_sorted_and_in_equal_shares(units: int) -> None:
+    degrees = hidden_degrees(units, 5)
+    assert list(degrees) == sorted(degrees)
+    assert [degrees.count(d) for d in range(1, 5)] == [units // 4] * 4
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("config", "mels"), [(replace(SMALL, hidden=(64, 32, 64)), 3), (GroupMadeConfig(), 128)])
+def test_jacobian_has_exact_zeros_where_the_ordering_forbids(config: GroupMadeConfig, mels: int, order: Order) -> None:
+    made = scrambled(replace(config, order=order), mels)
+    windows = torch.stack([clip(5, mels, seed).flatten() for seed in range(4)])
+    jacobian = torch.autograd.functional.jacobian(lambda x: made(x).sum(0), windows)
+    jacobian = jacobian.view(5, 4, 5, mels)  # [predicted frame, window, frame of the input, band]
+    position = {"causal": [1, 2, 3, 4, 5], "middle": [1, 2, 5, 3, 4]}[order]
+    for out in range(5):
+        for into in range(5):
+            block = jacobian[out, :, into]
+            if position[into] > position[out]:
+                assert (block == 0).all(), (out, into)
+            else:
+                assert (block != 0).any(), (out, into)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_later_frames_change_no_bit_of_earlier_conditionals(order: Order) -> None:
+    made = scrambled(replace(SMALL, order=order), 4)
+    window = clip(5, 4).reshape(1, -1)
+    before = made(window)
+    for frame, degree in enumerate(made.degrees):
+        changed = window.clone().view(1, 5, 4)
+        changed[:, frame] = torch.tensor([1e6, -1e6, 3.0, 0.0])
+        after = made(changed.view(1, -1))
+        earlier = [t for t, other in enumerate(made.degrees) if other < degree]
+        assert torch.equal(after[:, earlier], before[:, earlier])
+
+
+def test_forward_is_the_mixture_density_of_torch_distributions() -> None:
+    mels, config = 4, replace(SMALL, order="middle")
+    made = scrambled(config, mels)
+    windows = torch.stack([clip(5, mels, seed).flatten() for seed in range(7)])
+    # Everything again in float64, with explicit masks, and torch.distributions for the density.
+    degrees = [torch.tensor(made.degrees).repeat_interleave(mels)]
+    degrees += [torch.tensor(hidden_degrees(units, 5)) for units in config.hidden]
+    z = ((windows.view(-1, 5, mels) - made.band_mean) / made.band_scale).flatten(1).double()
+    x = z
+    for i in range(3):
+        dense, norm = made.trunk.get_submodule(f"dense{i}"), made.trunk.get_submodule(f"bn{i}")
+        mask = degrees[i + 1][:, None] >= degrees[i]
+        x = x @ (dense.weight * mask).double().T + dense.bias
+        x = (x - norm.running_mean) / (norm.running_var.double() + norm.eps).sqrt() * norm.weight + norm.bias
+        x = x.clamp(min=0)
+    mask = (degrees[0][:, None] > degrees[-1]).repeat_interleave(config.components, 0).repeat(3, 1)
+    out = (x @ (made.head_weight * mask).double().T + made.head_bias).view(7, 3, 5 * mels, config.components)
+    logit, mean, log_scale = out.unbind(1)
+    density = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(logits=logit),
+        torch.distributions.Normal(mean, log_scale.clamp(min=config.log_scale_min).exp()),
+    )
+    expected = (density.log_prob(z).view(7, 5, mels) - made.band_scale.double().log()).sum(-1)
+    torch.testing.assert_close(made(windows), expected.float(), rtol=1e-5, atol=1e-4)
+
+
+def test_density_in_db_integrates_to_one() -> None:
+    made = scrambled(GroupMadeConfig(frames=2, hidden=(4, 4), components=2), 1)
+    made.band_mean.fill_(-40)
+    made.band_scale.fill_(7)
+    axis = torch.linspace(-140, 60, 801)
+    grid = torch.cartesian_prod(axis, axis)
+    total = made(grid).double().sum(1).exp().sum() * (axis[1] - axis[0]).double() ** 2
+    assert total.item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_scorer_gives_the_networks_own_likelihoods_in_all_modes(order: Order) -> None:
+    made = scrambled(replace(SMALL, order=order), 6)
+    log_mel = clip(23, 6)
+    windows = log_mel.unfold(0, 5, 1).transpose(1, 2).reshape(19, -1)
+    nll = -made(windows).double()  # batch norm unfolded
+    conditional = nll[:, 1:].sum(1)  # frame 1 is first in both orderings
+    expected = torch.stack([nll.sum(1), nll[:, 2], conditional], 1).mean(0)
+    scores = made.scorer().score(log_mel)
+    assert scores.dtype == torch.float64
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=0)
+
+
+def test_same_clip_has_the_same_bits_wherever_it_lies_and_with_any_number_of_threads() -> None:
+    made = scrambled(GroupMadeConfig(), 128)
+    log_mel = clip(313, 128)
+    first = made.scorer().score(log_mel)
+    around = torch.randn(700, 128)
+    around[101:414] = log_mel
+    assert torch.equal(made.scorer().score(around[101:414]), first)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            assert torch.equal(made.scorer().score(log_mel), first)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_training_starts_at_the_marginals_of_the_training_clips() -> None:
+    generator = np.random.default_rng(0)
+    two_levels = generator.choice([-60.0, -20.0], (4000, 2)) + generator.normal(0, [1.0, 3.0], (4000, 2))
+    clips = list(torch.from_numpy(two_levels.astype(np.float32)).split(400))
+    made = GroupMade(replace(SMALL, components=10, validation=0.0), 2)
+    made._start_from(clips)
+    np.testing.assert_allclose(made.band_mean, two_levels.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(made.band_scale, two_levels.std(0), rtol=1e-5)
+    first = -made(clips[0].unfold(0, 5, 1).transpose(1, 2).reshape(-1, 10))[:, 0].double().mean().item()
+    best = sum(math.log(2) + 0.5 * math.log(2 * math.pi * math.e) + math.log(s) for s in (1.0, 3.0))  # its entropy
+    gaussian = sum(0.5 * math.log(2 * math.pi * math.e) + math.log(s) for s in two_levels.std(0))
+    assert best < first < (best + gaussian) / 2
+
+
+def test_fit_learns_how_frames_follow_each_other() -> None:
+    generator = np.random.default_rng(0)
+
+    def chain(steady: bool) -> Tensor:
+        """Frames that repeat with little change, or are drawn anew; the same marginals."""
+        steps = generator.normal(size=(100, 4))
+        if steady:
+            for t in range(1, len(steps)):
+                steps[t] = 0.95 * steps[t - 1] + math.sqrt(1 - 0.95**2) * steps[t]
+        return torch.from_numpy((10 * steps - 30).astype(np.float32))
+
+    config = replace(SMALL, hidden=(32, 16, 32), epochs=15)
+    made = GroupMade(config, 4)
+    history = made.fit([chain(True) for _ in range(20)], ["00"] * 20, Run())
+    assert history.validation[-1] < history.validation[0]
+    scorer = made.scorer()
+    normal = torch.stack([scorer.score(chain(True)) for _ in range(5)])
+    odd = torch.stack([scorer.score(chain(False)) for _ in range(5)])
+    for mode in range(3):
+        assert odd[:, mode].min() > normal[:, mode].max()
+    # 16 of 20 dimensions follow from others, and have 1.16 nats less each than their marginals, at best.
+    marginal = 20 * (0.5 * math.log(2 * math.pi * math.e) + math.log(10))
+    assert normal[:, 0].mean() < marginal - 0.4 * 16 * 1.16
+
+
+def test_silence_and_far_tails_have_large_finite_scores() -> None:
+    made = GroupMade(replace(SMALL, epochs=1), 4)
+    floor = torch.full((50, 4), -156.5)
+    made.fit([floor, floor], ["00", "00"], Run())
+    scorer = made.scorer()
+    assert torch.isfinite(scorer.score(floor)).all()
+    far = scorer.score(torch.full((50, 4), 200.0))
+    assert torch.isfinite(far).all()
+    assert far[0] > 1e4
+
+
+def test_explanation_shares_the_score_out_over_frames_and_bands() -> None:
+    made = scrambled(replace(SMALL, order="middle"), 6)
+    scorer = made.scorer()
+    one_window = clip(5, 6)
+    for number, mode in enumerate(made.modes):
+        share = scorer.explain(one_window, mode)
+        assert torch.nansum(share.double()).item() == pytest.approx(scorer.score(one_window)[number].item(), rel=1e-5)
+    longer = scorer.explain(clip(30, 6), "middle")
+    assert longer.shape == (30, 6)
+    unseen = torch.isnan(longer).all(1)
+    assert unseen.nonzero().flatten().tolist() == [0, 1, 28, 29]  # never the middle of a window
+
+
+def test_state_round_trip_and_misfits() -> None:
+    made, other = scrambled(SMALL, 4), GroupMade(SMALL, 4)
+    other.load_state(made.state())
+    log_mel = clip(20, 4)
+    assert torch.equal(other.scorer().score(log_mel), made.scorer().score(log_mel))
+    with pytest.raises(ValueError, match="head_bias"):
+        GroupMade(SMALL, 5).load_state(made.state())
+    partial = made.state()
+    del partial["band_mean"]
+    with pytest.raises(ValueError, match="band_mean"):
+        other.load_state(partial)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"frames": 1}, {"hidden": (16, 3, 16)}, {"components": 0}, {"order": "backwards"}, {"score": "best"},
+     {"epochs": 0}, {"validation": 1.0}, {"pooling": "median"}, {"learning_rate": 0.0}],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=str(next(iter(wrong)))):
+        replace(SMALL, **wrong)
+
+
+def test_seed_decides_the_initial_weights() -> None:
+    a, b, c = GroupMade(SMALL, 4, seed=1), GroupMade(SMALL, 4, seed=1), GroupMade(SMALL, 4, seed=2)
+    assert all(torch.equal(x, y) for x, y in zip(a.state().values(), b.state().values(), strict=True))
+    assert not torch.equal(a.head_weight, c.head_weight)
+    assert a.head_weight.abs().max() <= group_made.HEAD_WEIGHT_BOUND

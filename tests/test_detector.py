@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+import pyasd
+from pyasd import config, storage
+from pyasd.config import Recipe
+from pyasd.detector import FORMAT, Detector
+from pyasd.fitting import fit, score
+from pyasd.storage import ModelFileError
+
+TINY: dict[str, Any] = {"n_mels": 16, "hidden": (8, 8), "components": 2, "epochs": 2, "batch_size": 64}
+BOTH = ("group-made", "autoencoder")
+
+
+def log_mels(count: int, seed: int = 0, shift: float = 0.0) -> list[np.ndarray]:
+    x = np.random.default_rng(seed).normal(-40 + shift, 8, (count, 30, 16))
+    return list(x.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return fit(log_mels(12), ids=["00", "01"] * 6, features="log-mel", members=BOTH, **TINY)
+
+
+@pytest.fixture(scope="module")
+def factory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two machine types in DCASE 2020's layout: hums, and hums with a whistle for anomalies."""
+    root = tmp_path_factory.mktemp("a factory, Süd")
+    rng = np.random.default_rng(0)
+    time = np.arange(16000) / 16000
+    for machine, pitch in (("fan", 100), ("pump", 230)):
+        for split, label, count in (("train", "normal", 6), ("test", "normal", 3), ("test", "anomaly", 3)):
+            (root / machine / split).mkdir(parents=True, exist_ok=True)
+            for machine_id in ("00", "02"):
+                for number in range(count):
+                    x = 0.1 * np.sin(2 * np.pi * pitch * time) + 0.01 * rng.normal(size=16000)
+                    x += 0.1 * np.sin(2 * np.pi * 3000 * time) if label == "anomaly" else 0
+                    name = f"{label}_id_{machine_id}_{number:08}.wav"
+                    soundfile.write(root / machine / split / name, x, 16000, subtype="PCM_16")
+    return root
+
+
+# -- fitting, scoring, saving ------------------------------------------------------------------------------------
+
+
+def test_fit_score_evaluate_a_factory(factory: Path, tmp_path: Path) -> None:
+    detector = pyasd.fit(factory, out=tmp_path / "model.safetensors", **TINY)
+    assert sorted(detector.machines) == ["fan", "pump"]
+    assert detector.machines["fan"].ids == ("00", "02")
+    assert [int(x) for x in detector.machines["fan"].statistics["group-made"].count] == [6, 6]  # no test clip
+    table = pyasd.score(factory, tmp_path / "model.safetensors", out=tmp_path / "scores.csv")
+    assert len(table) == 24  # the test clips alone
+    assert list(table["status"].unique()) == ["ok"]
+    assert table["label"].tolist() == [1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0] * 2
+    assert (table["duration"] == 1).all()
+    written = pd.read_csv(tmp_path / "scores.csv", dtype={"machine_id": str})
+    np.testing.assert_array_equal(written["score"], table["score"])
+    assert sorted(os.listdir(tmp_path)) == ["model.safetensors", "scores.csv"]
+    averages = pyasd.evaluate(table).query("machine_id == 'average'")
+    assert (averages["auc"] == 1).all()
+
+
+def test_anomalous_clips_are_never_learnt_from(factory: Path) -> None:
+    test_clips = sorted(map(str, (factory / "fan" / "test").iterdir()))
+    detector = fit(test_clips, **TINY)
+    assert int(detector.machines["fan"].statistics["group-made"].count.sum()) == 6
+    with pytest.raises(ValueError, match="labelled anomalous"):
+        fit([x for x in test_clips if "anomaly" in x], **TINY)
+
+
+def test_scores_are_standardised_per_machine_id(detector: Detector) -> None:
+    table = detector.score(log_mels(12), ids=["00", "01"] * 6, features="log-mel")
+    for name in BOTH:
+        raw = table[f"score.{name}"]
+        own = (raw - raw.groupby(table["machine_id"]).transform("mean")) / raw.groupby(table["machine_id"]).transform(
+            lambda x: x.std(ddof=0)
+        )
+        table[f"z.{name}"] = own
+    np.testing.assert_allclose(table["score"], table[[f"z.{name}" for name in BOTH]].mean(axis=1), atol=1e-9)
+
+
+def test_save_and_load_score_the_same(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "Modell mit Lücke.safetensors"
+    detector.save(path)
+    loaded = pyasd.load(path)
+    assert loaded.recipe == detector.recipe
+    assert loaded.versions == detector.versions
+    assert loaded.machines[""].histories == detector.machines[""].histories
+    clips = log_mels(3, seed=1)
+    pd.testing.assert_frame_equal(
+        loaded.score(clips, ids="00", features="log-mel"), detector.score(clips, ids="00", features="log-mel")
+    )
+    loaded.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_same_clip_same_bits_whatever_the_batch(detector: Detector) -> None:
+    clips = log_mels(40, seed=2)
+    together = detector.score(clips, ids="00", features="log-mel")
+    alone = detector.score(clips[17], ids="00", features="log-mel")
+    assert alone["score"][0] == together["score"][17]
+    backwards = detector.score(clips[::-1], ids="00", features="log-mel")
+    assert backwards["score"].tolist() == together["score"].tolist()[::-1]
+
+
+def test_same_seed_same_file(tmp_path: Path) -> None:
+    for name in "ab":
+        fit(log_mels(4), features="log-mel", out=tmp_path / name, seed=3, **TINY)
+    fit(log_mels(4), features="log-mel", out=tmp_path / "c", seed=4, **TINY)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() != (tmp_path / "c").read_bytes()
+
+
+def test_every_score_mode_has_its_own_statistics(detector: Detector) -> None:
+    clips, ids = log_mels(12), ["00", "01"] * 6
+    tables = {m: detector.score(clips, ids=ids, features="log-mel", score_mode=m) for m in ("joint", "conditional")}
+    assert not np.allclose(tables["joint"]["score"], tables["conditional"]["score"])
+    assert (tables["joint"]["score.group-made"] > tables["conditional"]["score.group-made"]).all()
+    assert (tables["joint"]["score.autoencoder"] == tables["conditional"]["score.autoencoder"]).all()
+    for table in tables.values():
+        np.testing.assert_allclose(table["score"].groupby(table["machine_id"]).mean(), 0, atol=1e-9)
+    default = detector.score(clips, ids=ids, features="log-mel")
+    pd.testing.assert_frame_equal(default, tables["joint"])
+    assert default.attrs == {"precision": "float32", "modes": {"group-made": "joint", "autoencoder": "mse"}}
+    with pytest.raises(ValueError, match="conditional, joint, middle, mse"):
+        detector.score(clips, ids=ids, features="log-mel", score_mode="best")
+
+
+def test_held_out_statistics_count_the_validation_clips_alone() -> None:
+    ids = ["00"] * 20 + ["01"] * 20
+    detector = fit(log_mels(40), ids=ids, features="log-mel", statistics="held-out", validation=0.2, **TINY)
+    assert detector.machines[""].statistics["group-made"].count.tolist() == [4, 4]
+    with pytest.raises(ValueError, match=r"held-out clips.*'01'"):
+        fit(log_mels(25), ids=["00"] * 20 + ["01"] * 5, features="log-mel", statistics="held-out", **TINY)
+
+
+def test_explain_adds_up_to_the_score(detector: Detector) -> None:
+    clip = log_mels(1, seed=4)[0][:5]  # one window
+    explanation = detector.explain(clip, ids="00", features="log-mel")
+    np.testing.assert_array_equal(explanation.log_mel, clip)
+    raw = detector.score(clip, ids="00", features="log-mel")["score.group-made"][0]
+    assert explanation.score_map.sum(dtype=np.float64) == pytest.approx(raw, rel=1e-5)
+    error = detector.explain(clip, ids="00", features="log-mel", member="autoencoder").score_map
+    assert error.mean(dtype=np.float64) == pytest.approx(
+        detector.score(clip, ids="00", features="log-mel")["score.autoencoder"][0], rel=1e-5
+    )
+    with pytest.raises(ValueError, match="no member"):
+        detector.explain(clip, features="log-mel", member="mobilenet")
+
+
+# -- what is wrong with clips ------------------------------------------------------------------------------------
+
+
+def test_unknown_machine_id_is_refused_or_pooled(detector: Detector) -> None:
+    clips = log_mels(3, seed=5)
+    refused = detector.score(clips, ids=["00", "77", ""], features="log-mel")
+    assert refused["status"].tolist() == ["ok", "unknown-id", "unknown-id"]
+    assert refused["score"].isna().tolist() == [False, True, True]
+    assert "'77'" in refused["error"][1]
+    assert "unknown_ids" in refused["error"][1]
+    pooled = detector.score(clips, ids=["00", "77", ""], features="log-mel", unknown_ids="pool")
+    assert pooled["status"].tolist() == ["ok", "pooled", "pooled"]
+    assert pooled["score"].notna().all()
+    assert pooled["score"][0] == refused["score"][0]
+    with pytest.raises(ValueError, match="'refuse' or 'pool'"):
+        detector.score(clips, ids="00", features="log-mel", unknown_ids="guess")
+
+
+def test_unknown_machine_type_is_refused() -> None:
+    detector = fit(log_mels(4), features="log-mel", machine_type="fan", ids="00", **TINY)
+    clips = log_mels(1)
+    assert detector.score(clips, ids="00", features="log-mel")["status"].tolist() == ["ok"]  # nothing contradicts
+    table = detector.score(clips, ids="00", features="log-mel", machine_type="valve")
+    assert table["status"].tolist() == ["unknown-id"]
+    assert "fan" in table["error"][0]
+
+
+def test_bad_clips_have_rows_of_their_own(factory: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "text.wav").write_text("this is no sound")
+    soundfile.write(tmp_path / "short.wav", 0.1 * rng.normal(size=600), 16000)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    soundfile.write(tmp_path / "good.wav", 0.1 * rng.normal(size=16000), 16000)
+    detector = fit(factory / "fan" / "train", **TINY)
+    clips = [tmp_path / f"{name}.wav" for name in ("good", "text", "gone", "short", "silent")]
+    table = detector.score(clips, ids="00")
+    assert table["clip"].tolist() == list(map(str, clips))
+    assert table["status"].tolist() == ["ok", "unreadable", "missing", "too-short", "silent"]
+    assert table["score"].notna().tolist() == [True, False, False, False, True]
+    assert np.isfinite(table["score"][4])
+    assert [bool(x) for x in table["error"]] == [False, True, True, True, False]
+    assert all(str(clips[i]) in table["error"][i] for i in (1, 2, 3))
+
+
+def test_clips_that_cannot_be_learnt_from_are_skipped_and_listed(factory: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("this is no sound")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    bad = [tmp_path / "text.wav", tmp_path / "silent.wav"]
+    good = sorted((factory / "fan" / "train").iterdir())[:4]
+    with pytest.warns(UserWarning, match=r"2 of 6 clips.*text\.wav"):
+        detector = fit([*bad, *good], machine_type="fan", **TINY)
+    assert [(x["clip"], x["status"]) for x in detector.skipped] == [
+        (str(bad[0]), "unreadable"),
+        (str(bad[1]), "silent"),
+    ]
+    with pytest.raises(ValueError, match=r"none of the 2 .* can be learnt from.*text\.wav"):
+        fit(bad, **TINY)
+
+
+# -- what is wrong with arguments and files ----------------------------------------------------------------------
+
+
+def test_unknown_settings_name_near_matches() -> None:
+    with pytest.raises(TypeError, match=r"'epoch'.*epochs"):
+        fit(log_mels(2), features="log-mel", epoch=3)
+    with pytest.raises(ValueError, match=r"group-made, autoencoder.*'groupmade'"):
+        fit(log_mels(2), "groupmade", features="log-mel")
+    with pytest.raises(TypeError, match="settings are for fitting"):
+        score(log_mels(2), Detector(Recipe(), {}), features="log-mel", epochs=3)
+    with pytest.raises(ValueError, match="precision"):
+        fit(log_mels(2), features="log-mel", precision="float16")
+
+
+def test_settings_reach_all_that_have_them() -> None:
+    recipe = Recipe(members=BOTH).override(epochs=7, order="middle", pad="constant", combine="max", seed=None)
+    assert (recipe.group_made.epochs, recipe.autoencoder.epochs) == (7, 7)
+    assert (recipe.group_made.order, recipe.features.pad, recipe.combine) == ("middle", "constant", "max")
+    assert config.SYSTEMS["4"] == Recipe()  # the report's system 4 is Group MADE alone
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_missing_gpu_is_told() -> None:
+    with pytest.raises(ValueError, match="cuda"):
+        fit(log_mels(2), features="log-mel", device="cuda")
+
+
+def test_output_is_tried_before_anything_is_learnt(tmp_path: Path) -> None:
+    started: list[str] = []
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        fit(log_mels(2), features="log-mel", out=tmp_path / "nowhere" / "x", progress=lambda *what: started.append("x"))
+    with pytest.raises(OSError, match="nowhere"):
+        score(
+            log_mels(2),
+            features="log-mel",
+            out=tmp_path / "nowhere" / "x.csv",
+            progress=lambda *what: started.append("x"),
+        )
+    assert not started
+
+
+@pytest.mark.parametrize("keep", [0, 50, -1])
+def test_truncated_model_file_is_told(detector: Detector, tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "model.safetensors"
+    detector.save(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ModelFileError, match=r"model\.safetensors is truncated"):
+        pyasd.score(log_mels(1), path, features="log-mel")
+
+
+def test_model_file_of_a_newer_format_is_told(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    detector.save(path)
+    tensors, header = storage.read(path)
+    storage.write(path, tensors, header | {"format": FORMAT + 1, "versions": {"pyasd": "9.9"}, "machines": "other"})
+    with pytest.raises(ModelFileError, match=rf"format {FORMAT + 1}.*pyasd 9\.9.*upgrade"):
+        pyasd.load(path)
+
+
+def test_what_is_no_model_is_told(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("clip,score\n" + "x.wav,1\n" * 20)
+    with pytest.raises(ModelFileError, match=r"scores\.csv is not a model file"):
+        pyasd.load(path)
+    with pytest.raises(FileNotFoundError, match="gone"):
+        pyasd.load(tmp_path / "gone.safetensors")
+    detector.save(path)
+    tensors, header = storage.read(path)
+    missing = {name: x for name, x in tensors.items() if "head_bias" not in name}
+    storage.write(path, missing, header)
+    with pytest.raises(ModelFileError, match="head_bias"):
+        pyasd.load(path)
+    storage.write(path, {}, {"format": FORMAT})
+    with pytest.raises(ModelFileError, match="not a whole detector"):
+        pyasd.load(path)
+
+
+# -- ranking without a model -------------------------------------------------------------------------------------
+
+
+def test_score_without_a_model_ranks_the_odd_ones_first() -> None:
+    odd = log_mels(2, seed=9, shift=25.0)
+    clips = [*log_mels(10), odd[0], *log_mels(10, seed=1), odd[1]]
+    table = pyasd.score(clips, features="log-mel", **TINY)
+    assert len(table) == 22
+    assert set(table["score"].nlargest(2).index) == {10, 21}
+
+
+def test_score_without_a_model_takes_every_clip_whatever_its_name(factory: Path) -> None:
+    table = pyasd.score(factory, **TINY)
+    assert len(table) == 48
+    assert table["score"].notna().all()
+
+
+@pytest.mark.slow
+def test_ten_real_anomalies_among_normals_rank_on_top(real_data: Path, tmp_path: Path) -> None:
+    files = sorted((real_data / "uav" / "UAV" / "test").glob("*.flac"))
+    anomalies = [x for x in files if x.name.startswith("anomaly")]
+    for file in [x for x in files if x.name.startswith("normal")] + anomalies[::14][:10]:
+        (tmp_path / file.name).symlink_to(file)
+    table = pyasd.score(tmp_path)
+    assert len(table) == 99
+    assert table.nlargest(10, "score")["label"].tolist() == [1] * 10
+
+
+# -- the package -------------------------------------------------------------------------------------------------
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, pyasd; assert pyasd.__version__; "
+        "print([x for x in ('torch', 'pandas', 'sklearn', 'soundfile', 'triton') if x in sys.modules]); "
+        "assert callable(pyasd.fit) and 'torch' in sys.modules"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_api_names() -> None:
+    assert {"fit", "load", "score", "evaluate", "Detector", "__version__"} <= set(dir(pyasd))
+    assert pyasd.Detector is Detector
+    with pytest.raises(AttributeError, match="fitt"):
+        _ = pyasd.fitt
+    assert replace(Recipe()) == Recipe()

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from pyasd import storage
+from pyasd.storage import ModelFileError
+
+TENSORS = {"a": torch.arange(6.0).view(2, 3).T, "b": torch.tensor([1, 2])}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "some model.safetensors"
+    storage.write(path, TENSORS, {"format": 1, "name": "Lüfter"})
+    return path
+
+
+def test_round_trip(file: Path) -> None:
+    tensors, header = storage.read(file)
+    assert header == {"format": 1, "name": "Lüfter"}
+    assert all(torch.equal(tensors[name], x) for name, x in TENSORS.items())
+    assert [x.name for x in file.parent.iterdir()] == [file.name]  # nothing left beside it
+
+
+def test_truncated_anywhere_is_told(file: Path) -> None:
+    whole = file.read_bytes()
+    for size in (0, 20, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:size])
+        with pytest.raises(ModelFileError, match=r"some model.*truncated.*again"):
+            storage.read(file)
+
+
+@pytest.mark.parametrize("content", [b"clip,score\nx.wav,1.0\n" * 9, b"{}", b"\x80\x04" + bytes(99), bytes(64)])
+def test_other_files_are_no_models(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    with pytest.raises(ModelFileError, match="not a model file"):
+        storage.read(file)
+
+
+@pytest.mark.parametrize("metadata", [None, {"pyasd": "no JSON"}, {"pyasd": "[1]"}, {"format": "pt"}])
+def test_other_safetensors_are_no_models(file: Path, metadata: dict[str, str] | None) -> None:
+    safetensors.torch.save_file({"x": torch.zeros(1)}, file, metadata)
+    with pytest.raises(ModelFileError, match="not one of pyasd's"):
+        storage.read(file)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"):
+        storage.read(tmp_path / "gone.safetensors")
+    with pytest.raises(FileNotFoundError, match="folder"):
+        storage.read(tmp_path)
+
+
+def test_full_disk_keeps_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = file.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"some model.*No space left.*free some space"):
+        storage.write(file, TENSORS, {})
+    assert file.read_bytes() == before
+    assert [x.name for x in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_real_full_device_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(storage, "_partial", lambda path: Path("/dev/full"))
+    monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+    with pytest.raises(OSError, match="No space left"):
+        storage.write(tmp_path / "x.safetensors", TENSORS, {})
+
+
+def test_places_that_cannot_be_written_are_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert storage.check_writable(tmp_path / "new.safetensors") == tmp_path / "new.safetensors"
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        storage.check_writable(tmp_path)
+    with pytest.raises(FileNotFoundError, match="doesn't exist"):
+        storage.check_writable(tmp_path / "no" / "new.safetensors")
+
+    def denied(self: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "touch", denied)  # root may write anywhere
+    with pytest.raises(PermissionError, match=r"new\.safetensors.*Permission denied"):
+        storage.check_writable(tmp_path / "new.safetensors")
