@@ -22,7 +22,15 @@ class LogMelPlan:
         weights: int,
     ) -> None: ...
     def __call__(
-        self, *, samples: int, is_int16: bool, clip_stride: int, lengths: Sequence[int], out: int, isa: int, threads: int
+        self,
+        *,
+        samples: int,
+        is_int16: bool,
+        clip_stride: int,
+        lengths: Sequence[int],
+        out: int,
+        isa: int,
+        threads: int,
     ) -> None: ...
 
 class MixtureHead:

@@ -440,6 +440,9 @@ def _options(
 
 def main() -> None:
     """The command `pyasd`."""
+    # Before torch is imported: its threads then sleep while they wait for each other. By default they spin, which on
+    # a processor that others use too can take many times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal's encoding lacks

@@ -18,10 +18,10 @@ from pyasd import ops
 from pyasd.config import LogMelConfig
 from pyasd.detector import Detector, Explanation
 
-TICKS = (125, 250, 500, 1000, 2000, 4000, 8000, 16000)
+TICKS = (250, 500, 1000, 2000, 4000, 8000, 16000)
 """Frequencies that the axes name, in Hz."""
 
-UNITS = {"group-made": "negative log-likelihood, nats", "autoencoder": "squared error, dB²"}
+UNITS = {"group-made": "NLL, nats", "autoencoder": "squared error, dB²"}
 
 
 def draw(

@@ -210,9 +210,10 @@ def _examples(scores: DataFrame) -> dict[str, str]:
     """For the picture: of one machine, the normal clip in the middle of the ranking and the faulty one on top."""
     own = scores[(scores["machine_type"] == "pump") & (scores["machine_id"] == "00")].sort_values("score")
     normal, faulty = own[own["label"] == 0], own[own["label"] == 1]
-    chosen = {"normal": normal.iloc[len(normal) // 2], "faulty": faulty.iloc[-1]}
-    titles = {"normal": "healthy", "faulty": fault("/".join(Path(chosen["faulty"]["clip"]).parts[-3:]))}
-    return {f"pump 00, {titles[k]} (synthetic): score {row['score']:.1f}": row["clip"] for k, row in chosen.items()}
+    chosen = {"healthy": normal.iloc[len(normal) // 2], "": faulty.iloc[-1]}
+    named = {what or fault("/".join(Path(row["clip"]).parts[-3:])): row for what, row in chosen.items()}
+    # Adding 0.0 makes 0.0 of -0.0.
+    return {f"pump 00, {k} (synthetic): score {round(x['score'], 1) + 0.0:.1f}": x["clip"] for k, x in named.items()}
 
 
 def _clear(folder: Path) -> None:

@@ -1,0 +1,53 @@
+"""What the README promises, done."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from pyasd import cli
+from pyasd.datasets import demo
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    factory = tmp_path / "factory"
+    demo.write(factory, train=2, test=1, seconds=1.0)
+    shutil.move(factory / "fan", tmp_path / "recordings")
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = block.replace("epochs=20", "epochs=1").replace(
+        'score("recordings/test") ', 'score("recordings/test", epochs=1)'
+    )
+    assert code.count("epochs=1") == 2
+    found: dict[str, object] = {}
+    exec(code, found)
+    assert found["log_mel"].shape == found["score_map"].shape == (32, 128)  # type: ignore[attr-defined]
+
+
+def test_its_commands_exist() -> None:
+    """Every `pyasd ...` of the README has a command and options that there are."""
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    told = re.findall(r"\bpyasd ((?:fit|score|evaluate|demo|doctor)\b[^`#\n&]*)", README)
+    assert {shlex.split(x)[0] for x in told} == set(commands)
+    for text in told:
+        name, *arguments = shlex.split(text)
+        options = {option for parameter in commands[name].params for option in parameter.opts}
+        assert {x for x in arguments if x.startswith("-")} <= options | {"--help"}, text
+
+
+def test_its_links_lead_somewhere() -> None:
+    root = Path(__file__).resolve().parents[1]
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (root / target).exists(), target
+
+
+def test_ci_finds_its_test_command() -> None:
+    assert re.search(r"<!-- command: tests -->\n```sh\n.*&& pytest\n```", README)
+    assert re.search(r"<!-- command: demo -->\n```sh\n.*&& pyasd demo\n```", README)
