@@ -21,6 +21,10 @@ ScoreMode = Literal["joint", "middle", "conditional"]
 Pooling = Literal["mean", "max", "quantile", "rank"]
 Precision = Literal["float32", "bfloat16"]
 Combine = Literal["mean", "max"]
+Backbone = Literal["mobilenet", "resnet"]
+Loss = Literal["softmax", "arcface"]
+Mix = Literal["none", "power", "log"]
+ClassifierScore = Literal["log-probability", "probability"]
 Statistics = Literal["training", "held-out", "robust"]
 
 FULL_SCALE = 32768
@@ -48,11 +52,20 @@ RANKING_WINDOWS = 200_000
 """Windows that `pyasd.score` without a model trains on, all epochs together (half a minute on one core). It is to
 learn what most clips are like, not each of them."""
 
+MIN_FRAMES = 5
+"""Log-Mel frames that a clip must have for classifiers, which repeat it to the length of an image."""
+
+WARP_STRENGTH = 0.3
+"""Largest displacement by a spectral warp, in halves of the image (ours; see `augmentation.polynomial_warps`)."""
+
+WARP_SEED = 0
+"""Of the spectral warps' random coefficients: they are the same in every training."""
+
 BAND_SCALE_FLOOR = 0.1
 """Smallest standard deviation, in dB, that a Mel band is taken to have when log-Mels are standardised."""
 
 
-MEMBER_NAMES = ("group-made", "autoencoder")
+MEMBER_NAMES = ("group-made", "autoencoder", "mobilenet", "resnet", "arcface")
 """The ensemble members that a recipe can name."""
 
 
@@ -177,13 +190,79 @@ class AutoencoderConfig:
 
 
 @dataclass(frozen=True)
+class ClassifierConfig:
+    """Classifiers of machine IDs: report section 2.2.
+
+    Attributes:
+        backbone: the network, "mobilenet" (report, Table 2) or "resnet" (ResNet-50).
+        width: MobileNetV2's width multiplier (report); ResNet-50 has none.
+        loss: "softmax" or "arcface".
+        margin, scale: ArcFace's, in radians, and of the cosines. The report is silent: the field's for few classes.
+        image_frames, image_hop: log-Mel frames in an image, and from one to the next (report).
+        mix: label augmentation by combining images of two classes, before the logarithm ("power"), after it ("log")
+            or not at all ("none").
+        mix_probability: of an image to be combined with another (ours).
+        warps: spectral warps, each of which makes a further class of each machine ID.
+        ratios: of resampling, each of which does so, too.
+        classifier_score: "log-probability" is -log p of the machine ID that the clip is said to be from,
+            "probability" the report's -p, which hardly tells well-known clips apart.
+        pooling: how a clip's images make its score. The report takes the mean.
+        epochs, batch_size, learning_rate, validation, patience: see `GroupMadeConfig` (ours, where the report is
+            silent; an image holds many more frames than a window). The learning rate sinks along a cosine.
+    """
+
+    backbone: Backbone = "mobilenet"
+    width: float = 0.5
+    loss: Loss = "softmax"
+    margin: float = 0.5
+    scale: float = 30.0
+    image_frames: int = 64
+    image_hop: int = 8
+    mix: Mix = "none"
+    mix_probability: float = 0.5
+    warps: int = 0
+    ratios: tuple[float, ...] = ()
+    classifier_score: ClassifierScore = "log-probability"
+    pooling: Pooling = "mean"
+    epochs: int = 20
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    validation: float = 0.1
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        _check_training(self)
+        _one_of("backbone", self.backbone, ("mobilenet", "resnet"))
+        _one_of("loss", self.loss, ("softmax", "arcface"))
+        _one_of("mix", self.mix, ("none", "power", "log"))
+        _one_of("classifier_score", self.classifier_score, ("log-probability", "probability"))
+        if self.width <= 0 or self.image_frames < 32 or self.image_hop < 1 or self.warps < 0:
+            raise ValueError(
+                "need width > 0, image_frames >= 32 (the networks halve images five times), image_hop >= 1 and warps "
+                f">= 0, got {self.width}, {self.image_frames}, {self.image_hop} and {self.warps}"
+            )
+        if not 0 <= self.mix_probability <= 1 or not 0 <= self.margin < 1.6 or self.scale <= 0:
+            raise ValueError(
+                "need 0 <= mix_probability <= 1, 0 <= margin < 1.6 and scale > 0, got "
+                f"{self.mix_probability}, {self.margin} and {self.scale}"
+            )
+        if any(not 0.25 <= x <= 4 or x == 1 for x in self.ratios):
+            raise ValueError(f"ratios must be between 0.25 and 4, and not 1, got {self.ratios}")
+        if self.loss == "arcface" and self.mix != "none":
+            raise ValueError('loss="arcface" needs one true class per image: take mix="none" with it')
+
+
+MemberConfig = GroupMadeConfig | AutoencoderConfig | ClassifierConfig
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What a detector is made of: its features, its ensemble members and how their scores become one.
 
     Attributes:
-        members: names of the ensemble members: "group-made", "autoencoder".
+        members: names of the ensemble members, of `MEMBER_NAMES`.
         features: the log-Mel that feeds every member.
-        group_made, autoencoder: the members' own settings.
+        group_made, autoencoder, mobilenet, resnet, arcface: the members' own settings.
         combine: how the members' standardised scores are combined (report section 2.3).
         statistics: what standardises scores: mean and variance of all `training` clips (the report), or of the
             `held-out` ones alone, those that validated the training; or `robust`: median and median absolute
@@ -194,6 +273,9 @@ class Recipe:
     features: LogMelConfig = field(default_factory=LogMelConfig)
     group_made: GroupMadeConfig = field(default_factory=GroupMadeConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    mobilenet: ClassifierConfig = field(default_factory=lambda: ClassifierConfig(mix="power", warps=2))
+    resnet: ClassifierConfig = field(default_factory=lambda: ClassifierConfig("resnet", mix="power", warps=2))
+    arcface: ClassifierConfig = field(default_factory=lambda: ClassifierConfig(loss="arcface", warps=2))
     combine: Combine = "mean"
     statistics: Statistics = "training"
 
@@ -230,9 +312,24 @@ class Recipe:
             changed[part] = replace(getattr(self, part), **mine)
         return replace(self, **changed)
 
-    def settings_of(self, member: str) -> GroupMadeConfig | AutoencoderConfig:
+    def settings_of(self, member: str) -> MemberConfig:
         """The settings of one of the members."""
-        return self.group_made if member == "group-made" else self.autoencoder
+        settings: MemberConfig = getattr(self, member.replace("-", "_"))
+        return settings
+
+    @property
+    def min_frames(self) -> int:
+        """Log-Mel frames that a clip must have: a window of each member (classifiers repeat what is shorter)."""
+        return max((x.frames for x in self._settings if not isinstance(x, ClassifierConfig)), default=MIN_FRAMES)
+
+    @property
+    def image_frames(self) -> int:
+        """Log-Mel frames below which a clip is repeated for a classifier; 0 where there is none."""
+        return max((x.image_frames for x in self._settings if isinstance(x, ClassifierConfig)), default=0)
+
+    @property
+    def _settings(self) -> list[MemberConfig]:
+        return [self.settings_of(name) for name in self.members]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, for a file's header."""
@@ -245,7 +342,14 @@ class Recipe:
         def tuples(part: Mapping[str, Any]) -> dict[str, Any]:
             return {name: tuple(x) if isinstance(x, list) else x for name, x in part.items()}
 
-        parts = {"features": LogMelConfig, "group_made": GroupMadeConfig, "autoencoder": AutoencoderConfig}
+        parts: dict[str, Any] = {
+            "features": LogMelConfig,
+            "group_made": GroupMadeConfig,
+            "autoencoder": AutoencoderConfig,
+            "mobilenet": ClassifierConfig,
+            "resnet": ClassifierConfig,
+            "arcface": ClassifierConfig,
+        }
         return cls(**tuples(values) | {name: kind(**tuples(values[name])) for name, kind in parts.items()})
 
 
@@ -258,7 +362,7 @@ def _one_of(what: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
 
 
-def _check_training(config: GroupMadeConfig | AutoencoderConfig) -> None:
+def _check_training(config: MemberConfig) -> None:
     _one_of("pooling", config.pooling, ("mean", "max", "quantile", "rank"))
     if config.epochs < 1 or config.patience < 1 or config.batch_size < 2:
         raise ValueError(
@@ -274,9 +378,15 @@ def _check_training(config: GroupMadeConfig | AutoencoderConfig) -> None:
 SYSTEMS = {
     "group-made": Recipe(),
     "autoencoder": Recipe(members=("autoencoder",)),
+    "1": Recipe(members=("mobilenet", "resnet", "group-made")),
+    "2": Recipe(members=("mobilenet", "group-made")),
+    "3": Recipe(members=("mobilenet", "arcface", "group-made")),
     "4": Recipe(),
 }
-"""Recipes by name. "4" is the report's system 4, which is Group MADE alone; "autoencoder" its baseline row."""
+"""Recipes by name. "1" to "4" are the report's systems (section 2.3), the last of which is Group MADE alone;
+"autoencoder" is its baseline row. The report chose the label augmentation of each machine type by its test labels;
+here it is the same for all: images mixed before the logarithm (which ArcFace, with its one true class, can't learn
+from) and two spectral warps of each ID."""
 
 
 def system(name: str | Recipe) -> Recipe:

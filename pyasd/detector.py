@@ -75,8 +75,9 @@ class Pipeline:
     def extract(self, clips: Sequence[Clip], recipe: Recipe, stage: str) -> Generator[Features]:
         """`features.extract` as the recipe has it, telling the progress."""
         plan = ops.plan(*astuple(recipe.features))
-        frames = max(recipe.settings_of(name).frames for name in recipe.members)
-        items = extract(clips, plan, channel=self.channel, backend=self.backend, device=self.device, min_frames=frames)
+        items = extract(
+            clips, plan, channel=self.channel, backend=self.backend, device=self.device, min_frames=recipe.min_frames
+        )
         for done, item in enumerate(items):
             yield item
             if self.progress is not None:
@@ -94,7 +95,8 @@ class Explanation(NamedTuple):
     """What a clip sounds like and where its score comes from, both `[frames, mels]` float32.
 
     `log_mel` is in dB. `score_map` is each frame's and band's mean negative log-likelihood in nats (Group MADE) or
-    squared error in dB squared (autoencoder); NaN for frames that the score mode doesn't count.
+    squared error in dB squared (autoencoder), or the
+    share of a classifier's score to first order; NaN for frames that the score mode doesn't count.
     """
 
     log_mel: np.ndarray[Any, np.dtype[np.float32]]
@@ -167,7 +169,8 @@ class Detector:
             backend, precision: of the operators, see `ops`; "auto" precision is float32.
             unknown_ids: clips of a machine ID that the detector never learnt are refused (they get a row with the
                 reason), or scored against the statistics of all IDs ("pool", and status "pooled").
-            score_mode: instead of the members' own: "joint", "middle", "conditional", or "mse".
+            score_mode: instead of the members' own: "joint", "middle", "conditional", "mse", "log-probability" or
+                "probability".
             out: a .csv or .parquet file for the table, written as clips are scored.
             progress: told of each clip.
 
@@ -248,9 +251,9 @@ class Detector:
         if item.error is not None:
             raise item.error
         assert item.log_mel is not None
-        machine_type, _ = self._locate(item.clip, "pool")
+        machine_type, machine_id = self._locate(item.clip, "pool")
         scorer = self.machines[machine_type].members[member].scorer(pipeline.device, backend)
-        return Explanation(item.log_mel.cpu().numpy(), scorer.explain(item.log_mel, mode).cpu().numpy())
+        return Explanation(item.log_mel.cpu().numpy(), scorer.explain(item.log_mel, mode, machine_id).cpu().numpy())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the detector to one safetensors file, atomically.
@@ -334,7 +337,7 @@ class Detector:
             own, standardised = {}, []
             for name, mode in modes.items():
                 statistics = self.machines[machine_type].statistics[name]
-                value = scorers[machine_type, name].score(item.log_mel)[statistics.modes.index(mode)].item()
+                value = scorers[machine_type, name].score(item.log_mel, machine_id)[statistics.modes.index(mode)].item()
                 if not math.isfinite(value):
                     raise ClipError("not-finite", f"{clip.name}: the {name} score is {value}: check the recording")
                 own[f"score.{name}"] = value
@@ -342,6 +345,8 @@ class Detector:
             row |= own | {"score": combine(standardised, self.recipe.combine)}
             if machine_id is None and not item.silent:
                 row["status"] = "pooled"
+            elif len(item.log_mel) < self.recipe.image_frames and not item.silent:
+                row["status"] = "repeated"
         except ClipError as error:
             row |= {"status": error.status, "error": str(error)}
         return row

@@ -211,7 +211,7 @@ def _fit_machine(
                 )
         scores = []
         for done, index in enumerate(chosen):
-            scores.append(scorer.score(log_mels[index]).cpu().numpy())
+            scores.append(scorer.score(log_mels[index], ids[index]).cpu().numpy())
             if pipeline.progress is not None:
                 pipeline.progress(f"scoring normal {machine_type} clips", done + 1, len(chosen), name)
         robust = recipe.statistics == "robust"

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pyasd import storage
-from pyasd.config import AutoencoderConfig, GroupMadeConfig, Precision
+from pyasd.config import MemberConfig, Precision
 from pyasd.windows import frame_windows
 
 CHECKPOINT_SECONDS = 5.0
@@ -34,6 +34,10 @@ CHECKPOINT_SECONDS = 5.0
 
 LOSS_CHECK_BATCHES = 16
 """Losses are looked at (which waits for a GPU) once in so many batches, and at the end of each epoch."""
+
+
+SETTLING_BATCHES = 16
+"""Batches over which batch norm's statistics are taken anew, where that is asked for."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -72,12 +76,14 @@ class Run:
 @dataclass
 class History:
     """Mean losses of each epoch over the training windows (as they were met) and over the validation windows;
-    `kept` is the epoch, from 0, whose weights the model has.
+    `kept` is the epoch, from 0, whose weights the model has. `accuracy` is the share of validation windows whose class
+    a classifier found; empty for other models.
     """
 
     training: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
     kept: int = -1
+    accuracy: list[float] = field(default_factory=list)
 
 
 def held_out(ids: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
@@ -90,6 +96,14 @@ def held_out(ids: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
     return mask
 
 
+def band_statistics(log_mels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each Mel band over all frames of `[frames, mels]` clips: `[mels]` float64."""
+    count = sum(len(x) for x in log_mels)
+    mean = torch.stack([x.double().sum(0).cpu() for x in log_mels]).sum(0) / count
+    square = torch.stack([(x.double().cpu() - mean).square().sum(0) for x in log_mels]).sum(0) / count
+    return mean, square.sqrt()
+
+
 class WindowSet:
     """The windows of many clips, gathered by index from one packed tensor of frames: they never all exist at once.
 
@@ -98,6 +112,7 @@ class WindowSet:
         frames: frames in a window; clips with fewer have no window.
         validation: which clips are held out.
         device: where the frames are to be.
+        hop: frames from one window of a clip to its next.
 
     Attributes:
         packed: all frames, `[all frames, mels]`.
@@ -108,13 +123,18 @@ class WindowSet:
     """
 
     def __init__(
-        self, log_mels: Sequence[Tensor], frames: int, validation: NDArray[np.bool_], device: torch.device
+        self,
+        log_mels: Sequence[Tensor],
+        frames: int,
+        validation: NDArray[np.bool_],
+        device: torch.device,
+        hop: int = 1,
     ) -> None:
         lengths = np.array([len(x) for x in log_mels], int)
         firsts = np.cumsum(lengths) - lengths
         parts: dict[bool, list[NDArray[np.int64]]] = {False: [np.empty(0, np.int64)], True: [np.empty(0, np.int64)]}
         for first, length, held in zip(firsts, lengths, validation, strict=True):
-            parts[bool(held)].append(np.arange(first, first + max(length - frames + 1, 0)))
+            parts[bool(held)].append(np.arange(first, first + max(length - frames + 1, 0), hop))
         self.training = torch.from_numpy(np.concatenate(parts[False])).to(device)
         self.validation = torch.from_numpy(np.concatenate(parts[True])).to(device)
         if len(self.training) < 2:
@@ -124,10 +144,15 @@ class WindowSet:
             )
         self.packed = torch.cat(list(log_mels)).to(device)
         self._windows = frame_windows(self.packed, frames)
+        self._ends = torch.from_numpy(firsts + lengths).to(device)
 
     def gather(self, starts: Tensor) -> Tensor:
         """The windows that begin at frames `starts`, `[len(starts), frames * mels]`."""
         return self._windows[starts]
+
+    def clips(self, starts: Tensor) -> Tensor:
+        """The clips' indices, int64, in which frames `starts` lie."""
+        return torch.searchsorted(self._ends, starts, right=True)
 
     def digest(self) -> str:
         """SHA-256 of the frames and of the split."""
@@ -141,19 +166,25 @@ def fit(
     module: nn.Module,
     loss: Callable[[Tensor], Tensor],
     windows: WindowSet,
-    config: GroupMadeConfig | AutoencoderConfig,
+    config: MemberConfig,
     run: Run,
     gradient_clip: float | None = None,
+    cosine: bool = False,
+    settle: bool = False,
 ) -> History:
     """Train `module` with Adam, in place; it ends in evaluation mode with the weights of the epoch that is kept.
 
     Args:
         module: on `run.device`, and initialised: a resumed training overwrites its state.
-        loss: of a batch of windows `[n, dims]`, its mean; calls `module`.
+        loss: of the windows that begin at frames `[n]`, their mean loss; calls `module`. A classifier's gives the
+            share of windows whose class it found, too: `[2]`. Its random numbers are torch's own.
         windows: what to learn from.
         config: epochs, batch size and learning rate.
         run: seed, checkpoint and progress.
         gradient_clip: largest norm of the gradient.
+        cosine: the learning rate sinks to zero, over all epochs, along half a cosine (Loshchilov and Hutter, 2017).
+        settle: batch norm's statistics are taken anew at the end of each epoch, over `SETTLING_BATCHES`. In deep
+            networks those met in passing lag too far behind the weights.
 
     Raises:
         TrainingDiverged: the loss is no longer finite.
@@ -169,27 +200,39 @@ def fit(
     while not _finished(history, config):
         epoch = len(history.training)
         module.train()
-        generator = torch.Generator().manual_seed(int(_numpy_rng(run.seed, "epoch", str(epoch)).integers(2**62)))
-        order = torch.randperm(len(windows.training), generator=generator).to(windows.training.device)
+        seed = int(_numpy_rng(run.seed, "epoch", str(epoch)).integers(2**62))
+        order = torch.randperm(len(windows.training), generator=torch.Generator().manual_seed(seed))
         losses = torch.zeros(batches, device=windows.training.device)
-        # Batches of nearly equal size: a small remainder would give batch norm poor statistics, one window none.
-        for batch, chosen in enumerate(order.tensor_split(batches)):
-            value = loss(windows.gather(windows.training[chosen]))
-            optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
-            if gradient_clip is not None:
-                nn.utils.clip_grad_norm_(module.parameters(), gradient_clip)
-            optimizer.step()
-            losses[batch] = value.detach() * len(chosen)
-            if (batch + 1) % LOSS_CHECK_BATCHES == 0 or batch + 1 == batches:
-                _check_finite(losses, epoch, config.learning_rate)
-            if run.progress is not None:
-                run.progress(run.stage, epoch * batches + batch + 1, config.epochs * batches, _info(history, config))
+        with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            # Batches of nearly equal size: a small remainder would give batch norm poor statistics, one window none.
+            for batch, chosen in enumerate(order.to(windows.training.device).tensor_split(batches)):
+                if cosine:
+                    done = (epoch + batch / batches) / config.epochs
+                    for group in optimizer.param_groups:
+                        group["lr"] = config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+                value = loss(windows.training[chosen]).view(-1)[0]
+                optimizer.zero_grad()
+                value.backward()  # type: ignore[no-untyped-call]
+                if gradient_clip is not None:
+                    nn.utils.clip_grad_norm_(module.parameters(), gradient_clip)
+                optimizer.step()
+                losses[batch] = value.detach() * len(chosen)
+                if (batch + 1) % LOSS_CHECK_BATCHES == 0 or batch + 1 == batches:
+                    _check_finite(losses, epoch, config.learning_rate)
+                if run.progress is not None:
+                    done_batches = epoch * batches + batch + 1
+                    run.progress(run.stage, done_batches, config.epochs * batches, _info(history, config))
+            if settle:
+                some = order[: SETTLING_BATCHES * config.batch_size].to(windows.training.device)
+                _settle(module, loss, windows.training[some].tensor_split(min(batches, SETTLING_BATCHES)))
         history.training.append(losses.double().sum().item() / len(windows.training))
         if len(windows.validation):
-            history.validation.append(_validate(module, loss, windows, config.batch_size))
-            if not math.isfinite(history.validation[-1]):
-                raise TrainingDiverged(f"the validation loss is {history.validation[-1]} after epoch {epoch + 1}")
+            validation, *accuracy = _validate(module, loss, windows, config.batch_size)
+            history.validation.append(validation)
+            history.accuracy += accuracy
+            if not math.isfinite(validation):
+                raise TrainingDiverged(f"the validation loss is {validation} after epoch {epoch + 1}")
         if not history.validation or history.validation[-1] == min(history.validation):
             history.kept = epoch
             state.best = {name: x.detach().clone() for name, x in module.state_dict().items()}
@@ -202,16 +245,26 @@ def fit(
     return history
 
 
-def _finished(history: History, config: GroupMadeConfig | AutoencoderConfig) -> bool:
+def _finished(history: History, config: MemberConfig) -> bool:
     done = len(history.training)
     return done >= config.epochs or (bool(history.validation) and done - 1 - history.kept >= config.patience)
 
 
-def _validate(module: nn.Module, loss: Callable[[Tensor], Tensor], windows: WindowSet, batch_size: int) -> float:
+def _settle(module: nn.Module, loss: Callable[[Tensor], Tensor], batches: Sequence[Tensor]) -> None:
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
+    with torch.no_grad():
+        for batch in batches:
+            loss(batch)
+
+
+def _validate(module: nn.Module, loss: Callable[[Tensor], Tensor], windows: WindowSet, batch_size: int) -> list[float]:
+    """Means over the validation windows of what `loss` gives."""
     module.eval()
     with torch.no_grad():
-        sums = [loss(windows.gather(x)).double() * len(x) for x in torch.split(windows.validation, batch_size)]
-    return float(torch.stack(sums).sum()) / len(windows.validation)
+        sums = [loss(x).double().view(-1) * len(x) for x in torch.split(windows.validation, batch_size)]
+    return (torch.stack(sums).sum(0) / len(windows.validation)).tolist()
 
 
 def _check_finite(losses: Tensor, epoch: int, learning_rate: float) -> None:
@@ -224,12 +277,14 @@ def _check_finite(losses: Tensor, epoch: int, learning_rate: float) -> None:
         )
 
 
-def _info(history: History, config: GroupMadeConfig | AutoencoderConfig) -> str:
+def _info(history: History, config: MemberConfig) -> str:
     info = f"epoch {len(history.training) + 1}/{config.epochs}"
     if history.training:
         info += f", loss {history.training[-1]:.4g}"
     if history.validation:
         info += f", validation {history.validation[-1]:.4g}"
+    if history.accuracy:
+        info += f", accuracy {history.accuracy[-1]:.1%}"
     return info
 
 
@@ -287,3 +342,5 @@ def _resume(state: _State, path: Path, fingerprint: str) -> None:
         moments.setdefault(int(index), {})[key] = x
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    for x, own in state.optimizer.state.items():  # of the parameter's strides, without which sums round otherwise
+        own |= {key: torch.empty_like(x).copy_(y) for key, y in own.items() if y.shape == x.shape}

@@ -84,7 +84,8 @@ def test_every_window_is_met_once_an_epoch_in_nearly_equal_batches() -> None:
     seen: list[list[int]] = []
     module = torch.nn.Linear(10, 1)
 
-    def loss(batch: Tensor) -> Tensor:
+    def loss(starts: Tensor) -> Tensor:
+        batch = windows.gather(starts)
         if module.training:
             seen.append(batch[:, 0].int().tolist())
         return module(batch).square().mean() * 0
@@ -103,9 +104,9 @@ def scripted(validation: list[float], patience: int, epochs: int = 10) -> tuple[
     module = torch.nn.Linear(1, 1)
     losses, weights = iter(validation), []
 
-    def loss(batch: Tensor) -> Tensor:
+    def loss(starts: Tensor) -> Tensor:
         if module.training:
-            return module(batch[:, :1]).mean()
+            return module(windows.gather(starts)[:, :1]).mean()
         weights.append(module.weight.item())
         return torch.tensor(next(losses))
 
@@ -154,10 +155,10 @@ def test_nan_loss_stops_at_once_and_says_where() -> None:
     module = torch.nn.Linear(20, 1)
     calls = 0
 
-    def loss(batch: Tensor) -> Tensor:
+    def loss(starts: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        value = module(batch).square().mean()
+        value = module(windows.gather(starts)).square().mean()
         return value * float("nan") if calls == 10 else value
 
     windows = WindowSet(clips(), 5, np.array([False] * 6), CPU)  # 7 batches an epoch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pyasd.windows import frame_windows
+from pyasd.windows import frame_windows, images, repeat_frames
 
 
 @pytest.mark.parametrize(("count", "mels", "frames"), [(313, 128, 5), (5, 128, 5), (7, 64, 3), (4, 1, 1)])
@@ -41,3 +41,21 @@ def test_gradients_add_up_over_the_windows() -> None:
 def test_too_few_frames() -> None:
     with pytest.raises(ValueError, match="needs 5 frames, and there are 4"):
         frame_windows(torch.zeros(4, 128))
+
+
+@pytest.mark.parametrize(("count", "expected"), [(313, 32), (344, 36), (200, 18), (64, 1), (71, 1), (72, 2)])
+def test_images_are_views_of_every_eighth_frame_on(count: int, expected: int) -> None:
+    log_mel = torch.randn(count, 128)
+    views = images(log_mel)
+    assert views.shape == (expected, 64, 128)
+    assert views.untyped_storage().data_ptr() == log_mel.untyped_storage().data_ptr()
+    for number, image in enumerate(views):
+        assert torch.equal(image, log_mel[8 * number : 8 * number + 64])
+
+
+def test_clips_too_short_for_an_image_are_repeated_on_demand() -> None:
+    short = torch.randn(7, 3)
+    with pytest.raises(ValueError, match="needs 64 frames, and there are 7"):
+        images(short)
+    assert torch.equal(repeat_frames(short, 16), torch.cat([short, short, short[:2]]))
+    assert repeat_frames(short, 7) is short

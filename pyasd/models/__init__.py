@@ -12,8 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pyasd.config import Precision, Recipe
+from pyasd.config import ClassifierConfig, Precision, Recipe
 from pyasd.models.autoencoder import Autoencoder
+from pyasd.models.classifier import Classifier
 from pyasd.models.group_made import GroupMade
 from pyasd.training import History, Run
 
@@ -21,10 +22,12 @@ from pyasd.training import History, Run
 class Scorer(Protocol):
     """A fitted member made ready for scoring: one call per clip, whose bits depend on that clip alone."""
 
-    def score(self, log_mel: Tensor) -> Tensor:
-        """Scores of a clip `[frames, mels]` in all modes, `[modes]` float64: higher is more anomalous."""
+    def score(self, log_mel: Tensor, machine_id: str | None) -> Tensor:
+        """Scores of a clip `[frames, mels]` in all modes, `[modes]` float64: higher is more anomalous. `machine_id` is
+        the one that it is said to be from; `None` where that wasn't learnt.
+        """
 
-    def explain(self, log_mel: Tensor, mode: str) -> Tensor:
+    def explain(self, log_mel: Tensor, mode: str, machine_id: str | None) -> Tensor:
         """Each frame's and band's share, `[frames, mels]` float32."""
 
 
@@ -62,7 +65,11 @@ def build(name: str, recipe: Recipe, seed: int = 0) -> Member:
     """A new member of that name, as the recipe has it."""
     if name == GroupMade.name:
         return GroupMade(recipe.group_made, recipe.features.n_mels, seed)
-    return Autoencoder(recipe.autoencoder, recipe.features.n_mels, seed)
+    if name == Autoencoder.name:
+        return Autoencoder(recipe.autoencoder, recipe.features.n_mels, seed)
+    settings = recipe.settings_of(name)
+    assert isinstance(settings, ClassifierConfig)
+    return Classifier(name, settings, recipe.features.n_mels, seed)
 
 
-__all__ = ["Autoencoder", "GroupMade", "Member", "Scorer", "build"]
+__all__ = ["Autoencoder", "Classifier", "GroupMade", "Member", "Scorer", "build"]

@@ -47,7 +47,8 @@ class Autoencoder(nn.Module):
         windows = training.WindowSet(log_mels, config.frames, validation, run.device)
         self.to(run.device)
 
-        def loss(batch: Tensor) -> Tensor:
+        def loss(starts: Tensor) -> Tensor:
+            batch = windows.gather(starts)
             return nn.functional.mse_loss(self(batch), batch)
 
         return training.fit(self, loss, windows, config, run)
@@ -82,11 +83,12 @@ class Scorer:
         return (torch.addmm(self._bias, hidden, self._weight.T) - windows).square()
 
     @torch.no_grad()
-    def score(self, log_mel: Tensor) -> Tensor:
+    def score(self, log_mel: Tensor, machine_id: str | None = None) -> Tensor:
         """A clip's mean squared error, in dB squared.
 
         Args:
             log_mel: `[frames, mels]` float32, in dB, at least one window long.
+            machine_id: makes no difference here.
 
         Returns:
             `[1]` float64, summed and pooled in float64.
@@ -97,7 +99,7 @@ class Scorer:
         return dense.pool(error, self.config.pooling)
 
     @torch.no_grad()
-    def explain(self, log_mel: Tensor, mode: str = "mse") -> Tensor:
+    def explain(self, log_mel: Tensor, mode: str = "mse", machine_id: str | None = None) -> Tensor:
         """Mean squared error of each frame and band, in dB squared, `[frames, mels]` float32, over the windows that
         contain it.
         """

@@ -128,8 +128,8 @@ class GroupMade(nn.Module):
         self.to(run.device)
         dims = config.frames * self.mels
 
-        def loss(batch: Tensor) -> Tensor:
-            return -self(batch, run.backend, run.precision).sum(1).mean() / dims
+        def loss(starts: Tensor) -> Tensor:
+            return -self(windows.gather(starts), run.backend, run.precision).sum(1).mean() / dims
 
         return training.fit(self, loss, windows, config, run, config.gradient_clip)
 
@@ -138,12 +138,10 @@ class GroupMade(nn.Module):
         """Take standardisation and initial biases from the training data: the network starts at the marginal density
         of each band, and the first frame's mixture, which sees no input, is there from the beginning.
         """
-        count = sum(len(x) for x in log_mels)
-        mean = torch.stack([x.double().sum(0).cpu() for x in log_mels]).sum(0) / count
-        square = torch.stack([(x.double().cpu() - mean).square().sum(0) for x in log_mels]).sum(0) / count
+        mean, scale = training.band_statistics(log_mels)
         self.band_mean.copy_(mean)
-        self.band_scale.copy_(square.sqrt().clamp(min=BAND_SCALE_FLOOR))
-        step = math.ceil(count / MARGINAL_FRAMES)
+        self.band_scale.copy_(scale.clamp(min=BAND_SCALE_FLOOR))
+        step = math.ceil(sum(len(x) for x in log_mels) / MARGINAL_FRAMES)
         some = torch.cat([x[::step].cpu() for x in log_mels])
         z = ((some - self.band_mean.cpu()) / self.band_scale.cpu()).double()
         components = self.config.components
@@ -188,7 +186,7 @@ class Scorer:
             "conditional": [t for t in frames if made.degrees[t] > 1],
         }
 
-    def score(self, log_mel: Tensor) -> Tensor:
+    def score(self, log_mel: Tensor, machine_id: str | None = None) -> Tensor:
         """A clip's negative log-likelihoods, in nats per window, in all of `GroupMade.modes` from one pass.
 
         `joint`: of the whole window (Eq. 3). `middle`: of its middle frame given those before it in the ordering:
@@ -197,6 +195,7 @@ class Scorer:
 
         Args:
             log_mel: `[frames, mels]` float32, in dB, at least one window long.
+            machine_id: makes no difference here.
 
         Returns:
             `[3]` float64: windows are summed and pooled in float64.
@@ -205,7 +204,7 @@ class Scorer:
         by_mode = [nll[:, places].sum(1) for places in self._places.values()]
         return dense.pool(torch.stack(by_mode, 1), self._pooling)
 
-    def explain(self, log_mel: Tensor, mode: str) -> Tensor:
+    def explain(self, log_mel: Tensor, mode: str, machine_id: str | None = None) -> Tensor:
         """Where a clip's score comes from: the mean negative log-likelihood of each frame and band, in nats,
         `[frames, mels]` float32, over the windows in which `mode` counts the frame; NaN where none does.
         """

@@ -1,0 +1,334 @@
+"""Classifiers as ensemble members: labels and augmentation, training, resume, and scores against hand calculations."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+import pyasd
+from pyasd import training
+from pyasd.config import ClassifierConfig
+from pyasd.models import classifier
+from pyasd.models.classifier import Classifier, fold
+from pyasd.models.mobilenet import MobileNetV2
+from pyasd.models.resnet import ResNet50
+from pyasd.windows import images, repeat_frames
+
+MELS = 32
+CONFIG = ClassifierConfig(width=0.1, image_frames=32, epochs=4, batch_size=16, learning_rate=5e-3, validation=0.25)
+"""Small networks on small images."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def machine(machine_id: str, clips: int, seed: int, frames: int = 72) -> list[torch.Tensor]:
+    """Clips that pulsate in time ("01"), or whose spectrum has ripples ("04")."""
+    generator = torch.Generator().manual_seed(seed)
+    pulse = torch.sin(torch.arange(frames)[:, None] * math.pi / 4)
+    ripple = torch.sin(torch.arange(MELS) * math.pi / 4)
+    pattern = {"01": pulse, "04": ripple}[machine_id]
+    return [6 * pattern - 40 + 2 * torch.randn(frames, MELS, generator=generator) for _ in range(clips)]
+
+
+@pytest.fixture(scope="module")
+def clips() -> tuple[list[torch.Tensor], list[str]]:
+    return machine("01", 12, 0) + machine("04", 12, 1), ["01"] * 12 + ["04"] * 12
+
+
+Clips = tuple[list[torch.Tensor], list[str]]
+
+
+@pytest.fixture(scope="module")
+def fitted(clips: Clips) -> tuple[Classifier, training.History]:
+    member = Classifier("mobilenet", dataclasses.replace(CONFIG, width=0.35, learning_rate=2e-3, epochs=8), MELS)
+    return member, member.fit(*clips, training.Run(seed=3))
+
+
+def test_learns_the_ids_and_finds_what_is_of_another(fitted: tuple[Classifier, training.History]) -> None:
+    member, history = fitted
+    assert member.ids == ("01", "04")
+    assert history.training[-1] < history.training[0]
+    assert history.accuracy[history.kept] > 0.9
+    scorer = member.scorer()
+    ones, fours = machine("01", 6, 7), machine("04", 6, 8)
+    for machine_id, labels in (("01", [0] * 6 + [1] * 6), ("04", [1] * 6 + [0] * 6)):
+        scores = scorer.score_many(ones + fours, [machine_id] * 12).numpy()
+        assert [roc_auc_score(labels, column) for column in scores.T] == [1, 1]
+
+
+def test_scores_are_means_of_minus_p_and_minus_log_p(fitted: tuple[Classifier, training.History]) -> None:
+    member, _ = fitted
+    clip = machine("01", 1, 11, frames=100)[0]
+    views = images(clip, 32, 8)[:, None]
+    assert len(views) == 9
+    with torch.no_grad():
+        z = (views.double() - member.band_mean) / member.band_scale
+        p = member.net.double()(z).softmax(1)
+        member.net.float()
+    scorer = member.scorer()
+    for column, machine_id in enumerate(member.ids):
+        expected = [-p[:, column].log().mean().item(), -p[:, column].mean().item()]
+        assert scorer.score(clip, machine_id).tolist() == pytest.approx(expected, rel=1e-4)
+    assert scorer.score(clip, machine_id).dtype == torch.float64
+    unknown = torch.minimum(scorer.score(clip, "01"), scorer.score(clip, "04"))
+    assert torch.equal(scorer.score(clip, None), unknown)
+    assert torch.equal(scorer.score(clip, "77"), unknown)
+
+
+def test_certain_clips_still_differ() -> None:
+    """Where the probability is 1 to all digits of float32, its logarithm still tells clips apart, as pAUC needs."""
+    member = Classifier("mobilenet", CONFIG, MELS)
+    member._make(["a", "b"])
+    logits = torch.tensor([[20.0, 0.0], [25.0, 0.0], [60.0, 0.0]])
+    scores = [member.scorer()._modes(row[None].double(), "a")[0].item() for row in logits]
+    assert scores == pytest.approx([math.log1p(math.exp(-x)) for x in (20, 25, 60)], rel=1e-6)
+    assert scores[0] > scores[1] > scores[2] >= 0
+    assert len(set(logits.softmax(1)[:, 0].tolist())) == 1
+
+
+def test_a_clips_bits_depend_on_that_clip_alone(fitted: tuple[Classifier, training.History]) -> None:
+    scorer = fitted[0].scorer()
+    clip = machine("01", 1, 12)[0]
+    alone = scorer.score(clip, "01")
+    for before in (1, 5, 40):
+        crowd = machine("04", before, 13, frames=90)
+        scores = scorer.score_many([*crowd, clip, *crowd[:3]], ["04"] * before + ["01"] + ["04"] * min(before, 3))
+        assert torch.equal(scores[before], alone)
+    torch.set_num_threads(2)
+    assert torch.equal(scorer.score(clip, "01"), alone)
+
+
+def test_short_clips_are_repeated(fitted: tuple[Classifier, training.History]) -> None:
+    scorer = fitted[0].scorer()
+    short = machine("01", 1, 14, frames=7)[0]
+    assert torch.equal(repeat_frames(short, 32), torch.cat([short] * 5)[:32])
+    assert torch.equal(scorer.score(short, "01"), scorer.score(repeat_frames(short, 32), "01"))
+    member = Classifier("mobilenet", dataclasses.replace(CONFIG, epochs=1), MELS)
+    member.fit([x[:9] for x in machine("01", 3, 0) + machine("04", 3, 0)], ["01"] * 3 + ["04"] * 3, training.Run())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"mix": "power", "warps": 2}, {"loss": "arcface", "warps": 1}],
+    ids=["mixed-and-warped", "arcface"],
+)
+def test_resume_gives_the_same_bits(clips: Clips, settings: dict[str, object], tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, epochs=3, **settings)
+    whole = Classifier("mobilenet", config, MELS)
+    history = whole.fit(*clips, training.Run(seed=5))
+
+    def killed(stage: str, done: int, total: int, info: str) -> None:
+        if done > total * 2 // 3:
+            raise KeyboardInterrupt
+
+    run = training.Run(seed=5, checkpoint=tmp_path / "checkpoint.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            Classifier("mobilenet", config, MELS).fit(*clips, dataclasses.replace(run, progress=killed))
+    torch.rand(17)  # elsewhere in the process, random numbers were drawn in the meantime
+    resumed = Classifier("mobilenet", config, MELS)
+    assert resumed.fit(*clips, run) == history
+    for name, x in whole.state().items():
+        assert torch.equal(x, resumed.state()[name]), name
+
+
+def test_training_leaves_torchs_random_numbers_alone(clips: Clips) -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    member = Classifier("mobilenet", dataclasses.replace(CONFIG, epochs=1, mix="log"), MELS)
+    member.fit(*clips, training.Run())
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("settings", [{}, {"loss": "arcface", "warps": 1}], ids=["softmax", "arcface"])
+def test_state_brings_the_member_back(clips: Clips, settings: dict[str, object]) -> None:
+    config = dataclasses.replace(CONFIG, epochs=1, **settings)
+    member = Classifier("mobilenet", config, MELS)
+    member.fit(clips[0], ["ümlaut" if x == "01" else "" for x in clips[1]], training.Run())
+    other = Classifier("mobilenet", config, MELS, seed=9)
+    other.load_state(member.state())
+    assert other.ids == ("", "ümlaut")
+    assert torch.equal(member.scorer().score(clips[0][0], "ümlaut"), other.scorer().score(clips[0][0], "ümlaut"))
+    with pytest.raises(ValueError, match="ids"):
+        other.load_state({name: x for name, x in member.state().items() if name != "ids"})
+    with pytest.raises(ValueError, match="band_mean"):
+        other.load_state({name: x for name, x in member.state().items() if name != "band_mean"})
+
+
+def test_classes_of_warped_and_resampled_ids(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Class = ID x variants + variant; what is resampled isn't warped, and none of it is in the validation."""
+    seen: dict[bool, list[int]] = {True: [], False: []}
+    counted: list[int] = []
+    forward = Classifier.forward
+
+    def spy(self: Classifier, x: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        if labels is not None:
+            seen[True] += labels.tolist()
+        else:
+            counted.append(len(x))
+        return forward(self, x, labels)
+
+    monkeypatch.setattr(Classifier, "forward", spy)
+    monkeypatch.setattr(training, "_settle", lambda *_: None)
+    config = dataclasses.replace(CONFIG, epochs=2, warps=2, ratios=(0.9, 1.1), loss="arcface")
+    member = Classifier("mobilenet", config, MELS)
+    log_mels, ids = clips
+    faster = [[x[: round(len(x) / ratio)] for x in log_mels] for ratio in config.ratios]
+    member.fit(log_mels, ids, training.Run(), faster)
+    assert member.variants == 5
+    assert member.arcface is not None
+    assert member.arcface.weight.shape[0] == 10
+    counts = np.bincount(seen[True], minlength=10)
+    assert (counts > 0).all()
+    plain = 2 * 2 * 9 * (1 + (72 - 32) // 8)  # epochs, IDs, clips that train, images
+    assert counts[[0, 1, 2, 5, 6, 7]].sum() == plain
+    assert counts[[0, 1, 2]].min() > 0.2 * plain / 2, "an image is warped in three ways with equal chances"
+    assert sum(counted) == 2 * 2 * 3 * 6, "validation: epochs, IDs, clips held out, images"
+    with pytest.raises(ValueError, match="resampled"):
+        member.fit(log_mels, ids, training.Run(), faster[:1])
+
+
+def test_one_id_needs_warps(clips: Clips) -> None:
+    log_mels = clips[0][:6]
+    with pytest.raises(ValueError, match=r"IDs apart.*two IDs.*warps=1"):
+        Classifier("mobilenet", CONFIG, MELS).fit(log_mels, ["01"] * 6, training.Run())
+    member = Classifier("mobilenet", dataclasses.replace(CONFIG, epochs=1, warps=1), MELS)
+    member.fit(log_mels, ["01"] * 6, training.Run())
+    scores = member.scorer().score_many(log_mels, ["01"] * 6)
+    assert torch.isfinite(scores).all()
+    assert len(set(scores[:, 0].tolist())) == 6, "the warped class competes, so scores differ"
+
+
+def test_an_id_with_a_single_clip_is_learnt(clips: Clips) -> None:
+    member = Classifier("mobilenet", dataclasses.replace(CONFIG, epochs=1), MELS)
+    member.fit([*clips[0][:6], machine("04", 1, 3)[0]], ["01"] * 6 + ["04"], training.Run())
+    assert member.ids == ("01", "04")
+
+
+def test_nan_stops_with_the_batch(clips: Clips) -> None:
+    log_mels = [x.clone() for x in clips[0]]
+    log_mels[0][3, 3] = torch.nan
+    with pytest.raises(training.TrainingDiverged, match="epoch 1"):
+        Classifier("mobilenet", dataclasses.replace(CONFIG, validation=0.0), MELS).fit(
+            log_mels, clips[1], training.Run()
+        )
+
+
+def test_learning_rate_sinks_along_a_cosine(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    step = torch.optim.Adam.step
+
+    def spy(self: torch.optim.Adam) -> None:
+        rates.append(self.param_groups[0]["lr"])
+        step(self)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    Classifier("mobilenet", CONFIG, MELS).fit(*clips, training.Run())
+    assert rates[0] == 5e-3
+    assert rates[len(rates) // 2] == pytest.approx(2.5e-3)
+    assert rates[-1] < 1e-4
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("net", [MobileNetV2(3), ResNet50(3)], ids=["mobilenet", "resnet"])
+def test_folding_leaves_no_batch_norm_and_the_same_outputs(net: torch.nn.Module) -> None:
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    folded = fold(net)
+    assert not [x for x in folded.modules() if isinstance(x, torch.nn.BatchNorm2d)]
+    x = torch.randn(2, 1, 64, 128)
+    expected = net.eval()(x)
+    torch.testing.assert_close(folded(x), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+
+
+def test_bfloat16_scores_are_close(fitted: tuple[Classifier, training.History]) -> None:
+    clip = machine("01", 1, 15)[0]
+    exact, rough = fitted[0].scorer().score(clip, "04"), fitted[0].scorer(precision="bfloat16").score(clip, "04")
+    assert rough.tolist() == pytest.approx(exact.tolist(), rel=0.05, abs=0.05)
+    assert not torch.equal(exact, rough)
+
+
+def test_explanation_is_the_scores_slope(fitted: tuple[Classifier, training.History]) -> None:
+    """Against a finite difference, in float64, in the direction of the clip's own distance from the mean."""
+    scorer = fitted[0].scorer()
+    clip = machine("01", 1, 16)[0]
+    share = scorer.explain(clip, "log-probability", "04")
+    assert share.shape == clip.shape
+    assert share.dtype == torch.float32
+    scorer._classifier.double()
+    exact, away = clip.double(), (clip - fitted[0].band_mean).double()
+    step = 1e-8  # mostly less than the distance to the next kink of any ReLU
+    above, below = (scorer.score(exact + sign * step * away, "04")[0] for sign in (1, -1))
+    slope = ((above - below) / (2 * step)).item()
+    assert scorer.explain(exact, "log-probability", "04").sum().item() == pytest.approx(slope, rel=1e-3)
+
+
+def test_pass_sizes_are_known_for_every_device() -> None:
+    assert set(classifier.IMAGES_PER_PASS) == {"cpu", "cuda"}
+
+
+def test_system_3_from_clips_to_table_by_way_of_a_file(clips: Clips, tmp_path: Path) -> None:
+    log_mels, ids = [x.numpy() for x in clips[0]], clips[1]
+    path = tmp_path / "model.safetensors"
+    how: dict[str, Any] = {"features": "log-mel", "device": "cpu"}
+    detector = pyasd.fit(
+        log_mels, "3", ids=ids, out=path, n_mels=MELS, width=0.1, image_frames=32, hidden=(8, 8), components=2,
+        epochs=2, **how,
+    )  # fmt: skip
+    assert detector.recipe.members == ("mobilenet", "arcface", "group-made")
+    test, test_ids = [*log_mels[:2], log_mels[0][:20], log_mels[0], log_mels[0][:4]], ["01", "04", "01", "77", "01"]
+    table = detector.score(test, ids=test_ids, unknown_ids="pool", **how)
+    assert table["status"].tolist() == ["ok", "ok", "repeated", "pooled", "too-short"]
+    assert np.isfinite(table.loc[:3, ["score", "score.mobilenet", "score.arcface", "score.group-made"]]).all(axis=None)
+    member = detector.machines[""].members["arcface"]
+    expected = member.scorer().score(torch.from_numpy(test[1]), "04")
+    assert table["score.arcface"][1] == expected[0].item()
+    again = pyasd.load(path).score(test, ids=test_ids, unknown_ids="pool", **how)
+    assert again.equals(table)
+    report = detector.score(test[:2], ids=test_ids[:2], score_mode="probability", **how)
+    assert report["score.arcface"][1] == expected[1].item()
+    assert report["score.group-made"][1] == table["score.group-made"][1]
+    assert detector.explain(test[1], ids=["04"], member="mobilenet", **how).score_map.shape == (72, MELS)
+
+
+def test_images_are_drawn_from_within_clips(clips: Clips) -> None:
+    """Windows with a hop: by index, none across clips, and the clip that each is of."""
+    log_mels = [torch.full((n, 2), float(i)) for i, n in enumerate((40, 31, 32, 57))]
+    held = np.array([False, False, True, False])
+    windows = training.WindowSet(log_mels, 32, held, torch.device("cpu"), hop=8)
+    assert windows.training.tolist() == [0, 8, 103, 111, 119, 127]
+    assert windows.validation.tolist() == [71]
+    assert windows.clips(windows.training).tolist() == [0, 0, 3, 3, 3, 3]
+    assert windows.clips(windows.validation).tolist() == [2]
+    for start, clip in zip(windows.training, windows.clips(windows.training), strict=True):
+        assert (windows.gather(start[None]) == clip).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"backbone": "vgg"}, "mobilenet, resnet"),
+        ({"loss": "arcface", "mix": "log"}, "one true class"),
+        ({"warps": -1}, "warps"),
+        ({"image_frames": 16}, "image_frames"),
+        ({"ratios": (1.0,)}, "ratios"),
+        ({"mix_probability": 1.5}, "mix_probability"),
+    ],
+)
+def test_impossible_settings(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ClassifierConfig(**settings)  # type: ignore[arg-type]
