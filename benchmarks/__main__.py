@@ -55,14 +55,18 @@ def interleave(case: cases.Case, rounds: int) -> dict[str, list[float]]:
 
 
 def peak_memory(case_key: str, contestant: str) -> float:
-    """MiB that one call adds to a fresh process's resident memory at its peak, after one call to warm up."""
+    """MiB that one call adds to a fresh process's resident memory at its peak, beyond its input, after a call on one
+    clip that loads and compiles what is needed.
+    """
     code = (
-        "import json, sys, torch; torch.set_num_threads(1)\n"
+        "import gc, json, sys, torch; torch.set_num_threads(1)\n"
         "from benchmarks import cases\n"
-        "run = cases.CASES[sys.argv[1]]().contestants[sys.argv[2]]\n"
+        "make, name = cases.CASES[sys.argv[1]], sys.argv[2]\n"
+        "make(1).contestants[name]()\n"
+        "run = make().contestants[name]\n"
         "def status(key): return int(next(x for x in open('/proc/self/status') if x.startswith(key)).split()[1])\n"
-        "before = status('VmRSS'); run()\n"
-        "open('/proc/self/clear_refs', 'w').write('5'); run()\n"
+        "gc.collect()\n"
+        "open('/proc/self/clear_refs', 'w').write('5'); before = status('VmRSS'); run()\n"
         "print(json.dumps((status('VmHWM') - before) / 1024))\n"
     )
     run = subprocess.run(

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pyasd.config import FULL_SCALE
+
 Domain = Literal["power", "log"]
 
 DECIBEL = math.log(10) / 10
@@ -104,6 +106,9 @@ def resample(samples: NDArray[Any], ratio: float) -> NDArray[Any]:
         ratio: above 0; 1 gives the samples back.
 
     Returns:
-        `[n / ratio]` of the same dtype, band-limited (soxr, high quality).
+        `[n / ratio]` float32, full scale 1, band-limited (soxr, high quality). Not int16, which soxr dithers: a
+        classifier would tell resampled clips by that noise.
     """
+    if samples.dtype == np.int16:
+        samples = samples.astype(np.float32) / np.float32(FULL_SCALE)
     return soxr.resample(samples, ratio, 1.0)

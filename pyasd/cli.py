@@ -178,11 +178,21 @@ def fit(
     clips: Clips,
     out: Annotated[Path, typer.Option("--out", "-o", help="The model's file, such as fan.safetensors.")],
     system: Annotated[
-        str, typer.Option(help="group-made (also called 4), or autoencoder, the challenge's baseline.")
+        str,
+        typer.Option(
+            help="The report's systems 1, 2 and 3 (with classifiers, for two machine IDs or more) and 4 (group-made); "
+            "or autoencoder, the challenge's baseline."
+        ),
     ] = "group-made",
     epochs: Epochs = None,
     order: Order = None,
-    score: Annotated[str | None, typer.Option(help="What Group MADE scores by: joint, middle or conditional.")] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            help="What Group MADE scores by: joint, middle or conditional. Classifiers score by log-probability; "
+            "probability can be asked for in scoring."
+        ),
+    ] = None,
     pooling: Annotated[
         str | None, typer.Option(help="How windows make a clip's score: mean, max, quantile or rank.")
     ] = None,
@@ -233,7 +243,11 @@ def score(
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="How many of the highest scores to print.")] = 10,
     score: Annotated[
-        str | None, typer.Option(help="Another score of the model's: joint, middle, conditional or mse.")
+        str | None,
+        typer.Option(
+            help="Another score of the model's: joint, middle or conditional (Group MADE), log-probability or "
+            "probability (classifiers), or mse (autoencoder)."
+        ),
     ] = None,
     unknown_ids: Annotated[
         str, typer.Option(help="Machine IDs that the model never learnt: refuse, or pool (score against all IDs).")

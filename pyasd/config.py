@@ -203,7 +203,7 @@ class ClassifierConfig:
             or not at all ("none").
         mix_probability: of an image to be combined with another (ours).
         warps: spectral warps, each of which makes a further class of each machine ID.
-        ratios: of resampling, each of which does so, too.
+        ratios: of resampling, each of which does so, too. Clips' audio is read once more for each.
         classifier_score: "log-probability" is -log p of the machine ID that the clip is said to be from,
             "probability" the report's -p, which hardly tells well-known clips apart.
         pooling: how a clip's images make its score. The report takes the mean.

@@ -72,12 +72,13 @@ class Pipeline:
         chosen: Precision = "bfloat16" if precision == "bfloat16" else "float32"
         return cls(channel, torch.device(device), backend, chosen, progress)
 
-    def extract(self, clips: Sequence[Clip], recipe: Recipe, stage: str) -> Generator[Features]:
+    def extract(self, clips: Sequence[Clip], recipe: Recipe, stage: str, ratio: float = 1.0) -> Generator[Features]:
         """`features.extract` as the recipe has it, telling the progress."""
         plan = ops.plan(*astuple(recipe.features))
         items = extract(
-            clips, plan, channel=self.channel, backend=self.backend, device=self.device, min_frames=recipe.min_frames
-        )
+            clips, plan, channel=self.channel, backend=self.backend, device=self.device, min_frames=recipe.min_frames,
+            ratio=ratio,
+        )  # fmt: skip
         for done, item in enumerate(items):
             yield item
             if self.progress is not None:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyasd import audio, ops
+from pyasd import audio, augmentation, ops
 from pyasd.clips import Clip, ClipError
 
 AHEAD_BYTES = 256 << 20
@@ -54,6 +54,7 @@ def extract(
     backend: str = "auto",
     device: torch.device | str = "cpu",
     min_frames: int = 5,
+    ratio: float = 1.0,
     workers: int | None = None,
     batch_size: int = 16,
 ) -> Iterator[Features]:
@@ -69,17 +70,20 @@ def extract(
         backend: of `ops.log_mel`.
         device: where the log-Mels are computed, and stay.
         min_frames: clips with fewer frames are errors, "too-short".
+        ratio: how many times as fast clips are played; see `augmentation.resample`.
         workers: threads that decode; `None` is one per CPU, at most 8.
         batch_size: clips in one call of the kernels.
 
     Raises:
-        ValueError: `channel` can't be one.
+        ValueError: `channel` can't be one, or log-Mels are to be played at another `ratio`.
         BackendUnavailable: the backend asked for can't run.
     """
     audio.check_channel(channel)
+    if ratio != 1 and any(clip.log_mel is not None for clip in clips):
+        raise ValueError(f"log-Mels can't be resampled by {ratio:g}: give the clips' audio, or take ratios=()")
     if workers is None:
         workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    decode = partial(_decode, plan=plan, channel=channel, min_frames=min_frames)
+    decode = partial(_decode, plan=plan, channel=channel, min_frames=min_frames, ratio=ratio)
     finish = partial(_finish, plan=plan, backend=backend, device=torch.device(device))
     return _extract(clips, decode, finish, workers, batch_size)
 
@@ -148,23 +152,27 @@ def _batches(clips: Iterable[_Decoded], batch_size: int) -> Iterator[list[_Decod
         yield batch
 
 
-def _decode(index: int, clip: Clip, plan: ops.LogMelPlan, channel: audio.Channel, min_frames: int) -> _Decoded:
+def _decode(
+    index: int, clip: Clip, plan: ops.LogMelPlan, channel: audio.Channel, min_frames: int, ratio: float
+) -> _Decoded:
     """What a thread does with one clip."""
     try:
         if clip.log_mel is not None:
             log_mel = _checked(clip, clip.log_mel, plan, min_frames)
             return Features(index, clip, log_mel, None, bool(log_mel.min() == log_mel.max()), None), None
         sound = audio.read(clip, plan.sample_rate, channel)
+        samples = sound.samples if ratio == 1 else augmentation.resample(sound.samples, ratio)
         needed = max(plan.min_samples, (min_frames - 1) * plan.hop_length)
-        if len(sound.samples) < needed:
+        if len(samples) < needed:
+            played = "" if ratio == 1 else f", played {ratio:g} times as fast"
             raise ClipError(
                 "too-short",
-                f"{clip.name} lasts {sound.duration:.3g} s, and at least {needed / plan.sample_rate:.3g} s "
-                f"({min_frames} frames) are needed: record longer clips, or leave it out",
+                f"{clip.name} lasts {sound.duration:.3g} s, and at least {needed * ratio / plan.sample_rate:.3g} s "
+                f"({min_frames} frames{played}) are needed: record longer clips, or leave it out",
             )
     except ClipError as error:
         return Features(index, clip, None, None, False, error), None
-    return Features(index, clip, None, sound.duration, sound.silent, None), sound.samples
+    return Features(index, clip, None, sound.duration, sound.silent, None), samples
 
 
 def _checked(clip: Clip, log_mel: NDArray[np.float32], plan: ops.LogMelPlan, min_frames: int) -> Tensor:

@@ -7,7 +7,7 @@ import os
 import urllib.parse
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from pyasd import config, models, storage, training
 from pyasd.audio import Channel
 from pyasd.clips import Clip, ClipError, find
-from pyasd.config import Recipe
+from pyasd.config import ClassifierConfig, Recipe
 from pyasd.detector import ClipFeatures, Detector, Machine, Pipeline, UnknownIds, load, table_writer
 from pyasd.ensemble import Statistics
 from pyasd.training import Progress, Run
@@ -154,23 +154,31 @@ def _fit(
     """A detector that learnt from all of `clips`; `window_budget` sets the epochs by the number of windows."""
     skipped: list[dict[str, str]] = []
     machines: dict[str, Machine] = {}
+    settings = [recipe.settings_of(name) for name in recipe.members]
+    ratios = dict.fromkeys(ratio for x in settings if isinstance(x, ClassifierConfig) for ratio in x.ratios)
     for machine_type in sorted({clip.machine_type for clip in clips}):
         own = [clip for clip in clips if clip.machine_type == machine_type]
-        good, log_mels = [], []
-        for item in pipeline.extract(own, recipe, f"reading {machine_type}".strip()):
-            if item.log_mel is not None and not item.silent:
-                good.append(item.clip)
-                log_mels.append(item.log_mel)
-            else:
-                error = item.error or ClipError("silent", f"{item.clip.name}: digital silence teaches nothing")
-                skipped.append({"clip": item.clip.name, "status": error.status, "error": str(error)})
+        good = own
+        versions: dict[float, list[Tensor]] = {}
+        for ratio in (1.0, *ratios):
+            places, log_mels = [], []
+            stage = f"reading {machine_type}".strip() + ("" if ratio == 1 else f" at ratio {ratio:g}")
+            for item in pipeline.extract(good, recipe, stage, ratio):
+                if item.log_mel is not None and not item.silent:
+                    places.append(item.index)
+                    log_mels.append(item.log_mel)
+                else:
+                    error = item.error or ClipError("silent", f"{item.clip.name}: digital silence teaches nothing")
+                    skipped.append({"clip": item.clip.name, "status": error.status, "error": str(error)})
+            good = [good[i] for i in places]
+            versions = {other: [x[i] for i in places] for other, x in versions.items()} | {ratio: log_mels}
         if not good:
             first = "; ".join(row["error"] for row in skipped[-len(own) :][:3])
             raise ValueError(f"none of the {len(own)} {machine_type} clips can be learnt from: {first}")
         ids = [clip.machine_id for clip in good]
         if window_budget is not None:
-            recipe = recipe.override(epochs=max(1, min(30, window_budget // sum(len(x) for x in log_mels))))
-        machines[machine_type] = _fit_machine(machine_type, log_mels, ids, recipe, pipeline, seed, checkpoints)
+            recipe = recipe.override(epochs=max(1, min(30, window_budget // sum(len(x) for x in versions[1.0]))))
+        machines[machine_type] = _fit_machine(machine_type, versions, ids, recipe, pipeline, seed, checkpoints)
     if skipped:
         warnings.warn(
             f"{len(skipped)} of {len(clips)} clips were not learnt from; the first: {skipped[0]['error']} "
@@ -182,21 +190,27 @@ def _fit(
 
 def _fit_machine(
     machine_type: str,
-    log_mels: Sequence[Tensor],
+    versions: Mapping[float, Sequence[Tensor]],
     ids: Sequence[str],
     recipe: Recipe,
     pipeline: Pipeline,
     seed: int,
     checkpoints: Path | None,
 ) -> Machine:
+    """A machine type's members, fitted to its clips' log-Mels; `versions` has these by the ratio they are played at."""
     machine = Machine({}, {}, {})
+    log_mels = versions[1.0]
     for name in recipe.members:
         place = f"{urllib.parse.quote(machine_type, safe='') or 'machine'}.{name}.safetensors"
         stage = f"training {name} {machine_type}".strip()
         checkpoint = None if checkpoints is None else checkpoints / place
         run = Run(seed, pipeline.device, pipeline.backend, pipeline.precision, checkpoint, pipeline.progress, stage)
         member = models.build(name, recipe, seed)
-        machine.histories[name] = member.fit(log_mels, ids, run)
+        if isinstance(member, models.Classifier):
+            resampled = [versions[ratio] for ratio in member.config.ratios]
+            machine.histories[name] = member.fit(log_mels, ids, run, resampled)
+        else:
+            machine.histories[name] = member.fit(log_mels, ids, run)
         machine.members[name] = member
         scorer = member.scorer(pipeline.device, pipeline.backend, pipeline.precision)
         chosen = range(len(ids))

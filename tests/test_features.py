@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
 import soundfile
@@ -120,6 +121,34 @@ def test_batches_are_of_one_type_and_bounded_when_padded(monkeypatch: pytest.Mon
     clips[7] = find([noise(9_000) / 32768], sample_rate=RATE)[0]
     assert len(list(extract(clips, PLAN))) == 8
     assert seen == [(4, 10_000), (1, 10_000), (1, 90_000), (1, 5_000), (1, 9_000)]
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.8, 1.25, 2.0])
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_a_tone_played_faster_is_higher_and_shorter(ratio: float, dtype: type) -> None:
+    tone = (8000 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.int16)
+    samples = tone if dtype is np.int16 else (tone / 32768).astype(dtype)
+    found = one(find([samples], sample_rate=RATE), ratio=ratio)
+    centres = librosa.mel_frequencies(PLAN.n_mels + 2, fmin=0, fmax=RATE / 2)[1:-1]
+    loudest = centres[int(log_mel(found)[2:-2].mean(0).argmax())]
+    assert loudest == pytest.approx(440 * ratio, abs=16), "within an FFT bin"
+    assert len(log_mel(found)) == 1 + round(RATE / ratio) // PLAN.hop_length
+    assert found.duration == 1
+
+
+def test_clips_too_short_when_played_faster() -> None:
+    found = one(arrays(4000), ratio=2.0)
+    assert found.error is not None
+    assert found.error.status == "too-short"
+    assert "lasts 0.25 s, and at least 0.256 s (5 frames, played 2 times as fast) are needed" in str(found.error)
+    assert one(arrays(4096), ratio=2.0).error is None
+
+
+def test_log_mels_cannot_be_played_faster() -> None:
+    clips = find([np.zeros((9, 128), np.float32)], features="log-mel")
+    with pytest.raises(ValueError, match=r"resampled by 0\.9: give the clips' audio, or take ratios=\(\)"):
+        extract(clips, PLAN, ratio=0.9)
+    assert one(clips).error is None
 
 
 @pytest.mark.parametrize("samples", [1, 100, 512, 513, 2047])

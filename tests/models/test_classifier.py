@@ -13,8 +13,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import pyasd
-from pyasd import training
-from pyasd.config import ClassifierConfig
+from pyasd import augmentation, ops, training
+from pyasd.config import ClassifierConfig, LogMelConfig, Recipe
 from pyasd.models import classifier
 from pyasd.models.classifier import Classifier, fold
 from pyasd.models.mobilenet import MobileNetV2
@@ -303,6 +303,59 @@ def test_system_3_from_clips_to_table_by_way_of_a_file(clips: Clips, tmp_path: P
     assert report["score.arcface"][1] == expected[1].item()
     assert report["score.group-made"][1] == table["score.group-made"][1]
     assert detector.explain(test[1], ids=["04"], member="mobilenet", **how).score_map.shape == (72, MELS)
+
+
+def test_clips_are_read_once_more_for_each_ratio(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each classifier gets the ratios that it asks for; what is too short at one of them is learnt at none."""
+    given: dict[str, tuple[Any, ...]] = {}
+    fit = Classifier.fit
+
+    def spy(self: Classifier, log_mels: Any, ids: Any, run: Any, resampled: Any = ()) -> training.History:
+        given[self.name] = log_mels, resampled
+        return fit(self, log_mels, ids, run, resampled)
+
+    monkeypatch.setattr(Classifier, "fit", spy)
+    small = dataclasses.replace(CONFIG, epochs=1)
+    recipe = Recipe(
+        members=("mobilenet", "arcface", "autoencoder"),
+        features=LogMelConfig(n_mels=MELS),
+        mobilenet=dataclasses.replace(small, ratios=(0.9, 1.25)),
+        arcface=dataclasses.replace(small, ratios=(1.25,), loss="arcface", warps=1),
+    )
+    noise = (3000 * np.random.default_rng(0).standard_normal((8, 20_000))).astype(np.int16)
+    stages: dict[str, int] = {}
+    how: dict[str, Any] = {"sample_rate": 16000, "device": "cpu", "machine_type": "fan"}
+    path = tmp_path / "model.safetensors"
+    with pytest.warns(UserWarning, match=r"1 of 9 .*1\.25 times as fast"):
+        detector = pyasd.fit(
+            [*noise, noise[0, :2100]], recipe, ids=["01", "04"] * 4 + ["01"], out=path, **how,
+            progress=lambda stage, done, *_: stages.update({stage: done}),
+        )  # fmt: skip
+    assert [row["status"] for row in detector.skipped] == ["too-short"]
+    assert [(x, n) for x, n in stages.items() if "reading" in x] == [
+        ("reading fan", 9), ("reading fan at ratio 0.9", 9), ("reading fan at ratio 1.25", 9),
+    ]  # fmt: skip
+    plan = ops.plan(n_mels=MELS)
+
+    def expected(ratio: float) -> list[torch.Tensor]:
+        played = noise if ratio == 1 else [augmentation.resample(x, ratio) for x in noise]
+        return [ops.log_mel(torch.from_numpy(x)[None], plan)[0] for x in played]
+
+    for name, ratios in (("mobilenet", (0.9, 1.25)), ("arcface", (1.25,))):
+        log_mels, resampled = given[name]
+        for found, ratio in zip([log_mels, *resampled], [1.0, *ratios], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(found, expected(ratio), strict=True))
+    members = detector.machines["fan"].members
+    logits = {name: members[name](torch.zeros(2, 1, 32, MELS)) for name in given}  # type: ignore[operator]
+    assert {name: x.shape[1] for name, x in logits.items()} == {"mobilenet": 2 * 3, "arcface": 2 * 3}
+    table = pyasd.load(path).score(list(noise), ids=["01", "04"] * 4, **how)
+    assert table["status"].eq("ok").all()
+    assert np.isfinite(table["score"]).all()
+
+
+def test_ratios_need_audio(clips: Clips) -> None:
+    with pytest.raises(ValueError, match=r"log-Mels can't be resampled by 0\.9: give the clips' audio"):
+        pyasd.fit([x.numpy() for x in clips[0]], "2", ids=clips[1], n_mels=MELS, ratios=(0.9,), features="log-mel")
 
 
 def test_images_are_drawn_from_within_clips(clips: Clips) -> None:
