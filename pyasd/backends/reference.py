@@ -52,7 +52,7 @@ def mixture_log_prob(
     logit, _, log_scale, z, _, _ = _mixture(hidden, target, weight, bias, shape, precision)
     log_density = torch.log_softmax(logit, -1) - z.square() / 2 - log_scale - 0.5 * math.log(2 * math.pi)
     log_prob = torch.logsumexp(log_density, -1)
-    return log_prob if per_dim else log_prob.view(target.shape[0], shape.groups, -1).sum(-1)
+    return log_prob if per_dim else log_prob.view(-1, shape.groups, shape.dims // shape.groups).sum(-1)
 
 
 def mixture_log_prob_backward(
