@@ -361,7 +361,7 @@ def demo(
     machines. Learns a Group MADE and the challenge's autoencoder side by side, and draws a picture of one normal
     and one faulty clip.
 
-    Example: `pyasd demo --out /tmp/factory --seed 1`
+    Example: `pyasd demo --out factory --seed 1`
     """
     from pyasd.datasets import demo as factory
 

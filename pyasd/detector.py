@@ -96,8 +96,8 @@ class Explanation(NamedTuple):
     """What a clip sounds like and where its score comes from, both `[frames, mels]` float32.
 
     `log_mel` is in dB. `score_map` is each frame's and band's mean negative log-likelihood in nats (Group MADE) or
-    squared error in dB squared (autoencoder), or the
-    share of a classifier's score to first order; NaN for frames that the score mode doesn't count.
+    squared error in dB squared (autoencoder), or the share of a classifier's score to first order; NaN for frames that
+    the score mode doesn't count.
     """
 
     log_mel: np.ndarray[Any, np.dtype[np.float32]]

@@ -35,6 +35,11 @@ bool processor_has(int isa) {
   return isa == kBase;
 }
 
+// Hidden units of packed rows, and of hidden gradients, for a group that sees `prefix` of them.
+int64_t hidden_padded(const Kernels& k, int64_t prefix) {
+  return (prefix + k.hidden_multiple - 1) / k.hidden_multiple * k.hidden_multiple;
+}
+
 struct Tiles {
   std::vector<MixtureTile> all;
   int64_t packed = 0, packed_rows = 0, d_packed = 0;  // floats of each layout
@@ -45,7 +50,7 @@ Tiles make_tiles(const MixtureShape& shape, const Kernels& k) {
   const int64_t dims = shape.dims / shape.groups;
   for (int64_t group = 0; group < shape.groups; ++group) {
     const int64_t prefix = shape.prefix[group];
-    const int64_t padded = (prefix + k.hidden_multiple - 1) / k.hidden_multiple * k.hidden_multiple;
+    const int64_t padded = hidden_padded(k, prefix);
     for (int64_t d = 0; d < dims; d += k.lanes) {
       const int64_t in_tile = std::min<int64_t>(k.lanes, dims - d);
       tiles.all.push_back({group, group * dims + d, int32_t(in_tile), int32_t(prefix), tiles.packed, tiles.packed_rows,
@@ -63,6 +68,11 @@ Tiles make_tiles(const MixtureShape& shape, const Kernels& k) {
 // Windows that a task takes: enough to reuse a tile's weights from the L2 cache, few enough that their hidden units
 // stay there too, and enough tasks for all threads.
 constexpr int64_t kMostWindows = 384;
+
+int64_t window_tasks(int64_t windows, int threads) {
+  const int64_t most = std::max<int64_t>(1, std::min(kMostWindows, (windows + threads - 1) / threads));
+  return (windows + most - 1) / most;
+}
 
 }  // namespace
 
@@ -122,8 +132,7 @@ int mixture_forward(const MixtureShape& shape, const MixtureForwardArgs& args, i
   if (k == nullptr) return kUnsupported;
   if (args.windows == 0) return kOk;
   const std::vector<MixtureTile> tiles = make_tiles(shape, *k).all;
-  const int64_t most = std::max<int64_t>(1, std::min(kMostWindows, (args.windows + threads - 1) / threads));
-  const int64_t tasks = (args.windows + most - 1) / most;
+  const int64_t tasks = window_tasks(args.windows, threads);
   std::atomic<int> status{kOk};
   parallel_for(tasks, threads, [&](int64_t i) {
     const int64_t first = args.windows * i / tasks, last = args.windows * (i + 1) / tasks;
@@ -147,8 +156,7 @@ int group_made_forward(const MixtureShape& head, const GroupMadeArgs& args, int 
   tiles.erase(std::remove_if(tiles.begin(), tiles.end(), [&](const MixtureTile& t) { return !args.wanted[t.group]; }),
               tiles.end());
   const TrunkTables& t = tables(*args.trunk);
-  const int64_t most = std::max<int64_t>(1, std::min(kMostWindows, (args.windows + threads - 1) / threads));
-  const int64_t tasks = (args.windows + most - 1) / most;
+  const int64_t tasks = window_tasks(args.windows, threads);
   const auto aligned = [](int64_t floats) { return (floats + 15) / 16 * 16; };
   std::atomic<int> status{kOk};
   parallel_for(tasks, threads, [&](int64_t i) {
@@ -188,8 +196,7 @@ int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args,
   std::vector<int64_t> share(tiles.size() + 1);
   const int64_t chunk = std::min(kChunk, args.windows);
   for (int64_t t = 0; t < tile_count; ++t) {
-    const int64_t padded = (tiles[t].prefix + k->hidden_multiple - 1) / k->hidden_multiple * k->hidden_multiple;
-    share[t + 1] = share[t] + chunk * padded;
+    share[t + 1] = share[t] + chunk * hidden_padded(*k, tiles[t].prefix);
   }
   void* memory = scratch(std::size_t(layout.d_packed + share.back()) * sizeof(float), Use::kCall);
   if (memory == nullptr) return kOutOfMemory;
@@ -214,8 +221,7 @@ int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args,
         float* row = args.d_hidden + w * shape.hidden;
         std::fill(row, row + shape.hidden, 0.0f);
         for (int64_t t = 0; t < tile_count; ++t) {
-          const int64_t padded = (share[t + 1] - share[t]) / chunk;
-          const float* part = shares + share[t] + (w - first) * padded;
+          const float* part = shares + share[t] + (w - first) * hidden_padded(*k, tiles[t].prefix);
           for (int64_t h = 0; h < tiles[t].prefix; ++h) row[h] += part[h];
         }
       }
@@ -229,22 +235,19 @@ int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args,
   return kOutOfMemory;
 }
 
-double probe_fma(int64_t rounds, int isa) {
-  volatile float kept;
-  float sink;
-  const double done = kernels(isa)->probe_fma(rounds, &sink);
-  kept = sink;
-  (void)kept;
+namespace {
+
+double probe(double (*run)(int64_t rounds, float* sink), int64_t rounds) {
+  float result;
+  const double done = run(rounds, &result);
+  [[maybe_unused]] volatile float kept = result;  // else the loop could be left out
   return done;
 }
 
-double probe_exp(int64_t rounds, int isa) {
-  volatile float kept;
-  float sink;
-  const double done = kernels(isa)->probe_exp(rounds, &sink);
-  kept = sink;
-  (void)kept;
-  return done;
-}
+}  // namespace
+
+double probe_fma(int64_t rounds, int isa) { return probe(kernels(isa)->probe_fma, rounds); }
+
+double probe_exp(int64_t rounds, int isa) { return probe(kernels(isa)->probe_exp, rounds); }
 
 }  // namespace pyasd

@@ -161,12 +161,11 @@ class Classifier(nn.Module):
         """Mean loss and share of images whose class is found, `[2]`, augmented in training mode."""
         config = self.config
         classes = len(self.ids) * self.variants
-        target = nn.functional.one_hot(true, classes).float()
         if self.training and config.warps:
             which = torch.randint(1 + config.warps, true.shape, device=true.device) * (true % self.variants == 0)
             true = true + which
             x = augmentation.warp(x, self.warps, which)
-            target = nn.functional.one_hot(true, classes).float()
+        target = nn.functional.one_hot(true, classes).float()
         if self.training and config.mix != "none":
             x, target = augmentation.mix(x, true, classes, config.mix_probability, config.mix)
         logits = self(x, true if self.training else None).float()
