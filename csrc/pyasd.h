@@ -54,13 +54,11 @@ struct MixtureShape {
   int32_t bfloat16;          // 1: factors of the matrix product are rounded to bfloat16
 };
 
-// Floats that the packed weights take: for the forward pass, and in the layout that hidden gradients need.
-int64_t mixture_packed_size(const MixtureShape& shape, int isa);
-int64_t mixture_packed_rows_size(const MixtureShape& shape, int isa);
+int64_t mixture_packed_size(const MixtureShape& shape, int isa);  // floats that the packed weights take
 
-// weight [3 * dims * components, hidden] and bias, contiguous. `packed_rows` may be null.
-int mixture_pack(const MixtureShape& shape, const float* weight, const float* bias, float* packed,
-                 float* packed_rows, int isa, int threads);
+// weight [3 * dims * components, hidden] and bias, contiguous.
+int mixture_pack(const MixtureShape& shape, const float* weight, const float* bias, float* packed, int isa,
+                 int threads);
 
 struct MixtureForwardArgs {
   const float* packed;
@@ -74,8 +72,9 @@ int mixture_forward(const MixtureShape& shape, const MixtureForwardArgs& args, i
 
 struct MixtureBackwardArgs {
   const float* packed;
-  const float* packed_rows;
-  const float* grad;         // [windows, per_dim ? dims : groups], contiguous
+  const float* rows;         // the weights (for bfloat16, rounded), rows_stride apart: a multiple of 16
+  int64_t rows_stride;
+  const float* grad;         // [windows, per_dim ? dims : groups], contiguous; null: all ones
   const float* hidden;
   const float* target;
   int64_t windows, hidden_stride, target_stride;
@@ -84,6 +83,7 @@ struct MixtureBackwardArgs {
   float* d_target;           // [windows, dims], contiguous
   float* d_weight;           // as weight; masked weights get exact zeros
   float* d_bias;
+  float* log_prob;           // [windows, groups] as the forward pass gives it, or null
 };
 int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args, int isa, int threads);
 

@@ -35,7 +35,6 @@ class LogMelPlan:
 
 class MixtureHead:
     packed_size: int
-    packed_rows_size: int
     def __init__(
         self,
         *,
@@ -47,7 +46,7 @@ class MixtureHead:
         bfloat16: bool,
         isa: int,
     ) -> None: ...
-    def pack(self, *, weight: int, bias: int, packed: int, packed_rows: int, threads: int) -> None: ...
+    def pack(self, *, weight: int, bias: int, packed: int, threads: int) -> None: ...
     def forward(
         self,
         *,
@@ -65,7 +64,8 @@ class MixtureHead:
         self,
         *,
         packed: int,
-        packed_rows: int,
+        rows: int,
+        rows_stride: int,
         grad: int,
         hidden: int,
         hidden_stride: int,
@@ -77,6 +77,7 @@ class MixtureHead:
         d_target: int,
         d_weight: int,
         d_bias: int,
+        log_prob: int,
         threads: int,
     ) -> None: ...
 

@@ -260,6 +260,16 @@ def mixture_log_prob(
         ValueError: the shapes or devices don't fit each other.
         BackendUnavailable: the backend asked for can't run on this machine or device.
     """
+    _check_mixture(hidden, target, head, backend, precision)
+    shape = head.shape
+    return torch.ops.pyasd.mixture_log_prob(
+        hidden, target, head.weight, head.bias, shape.prefix, shape.components, shape.log_scale_min, backend,
+        precision, per_dim,
+    )  # fmt: skip
+
+
+def _check_mixture(hidden: Tensor, target: Tensor, head: MixtureHead, backend: str, precision: str) -> None:
+    """Raises TypeError or ValueError as `mixture_log_prob` says."""
     shape = head.shape
     tensors = (hidden, target, head.weight, head.bias)
     if hidden.dtype not in (torch.float32, torch.float64) or any(x.dtype != hidden.dtype for x in tensors):
@@ -274,10 +284,6 @@ def mixture_log_prob(
         raise ValueError(f"hidden must be [windows, {head.weight.shape[1]}], not {list(hidden.shape)}")
     if target.shape != (hidden.shape[0], shape.dims):
         raise ValueError(f"target must be {[hidden.shape[0], shape.dims]}, not {list(target.shape)}")
-    return torch.ops.pyasd.mixture_log_prob(
-        hidden, target, head.weight, head.bias, shape.prefix, shape.components, shape.log_scale_min, backend,
-        precision, per_dim,
-    )  # fmt: skip
 
 
 @torch.library.custom_op("pyasd::mixture_log_prob", mutates_args=())
@@ -338,6 +344,71 @@ def _backward(ctx, grad):  # type: ignore[no-untyped-def]
 
 
 _mixture_log_prob.register_autograd(_backward, setup_context=_save)
+
+
+def mixture_log_likelihood(
+    hidden: Tensor, target: Tensor, head: MixtureHead, backend: str = "auto", precision: Precision = "float32"
+) -> Tensor:
+    """The sum of `mixture_log_prob` over all windows and groups, for training.
+
+        log_likelihood = mixture_log_prob(hidden, target, head).sum()
+
+    Where gradients are wanted they are computed in the same pass, as every window's gradient is known to be the same
+    number: the outputs need not be computed a second time.
+
+    Args:
+        hidden, target, head, backend, precision: see `mixture_log_prob`.
+
+    Returns:
+        A scalar, summed in float64. Differentiable, once, in `hidden`, `target`, `head.weight` and `head.bias`.
+
+    Raises:
+        TypeError, ValueError, BackendUnavailable: as `mixture_log_prob`.
+    """
+    _check_mixture(hidden, target, head, backend, precision)
+    shape = head.shape
+    if not torch.is_grad_enabled():
+        return mixture_log_prob(hidden, target, head, backend, precision).double().sum().to(hidden.dtype)
+    return torch.ops.pyasd.mixture_log_likelihood(
+        hidden, target, head.weight, head.bias, shape.prefix, shape.components, shape.log_scale_min, backend, precision
+    )[0]
+
+
+@torch.library.custom_op("pyasd::mixture_log_likelihood", mutates_args=())
+def _mixture_log_likelihood(
+    hidden: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    prefix: Sequence[int],
+    components: int,
+    log_scale_min: float,
+    backend: str,
+    precision: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    shape = MixtureShape(tuple(prefix), target.shape[1], components, log_scale_min)
+    module = backends.select(backend, hidden.device)
+    log_prob, *grads = module.mixture_log_likelihood(hidden, target, weight, bias, shape, precision)
+    return log_prob.double().sum().to(hidden.dtype), *grads  # type: ignore[return-value]
+
+
+@_mixture_log_likelihood.register_fake
+def _(hidden, target, weight, bias, prefix, components, log_scale_min, backend, precision):  # type: ignore[no-untyped-def]
+    contiguous = torch.contiguous_format
+    grads = (torch.empty_like(x, memory_format=contiguous) for x in (hidden, target, weight, bias))
+    return hidden.new_empty(()), *grads
+
+
+def _save_gradients(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*output[1:])
+    ctx.rest = len(inputs) - 4
+
+
+def _scale_gradients(ctx, grad, *_):  # type: ignore[no-untyped-def]
+    return (*(grad * x for x in ctx.saved_tensors), *[None] * ctx.rest)
+
+
+_mixture_log_likelihood.register_autograd(_scale_gradients, setup_context=_save_gradients)
 
 
 # -- Group MADE --------------------------------------------------------------------------------------------------

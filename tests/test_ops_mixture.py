@@ -194,6 +194,37 @@ def test_same_bits_whatever_the_batch_and_the_threads(isa: str, precision: str) 
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_log_likelihood_is_the_sum_and_its_gradients(isa: str, precision: str) -> None:
+    head = make_head(30, 65, 2, ORDERS["middle"])
+    h, x = make_windows(head, 1030)  # more than two of the chunks that the backward pass works in
+    rest = (h, x, head.weight, head.bias, head.shape, precision)
+    log_prob, *grads = cpu.mixture_log_likelihood(*rest)
+    assert torch.equal(log_prob, cpu.mixture_log_prob(*rest, False))
+    ones = torch.ones_like(log_prob)
+    for got, expected in zip(grads, cpu.mixture_log_prob_backward(ones, *rest, False), strict=True):
+        assert torch.equal(got, expected)
+
+    leaves = [t.requires_grad_() for t in (h, x, head.weight, head.bias)]
+    value = ops.mixture_log_likelihood(h, x, head, "cpu", precision)
+    torch.testing.assert_close(value, log_prob.double().sum().float())
+    for got, expected in zip(torch.autograd.grad(value * -0.5, leaves), grads, strict=True):
+        assert torch.equal(got, -0.5 * expected)
+    with torch.no_grad():
+        assert torch.equal(ops.mixture_log_likelihood(h, x, head, "cpu", precision), value)
+
+
+def test_gradients_of_many_windows_equal_float64(isa: str) -> None:
+    head = make_head(30, 65, 2, ORDERS["middle"])
+    h, x = make_windows(head, 1030)
+    grad = torch.randn(1030, 5)
+    mine = cpu.mixture_log_prob_backward(grad, h, x, head.weight, head.bias, head.shape, "float32", False)
+    torch_s = reference.mixture_log_prob_backward(grad, h, x, head.weight, head.bias, head.shape, "float32", False)
+    oracle = reference.mixture_log_prob_backward(grad.double(), *in_double(head, h, x), head.shape, "float32", False)
+    for a, b, c in zip(mine, torch_s, oracle, strict=True):
+        assert_within_budget(a, b, c, GRADIENTS)
+
+
 def test_bfloat16_is_rounded_factors_and_exact_products(isa: str) -> None:
     head = make_head(degrees_out=ORDERS["middle"])
     h, x = make_windows(head, 21)
@@ -237,6 +268,8 @@ def test_every_output_is_written(isa: str, monkeypatch: pytest.MonkeyPatch) -> N
             torch.ones_like(value), h, x, head.weight, head.bias, head.shape, "float32", per_dim
         )
         assert all(g.isfinite().all() for g in grads)
+    everything = cpu.mixture_log_likelihood(h, x, head.weight, head.bias, head.shape, "float32")
+    assert all(g.isfinite().all() for g in everything)
 
 
 def test_a_changed_weight_is_packed_again() -> None:
@@ -299,14 +332,18 @@ def test_operator_checks() -> None:
     torch.library.opcheck(torch.ops.pyasd.mixture_log_prob.default, (*tensors, *rest))
     plain = [t.detach() for t in tensors]
     torch.library.opcheck(torch.ops.pyasd.mixture_log_prob_backward.default, (torch.ones(3, 5), *plain, *rest))
+    torch.library.opcheck(torch.ops.pyasd.mixture_log_likelihood.default, (*tensors, *rest[:-1]))
 
 
-def test_under_compile() -> None:
+@pytest.mark.parametrize("summed", [False, True])
+def test_under_compile(summed: bool) -> None:
     head = make_head(16, 20, 2)
     h, x = make_windows(head, 3)
     head.weight.requires_grad_()
 
     def loss(h: Tensor, x: Tensor) -> Tensor:
+        if summed:
+            return ops.mixture_log_likelihood(h * 2, x, head) / 15
         return ops.mixture_log_prob(h * 2, x, head).mean()
 
     loss(h, x).backward()

@@ -63,10 +63,10 @@ struct Head {
         isa(isa_) {}
   Head(const Head&) = delete;
 
-  void pack(Address weight, Address bias, Address packed, Address packed_rows, int threads) const {
+  void pack(Address weight, Address bias, Address packed, int threads) const {
     py::gil_scoped_release released;
-    check(pyasd::mixture_pack(shape, pointer<const float>(weight), pointer<const float>(bias), pointer<float>(packed),
-                              pointer<float>(packed_rows), isa, threads));
+    check(pyasd::mixture_pack(shape, pointer<const float>(weight), pointer<const float>(bias), pointer<float>(packed), isa,
+                              threads));
   }
 
   void forward(Address packed, Address hidden, int64_t hidden_stride, Address target, int64_t target_stride,
@@ -78,15 +78,15 @@ struct Head {
     check(pyasd::mixture_forward(shape, args, isa, threads));
   }
 
-  void backward(Address packed, Address packed_rows, Address grad, Address hidden, int64_t hidden_stride,
+  void backward(Address packed, Address rows, int64_t rows_stride, Address grad, Address hidden, int64_t hidden_stride,
                 Address target, int64_t target_stride, int64_t windows, bool per_dim, Address d_hidden,
-                Address d_target, Address d_weight, Address d_bias, int threads) const {
+                Address d_target, Address d_weight, Address d_bias, Address log_prob, int threads) const {
     const pyasd::MixtureBackwardArgs args{
-        pointer<const float>(packed), pointer<const float>(packed_rows), pointer<const float>(grad),
-        pointer<const float>(hidden), pointer<const float>(target),      windows,
-        hidden_stride,                target_stride,                     per_dim,
-        pointer<float>(d_hidden),     pointer<float>(d_target),          pointer<float>(d_weight),
-        pointer<float>(d_bias)};
+        pointer<const float>(packed), pointer<const float>(rows),   rows_stride,
+        pointer<const float>(grad),   pointer<const float>(hidden), pointer<const float>(target),
+        windows,                      hidden_stride,                target_stride,
+        per_dim,                      pointer<float>(d_hidden),     pointer<float>(d_target),
+        pointer<float>(d_weight),     pointer<float>(d_bias),       pointer<float>(log_prob)};
     py::gil_scoped_release released;
     check(pyasd::mixture_backward(shape, args, isa, threads));
   }
@@ -144,17 +144,15 @@ PYBIND11_MODULE(_native, m) {
            py::arg("isa"))
       .def_property_readonly("packed_size",
                              [](const Head& h) { return pyasd::mixture_packed_size(h.shape, h.isa); })
-      .def_property_readonly("packed_rows_size",
-                             [](const Head& h) { return pyasd::mixture_packed_rows_size(h.shape, h.isa); })
       .def("pack", &Head::pack, py::kw_only(), py::arg("weight"), py::arg("bias"), py::arg("packed"),
-           py::arg("packed_rows"), py::arg("threads"))
+           py::arg("threads"))
       .def("forward", &Head::forward, py::kw_only(), py::arg("packed"), py::arg("hidden"), py::arg("hidden_stride"),
            py::arg("target"), py::arg("target_stride"), py::arg("windows"), py::arg("out"), py::arg("per_dim"),
            py::arg("threads"))
-      .def("backward", &Head::backward, py::kw_only(), py::arg("packed"), py::arg("packed_rows"), py::arg("grad"),
-           py::arg("hidden"), py::arg("hidden_stride"), py::arg("target"), py::arg("target_stride"),
+      .def("backward", &Head::backward, py::kw_only(), py::arg("packed"), py::arg("rows"), py::arg("rows_stride"),
+           py::arg("grad"), py::arg("hidden"), py::arg("hidden_stride"), py::arg("target"), py::arg("target_stride"),
            py::arg("windows"), py::arg("per_dim"), py::arg("d_hidden"), py::arg("d_target"), py::arg("d_weight"),
-           py::arg("d_bias"), py::arg("threads"));
+           py::arg("d_bias"), py::arg("log_prob"), py::arg("threads"));
   py::class_<GroupMade>(m, "GroupMade")
       .def(py::init<const std::vector<std::tuple<int, int, Address, Address>>&, int, bool, int>(), py::kw_only(),
            py::arg("layers"), py::arg("frame"), py::arg("bfloat16"), py::arg("isa"))

@@ -35,14 +35,9 @@ bool processor_has(int isa) {
   return isa == kBase;
 }
 
-// Hidden units of packed rows, and of hidden gradients, for a group that sees `prefix` of them.
-int64_t hidden_padded(const Kernels& k, int64_t prefix) {
-  return (prefix + k.hidden_multiple - 1) / k.hidden_multiple * k.hidden_multiple;
-}
-
 struct Tiles {
   std::vector<MixtureTile> all;
-  int64_t packed = 0, packed_rows = 0, d_packed = 0;  // floats of each layout
+  int64_t packed = 0;  // floats of the packed weights
 };
 
 Tiles make_tiles(const MixtureShape& shape, const Kernels& k) {
@@ -50,16 +45,11 @@ Tiles make_tiles(const MixtureShape& shape, const Kernels& k) {
   const int64_t dims = shape.dims / shape.groups;
   for (int64_t group = 0; group < shape.groups; ++group) {
     const int64_t prefix = shape.prefix[group];
-    const int64_t padded = hidden_padded(k, prefix);
     for (int64_t d = 0; d < dims; d += k.lanes) {
       const int64_t in_tile = std::min<int64_t>(k.lanes, dims - d);
-      tiles.all.push_back({group, group * dims + d, int32_t(in_tile), int32_t(prefix), tiles.packed, tiles.packed_rows,
-                           tiles.d_packed});
+      tiles.all.push_back({group, group * dims + d, int32_t(in_tile), int32_t(prefix), tiles.packed});
       const int64_t steps = shape.bfloat16 && k.bfloat16_pairs ? (prefix + 1) / 2 : prefix;
-      const int64_t outputs = int64_t(shape.components) * 3 * k.lanes;
-      tiles.packed += outputs * (1 + steps);
-      tiles.packed_rows += outputs * padded;
-      tiles.d_packed += outputs * (1 + prefix);
+      tiles.packed += int64_t(shape.components) * 3 * k.lanes * (1 + steps);
     }
   }
   return tiles;
@@ -111,17 +101,13 @@ int64_t mixture_packed_size(const MixtureShape& shape, int isa) {
   return make_tiles(shape, *kernels(isa)).packed;
 }
 
-int64_t mixture_packed_rows_size(const MixtureShape& shape, int isa) {
-  return make_tiles(shape, *kernels(isa)).packed_rows;
-}
-
-int mixture_pack(const MixtureShape& shape, const float* weight, const float* bias, float* packed, float* packed_rows,
-                 int isa, int threads) try {
+int mixture_pack(const MixtureShape& shape, const float* weight, const float* bias, float* packed, int isa,
+                 int threads) try {
   const Kernels* k = kernels(isa);
   if (k == nullptr) return kUnsupported;
   const std::vector<MixtureTile> tiles = make_tiles(shape, *k).all;
   parallel_for(int64_t(tiles.size()), threads,
-               [&](int64_t i) { k->mixture_pack(shape, tiles[i], weight, bias, packed, packed_rows); });
+               [&](int64_t i) { k->mixture_pack(shape, tiles[i], weight, bias, packed); });
   return kOk;
 } catch (const std::bad_alloc&) {
   return kOutOfMemory;
@@ -186,23 +172,70 @@ int group_made_forward(const MixtureShape& head, const GroupMadeArgs& args, int 
   return kOutOfMemory;
 }
 
+namespace {
+
+// Adds up the tiles' shares of one window, in the tiles' order whatever thread made them: its d_hidden and, as the
+// forward pass does it, its log-likelihoods.
+struct Shares {
+  const MixtureShape& shape;
+  const std::vector<MixtureTile>& tiles;
+  const std::vector<int64_t>& d_hidden_at;  // where each tile's share begins
+  const float* d_hidden;
+  const float* values;  // [tile][chunk][lanes], or null
+  int64_t chunk;
+  int lanes;
+
+  int64_t padded(std::size_t t) const { return (tiles[t].prefix + lanes - 1) / lanes * lanes; }
+
+  void add_hidden(int64_t w, float* row) const {
+    std::fill(row, row + shape.hidden, 0.0f);
+    for (std::size_t t = 0; t < tiles.size(); ++t) {
+      const float* part = d_hidden + d_hidden_at[t] + w * padded(t);
+      for (int64_t h = 0; h < tiles[t].prefix; ++h) row[h] += part[h];
+    }
+  }
+
+  void add_values(int64_t w, float* row) const {
+    float sum[16];
+    for (std::size_t t = 0; t < tiles.size(); ++t) {
+      const float* own = values + (int64_t(t) * chunk + w) * lanes;
+      const bool opens_group = t == 0 || tiles[t - 1].group != tiles[t].group;
+      for (int i = 0; i < lanes; ++i) sum[i] = opens_group ? own[i] : sum[i] + own[i];
+      if (t + 1 < tiles.size() && tiles[t + 1].group == tiles[t].group) continue;
+      for (int half = lanes / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; ++i) sum[i] += sum[i + half];
+      }
+      row[tiles[t].group] = sum[0];
+    }
+  }
+};
+
+}  // namespace
+
 int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args, int isa, int threads) try {
   const Kernels* k = kernels(isa);
   if (k == nullptr) return kUnsupported;
-  const Tiles layout = make_tiles(shape, *k);
-  const std::vector<MixtureTile>& tiles = layout.all;
+  const std::vector<MixtureTile> tiles = make_tiles(shape, *k).all;
   const int64_t tile_count = int64_t(tiles.size());
-  constexpr int64_t kChunk = 128;  // windows whose shares of d_hidden wait to be added up
-  std::vector<int64_t> share(tiles.size() + 1);
-  const int64_t chunk = std::min(kChunk, args.windows);
-  for (int64_t t = 0; t < tile_count; ++t) {
-    share[t + 1] = share[t] + chunk * hidden_padded(*k, tiles[t].prefix);
+  if (args.windows == 0) {
+    std::fill(args.d_weight, args.d_weight + 3 * shape.dims * shape.components * shape.hidden, 0.0f);
+    std::fill(args.d_bias, args.d_bias + 3 * shape.dims * shape.components, 0.0f);
+    return kOk;
   }
-  void* memory = scratch(std::size_t(layout.d_packed + share.back()) * sizeof(float), Use::kCall);
+  // Windows whose shares wait to be added up. Each chunk reads the weights and their gradients once more, from beyond the
+  // L2 cache, so that chunks are long.
+  constexpr int64_t kChunk = 512;
+  const int64_t chunk = std::min(kChunk, args.windows);
+  std::vector<int64_t> share(tiles.size() + 1);
+  for (int64_t t = 0; t < tile_count; ++t) {
+    share[t + 1] = share[t] + chunk * ((tiles[t].prefix + k->lanes - 1) / k->lanes * k->lanes);
+  }
+  const int64_t values_size = args.log_prob == nullptr ? 0 : tile_count * chunk * k->lanes;
+  void* memory = scratch(std::size_t(share.back() + values_size) * sizeof(float), Use::kCall);
   if (memory == nullptr) return kOutOfMemory;
-  float* d_packed = static_cast<float*>(memory);
-  float* shares = d_packed + layout.d_packed;
-  std::fill(d_packed, shares, 0.0f);
+  float* d_hidden = static_cast<float*>(memory);
+  float* values = args.log_prob == nullptr ? nullptr : d_hidden + share.back();
+  const Shares shares{shape, tiles, share, d_hidden, values, chunk, k->lanes};
   std::atomic<int> status{kOk};
   for (int64_t first = 0; first < args.windows; first += kChunk) {
     const int64_t last = std::min(first + kChunk, args.windows);
@@ -213,23 +246,17 @@ int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args,
         status = kOutOfMemory;
         return;
       }
-      k->mixture_backward(shape, tiles[t], args, first, last, d_packed, shares + share[t], memory);
+      k->mixture_backward(shape, tiles[t], args, first, last, d_hidden + share[t],
+                          values == nullptr ? nullptr : values + t * chunk * k->lanes, memory);
     });
     if (status != kOk) return status;
     parallel_for((last - first + 15) / 16, threads, [&](int64_t i) {
-      for (int64_t w = first + i * 16; w < std::min(first + i * 16 + 16, last); ++w) {
-        float* row = args.d_hidden + w * shape.hidden;
-        std::fill(row, row + shape.hidden, 0.0f);
-        for (int64_t t = 0; t < tile_count; ++t) {
-          const float* part = shares + share[t] + (w - first) * hidden_padded(*k, tiles[t].prefix);
-          for (int64_t h = 0; h < tiles[t].prefix; ++h) row[h] += part[h];
-        }
+      for (int64_t w = i * 16; w < std::min(i * 16 + 16, last - first); ++w) {
+        shares.add_hidden(w, args.d_hidden + (first + w) * shape.hidden);
+        if (values != nullptr) shares.add_values(w, args.log_prob + (first + w) * shape.groups);
       }
     });
   }
-  parallel_for(tile_count, threads, [&](int64_t t) {
-    k->mixture_unpack(shape, tiles[t], d_packed, args.d_weight, args.d_bias);
-  });
   return kOk;
 } catch (const std::bad_alloc&) {
   return kOutOfMemory;

@@ -22,12 +22,12 @@ namespace {
 #include "math/mixture.inl"
 #include "cpu/log_mel.inl"
 #include "cpu/mixture.inl"
+#include "cpu/mixture_backward.inl"
 #include "cpu/trunk.inl"
 #include "cpu/probe.inl"
 
 constexpr Kernels kKernels = {
     kLanes,
-    kHiddenMultiple,
     kPairs,
     log_mel_scratch,
     log_mel_group,
@@ -36,7 +36,6 @@ constexpr Kernels kKernels = {
     mixture_forward,
     mixture_backward_scratch,
     mixture_backward,
-    mixture_unpack,
     trunk_scratch,
     trunk_forward,
     standardise,

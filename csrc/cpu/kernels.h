@@ -16,14 +16,11 @@ struct MixtureTile {
   int64_t first_dim;     // of all dims
   int32_t dims;          // in this tile, at most lanes
   int32_t prefix;        // hidden units that the group sees
-  int64_t packed;        // where the tile begins in the packed weights,
-  int64_t packed_rows;   // in the packed rows,
-  int64_t d_packed;      // and in the packed weights' gradients
+  int64_t packed;        // where the tile begins in the packed weights
 };
 
 struct Kernels {
   int lanes;             // floats in a vector: frames of a log-Mel group, output dimensions of a mixture tile
-  int hidden_multiple;   // packed rows are padded to a multiple of so many hidden units
   bool bfloat16_pairs;   // products of bfloat16 pairs in one instruction: packed weights are then half as many
 
   std::size_t (*log_mel_scratch)(const LogMelTables& tables);
@@ -31,9 +28,9 @@ struct Kernels {
   void (*log_mel_group)(const LogMelTables& tables, const void* samples, bool is_int16, int64_t length, int64_t group,
                         float* out, void* scratch);
 
-  // One tile's weights from the rows of `weight` into the packed layouts (see cpu/mixture.inl).
+  // One tile's weights from the rows of `weight` into the packed layout (see cpu/mixture.inl).
   void (*mixture_pack)(const MixtureShape& shape, const MixtureTile& tile, const float* weight, const float* bias,
-                       float* packed, float* packed_rows);
+                       float* packed);
 
   std::size_t (*mixture_forward_scratch)(const MixtureShape& shape, int64_t windows);
   // Windows [first, last), all tiles.
@@ -41,13 +38,11 @@ struct Kernels {
                           const MixtureForwardArgs& args, int64_t first, int64_t last, void* scratch);
 
   std::size_t (*mixture_backward_scratch)(const MixtureShape& shape, int64_t windows);
-  // One tile, windows [first, last): writes d_target, adds to the tile's d_packed (laid out as packed float32), and writes the
-  // tile's share of d_hidden, [last - first, hidden_padded(prefix)].
+  // One tile, windows [first, last): writes d_target, adds to the tile's d_weight and d_bias (writes them where `first` is
+  // 0), and writes the tile's share of d_hidden, [last - first][prefix in whole vectors], and, unless `values` is null, of
+  // the log-likelihoods, [last - first][lanes].
   void (*mixture_backward)(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
-                           int64_t first, int64_t last, float* d_packed, float* d_hidden, void* scratch);
-  // One tile's gradients from the packed layout into the rows of d_weight and d_bias.
-  void (*mixture_unpack)(const MixtureShape& shape, const MixtureTile& tile, const float* d_packed, float* d_weight,
-                         float* d_bias);
+                           int64_t first, int64_t last, float* d_hidden, float* values, void* scratch);
 
   std::size_t (*trunk_scratch)(const TrunkTables& tables);
   void (*trunk_forward)(const TrunkTables& tables, const float* in, int64_t in_stride, int64_t windows, float* out,

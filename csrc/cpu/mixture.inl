@@ -2,13 +2,13 @@
 //
 // A tile's packed weights are [component][1 + prefix][logit, mean, log scale][lane]: the bias first, then one row for
 // each hidden unit that the group sees (for bfloat16 with kPairs: for each two units, a pair); what the mask hides isn't
-// there. Its packed rows, for hidden gradients, are
-// [block of kHiddenMultiple hidden units][component][logit, mean, log scale][lane][hidden unit of the block], padded with
-// zeros to whole blocks. All three matrix products (outputs, weight gradients, hidden gradients) are the one register tile `accumulate`.
+// there. Gradients need no packing: their lanes are hidden units, which a row of the plain weights has side by side. All
+// three matrix products (outputs, weight gradients, hidden gradients) are the one register tile `accumulate`.
 
 constexpr int kWindows = kLanes == 16 ? 8 : 4;     // windows of a register tile: 3 x 8 of 32 registers, or 3 x 4 of 16
-constexpr int kHiddenVectors = 2;                  // hidden vectors of a register tile of hidden gradients
-constexpr int kHiddenMultiple = kHiddenVectors * kLanes;
+constexpr int kRowVectors = 4;                     // hidden vectors of a register tile of gradients,
+constexpr int kRowWindows = kLanes == 16 ? 6 : 2;  // by windows (of hidden gradients)
+constexpr int kRowOutputs = kLanes == 16 ? 4 : 2;  // or by outputs (of weight gradients, as many as divide the lanes)
 constexpr int64_t kBlock = 32;                     // windows whose outputs wait for their log-sum-exp, in L1 and L2
 
 PYASD_INLINE vf load_part(const float* p, int64_t count) {
@@ -71,9 +71,7 @@ PYASD_INLINE void in_steps(int64_t count, const Step& step) {
   }
 }
 
-static int64_t hidden_padded(int64_t prefix) {
-  return (prefix + kHiddenMultiple - 1) / kHiddenMultiple * kHiddenMultiple;
-}
+static int64_t whole_vectors(int64_t count) { return (count + kLanes - 1) / kLanes; }
 
 static int64_t component_size(int64_t steps) { return (1 + steps) * 3 * kLanes; }
 
@@ -85,8 +83,7 @@ PYASD_INLINE int64_t product_steps(const MixtureShape& shape, int64_t prefix) {
 }
 
 static void mixture_pack(const MixtureShape& shape, const MixtureTile& tile, const float* weight, const float* bias,
-                         float* packed, float* packed_rows) {
-  const int64_t padded = hidden_padded(tile.prefix);
+                         float* packed) {
   for (int64_t k = 0; k < shape.components; ++k) {
     float* out = packed + tile.packed + k * component_size(product_steps(shape, tile.prefix));
     for (int64_t p = 0; p < 3; ++p) {
@@ -94,50 +91,21 @@ static void mixture_pack(const MixtureShape& shape, const MixtureTile& tile, con
       float biases[kLanes] = {};
       for (int64_t lane = 0; lane < tile.dims; ++lane) biases[lane] = bias[row(lane)];
       store(out + p * kLanes, load(biases));
-      for (int64_t h = 0; h < padded; h += kLanes) {
+      for (int64_t h = 0; h < tile.prefix; h += kLanes) {
         vf r[kLanes];
         for (int64_t lane = 0; lane < kLanes; ++lane) {
-          r[lane] = set1(0.0f);
-          if (lane < tile.dims && h < tile.prefix) {
-            r[lane] = load_part(weight + row(lane) * shape.hidden + h, tile.prefix - h);
-          }
+          r[lane] = lane < tile.dims ? load_part(weight + row(lane) * shape.hidden + h, tile.prefix - h) : set1(0.0f);
           if (shape.bfloat16) {
             float part[kLanes];
             store(part, r[lane]);
             for (float& x : part) x = round_bfloat16(x);
             r[lane] = load(part);
           }
-          if (packed_rows != nullptr) {
-            const int64_t block = h / kHiddenMultiple, within = h % kHiddenMultiple;
-            const int64_t row_in_block = ((block * shape.components + k) * 3 + p) * kLanes + lane;
-            store(packed_rows + tile.packed_rows + row_in_block * kHiddenMultiple + within, r[lane]);
-          }
         }
         transpose(r);
         const int64_t taken = in_pairs(shape) ? 2 : 1;
         for (int64_t i = 0; i < kLanes && h + i < tile.prefix; i += taken) {
           store(out + ((1 + (h + i) / taken) * 3 + p) * kLanes, in_pairs(shape) ? pair(r[i], r[i + 1]) : r[i]);
-        }
-      }
-    }
-  }
-}
-
-static void mixture_unpack(const MixtureShape& shape, const MixtureTile& tile, const float* d_packed, float* d_weight,
-                           float* d_bias) {
-  for (int64_t k = 0; k < shape.components; ++k) {
-    const float* from = d_packed + tile.d_packed + k * component_size(tile.prefix);
-    for (int64_t p = 0; p < 3; ++p) {
-      const auto row = [&](int64_t lane) { return (p * shape.dims + tile.first_dim + lane) * shape.components + k; };
-      for (int64_t lane = 0; lane < tile.dims; ++lane) d_bias[row(lane)] = from[p * kLanes + lane];
-      for (int64_t h = 0; h < shape.hidden; h += kLanes) {
-        vf r[kLanes];
-        for (int64_t i = 0; i < kLanes; ++i) {
-          r[i] = h + i < tile.prefix ? load(from + ((1 + h + i) * 3 + p) * kLanes) : set1(0.0f);
-        }
-        transpose(r);
-        for (int64_t lane = 0; lane < tile.dims; ++lane) {
-          store_part(d_weight + row(lane) * shape.hidden + h, r[lane], shape.hidden - h);
         }
       }
     }
@@ -154,35 +122,39 @@ struct Scratch {
   }
 };
 
-// The hidden units of a task's windows: as they are or, where the shape asks for bfloat16, rounded to it in scratch
-// memory; and as the product takes them, which may be in pairs.
+// The hidden units of a task's windows: rows of whole vectors, rounded where the shape asks for bfloat16 (a copy in
+// scratch memory where they aren't that already); and as the product takes them, which may be in pairs.
 struct Hidden {
   const float* data;
   int64_t stride;
   const float* factor;
   int64_t factor_stride;
 };
+static bool hidden_as_they_are(const MixtureShape& shape) { return !shape.bfloat16 && shape.hidden % kLanes == 0; }
 static int64_t hidden_scratch(const MixtureShape& shape, int64_t windows) {
-  return shape.bfloat16 ? windows * (shape.hidden + (shape.hidden + 1) / 2) : 0;
+  return hidden_as_they_are(shape) ? 0 : windows * (whole_vectors(shape.hidden) * kLanes + (shape.hidden + 1) / 2);
 }
 static Hidden hidden_rows(const MixtureShape& shape, const float* hidden, int64_t stride, int64_t first, int64_t last,
                           float* copy) {
-  if (!shape.bfloat16) return {hidden + first * stride, stride, hidden + first * stride, stride};
-  const int64_t count = shape.hidden, pairs = (count + 1) / 2;
-  float* in_twos = copy + (last - first) * count;
+  if (hidden_as_they_are(shape)) return {hidden + first * stride, stride, hidden + first * stride, stride};
+  const int64_t padded = whole_vectors(shape.hidden) * kLanes, pairs = (shape.hidden + 1) / 2;
+  float* in_twos = copy + (last - first) * padded;
   for (int64_t w = 0; w < last - first; ++w) {
-    float* row = copy + w * count;
-    for (int64_t h = 0; h < count; ++h) row[h] = round_bfloat16(hidden[(first + w) * stride + h]);
-    for (int64_t h = 0; kPairs && h < count; h += 2) {
+    float* row = copy + w * padded;
+    for (int64_t h = 0; h < padded; ++h) {
+      const float x = h < shape.hidden ? hidden[(first + w) * stride + h] : 0.0f;
+      row[h] = shape.bfloat16 ? round_bfloat16(x) : x;
+    }
+    for (int64_t h = 0; in_pairs(shape) && h < shape.hidden; h += 2) {
       uint32_t low, high = 0;
       __builtin_memcpy(&low, row + h, sizeof low);
-      if (h + 1 < count) __builtin_memcpy(&high, row + h + 1, sizeof high);
+      if (h + 1 < shape.hidden) __builtin_memcpy(&high, row + h + 1, sizeof high);
       const uint32_t both = low >> 16 | (high & 0xffff0000u);
       __builtin_memcpy(in_twos + w * pairs + h / 2, &both, sizeof both);
     }
   }
-  if (kPairs) return {copy, count, in_twos, pairs};
-  return {copy, count, copy, count};
+  if (in_pairs(shape)) return {copy, padded, in_twos, pairs};
+  return {copy, padded, copy, padded};
 }
 
 // A tile's outputs for one component of `count` windows: emit(w, logit, mean, log_scale) for each.
@@ -268,134 +240,3 @@ static void mixture_forward(const MixtureShape& shape, const MixtureTile* tiles,
   forward<false>(shape, tiles, tile_count, args, first, last, memory);
 }
 
-static std::size_t mixture_backward_scratch(const MixtureShape& shape, int64_t windows) {
-  const int64_t floats = 7 * shape.components * kBlock * kLanes + hidden_scratch(shape, windows) + 128;
-  return std::size_t(floats) * sizeof(float);
-}
-
-// From the stored logits, weighted log densities (`components`) and local derivatives of `count` windows to the
-// gradients of the tile's outputs: d_out, [component][window][logit, mean, log scale][lane].
-static void output_gradients(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
-                             int64_t begin, int64_t count, float* logits, float* components, const float* by_mean,
-                             const float* by_log_scale, float* d_out) {
-  for (int64_t w = 0; w < count; ++w) {
-    const int64_t row = begin + w;
-    float own[kLanes] = {};
-    for (int lane = 0; lane < tile.dims; ++lane) {
-      own[lane] = args.per_dim ? args.grad[row * shape.dims + tile.first_dim + lane]
-                               : args.grad[row * shape.groups + tile.group];
-    }
-    const vf grad = load(own);
-    const auto at = [&](int64_t k) { return (k * kBlock + w) * kLanes; };
-    vf max_logit = load(logits + at(0)), max_component = load(components + at(0));
-    for (int64_t k = 1; k < shape.components; ++k) {
-      max_logit = larger(max_logit, load(logits + at(k)));
-      max_component = larger(max_component, load(components + at(k)));
-    }
-    const vf shift_logit = finite_shift(max_logit), shift_component = finite_shift(max_component);
-    vf sum_logit = set1(0.0f), sum_component = set1(0.0f);
-    for (int64_t k = 0; k < shape.components; ++k) {
-      const vf l = exp_(load(logits + at(k)) - shift_logit), c = exp_(load(components + at(k)) - shift_component);
-      store(logits + at(k), l);
-      store(components + at(k), c);
-      sum_logit = sum_logit + l;
-      sum_component = sum_component + c;
-    }
-    const vf by_logit = grad / sum_logit, by_component = grad / sum_component;
-    vf d_target = set1(0.0f);
-    for (int64_t k = 0; k < shape.components; ++k) {
-      const vf share = by_component * load(components + at(k));
-      const vf d_mean = share * load(by_mean + at(k));
-      float* out = d_out + 3 * at(k);
-      store(out, fnma(by_logit, load(logits + at(k)), share));
-      store(out + kLanes, d_mean);
-      store(out + 2 * kLanes, share * load(by_log_scale + at(k)));
-      d_target = d_target - d_mean;
-    }
-    store_part(args.d_target + row * shape.dims + tile.first_dim, d_target, tile.dims);
-  }
-}
-
-template <bool Pairs>
-static void backward(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
-                     int64_t first, int64_t last, float* d_packed, float* d_hidden, void* memory) {
-  Scratch scratch{static_cast<float*>(memory)};
-  const int64_t stage = shape.components * kBlock * kLanes;
-  float* logits = scratch.take(stage);
-  float* components = scratch.take(stage);
-  float* by_mean = scratch.take(stage);
-  float* by_log_scale = scratch.take(stage);
-  float* d_out = scratch.take(3 * stage);
-  const Hidden all = hidden_rows(shape, args.hidden, args.hidden_stride, first, last, scratch.next);
-  const vf log_scale_min = set1(shape.log_scale_min);
-  const int64_t padded = hidden_padded(tile.prefix), steps = product_steps(shape, tile.prefix);
-  for (int64_t begin = first; begin < last; begin += kBlock) {
-    const int64_t count = last - begin < kBlock ? last - begin : kBlock;
-    const float* hidden = all.data + (begin - first) * all.stride;
-    const float* target = args.target + begin * args.target_stride + tile.first_dim;
-    for (int64_t k = 0; k < shape.components; ++k) {
-      outputs<Pairs>(args.packed + tile.packed + k * component_size(steps), steps,
-                     all.factor + (begin - first) * all.factor_stride, all.factor_stride, count,
-                     [&](int64_t w, vf logit, vf mean, vf log_scale) {
-                       const vf x = load_part(target + w * args.target_stride, tile.dims);
-                       const int64_t at = (k * kBlock + w) * kLanes;
-                       vf mean_factor, scale_factor;
-                       store(components + at, log_component_with_gradient(x, logit, mean, log_scale, log_scale_min,
-                                                                          &mean_factor, &scale_factor));
-                       store(logits + at, logit);
-                       store(by_mean + at, mean_factor);
-                       store(by_log_scale + at, scale_factor);
-                     });
-    }
-    output_gradients(shape, tile, args, begin, count, logits, components, by_mean, by_log_scale, d_out);
-
-    for (int64_t k = 0; k < shape.components; ++k) {  // d_weight and d_bias
-      const float* d = d_out + k * kBlock * 3 * kLanes;
-      float* sum = d_packed + tile.d_packed + k * component_size(tile.prefix);
-      for (int p = 0; p < 3; ++p) {
-        vf total = load(sum + p * kLanes);
-        for (int64_t w = 0; w < count; ++w) total = total + load(d + (w * 3 + p) * kLanes);
-        store(sum + p * kLanes, total);
-      }
-      in_steps<kWindows>(tile.prefix, [&](auto width, int64_t h) {
-        constexpr int B = decltype(width)::value;
-        float* rows = sum + (1 + h) * 3 * kLanes;
-        vf total[3][B];
-        for (int p = 0; p < 3; ++p) {
-          for (int j = 0; j < B; ++j) total[p][j] = load(rows + (j * 3 + p) * kLanes);
-        }
-        accumulate<3, B>(total, d, 3 * kLanes, count, hidden + h, 1, all.stride);
-        for (int p = 0; p < 3; ++p) {
-          for (int j = 0; j < B; ++j) store(rows + (j * 3 + p) * kLanes, total[p][j]);
-        }
-      });
-    }
-
-    const int64_t component_rows = 3 * kLanes * kHiddenMultiple;
-    for (int64_t h = 0; h < padded; h += kHiddenMultiple) {  // the tile's share of d_hidden
-      const float* rows = args.packed_rows + tile.packed_rows + h / kHiddenMultiple * shape.components * component_rows;
-      in_steps<kWindows>(count, [&](auto width, int64_t w) {
-        constexpr int B = decltype(width)::value;
-        vf total[kHiddenVectors][B];
-        for (int v = 0; v < kHiddenVectors; ++v) {
-          for (int j = 0; j < B; ++j) total[v][j] = set1(0.0f);
-        }
-        for (int64_t k = 0; k < shape.components; ++k) {
-          accumulate<kHiddenVectors, B>(total, rows + k * component_rows, kHiddenMultiple, 3 * kLanes,
-                                        d_out + (k * kBlock + w) * 3 * kLanes, 3 * kLanes, 1);
-        }
-        for (int v = 0; v < kHiddenVectors; ++v) {
-          for (int j = 0; j < B; ++j) {
-            store(d_hidden + (begin - first + w + j) * padded + h + v * kLanes, total[v][j]);
-          }
-        }
-      });
-    }
-  }
-}
-
-static void mixture_backward(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
-                             int64_t first, int64_t last, float* d_packed, float* d_hidden, void* memory) {
-  if (in_pairs(shape)) return backward<kPairs>(shape, tile, args, first, last, d_packed, d_hidden, memory);
-  backward<false>(shape, tile, args, first, last, d_packed, d_hidden, memory);
-}

@@ -34,6 +34,10 @@ ISAS = ("base", "avx2", "avx512", "avx512bf16")
 """Instruction sets in rising order; the position is the number that the extension knows them by."""
 
 
+ROWS_MULTIPLE = 16
+"""The backward pass reads the weights' rows in whole vectors, of at most so many floats."""
+
+
 def unavailable(device: torch.device | None = None) -> str | None:
     """Why this backend can't run on `device`; `None` when it can."""
     if _why is not None:
@@ -115,20 +119,19 @@ class _Packed(NamedTuple):
     key: tuple[object, ...]
     head: _native.MixtureHead
     packed: Tensor
-    packed_rows: Tensor | None
 
 
 _packed: WeakIdKeyDictionary = WeakIdKeyDictionary()
 """Packed weights by weight tensor, so that scoring packs once; a changed tensor (its version) is packed again."""
 
 
-def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str, rows: bool) -> _Packed:
+def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str) -> _Packed:
     threads = torch.get_num_threads()
     inference = weight.is_inference() or bias.is_inference()  # such tensors have no version: nothing can be remembered
     version = None if inference else (weight._version, weight.data_ptr(), bias._version, bias.data_ptr())
     key = (version, shape, precision, isa())
     known: _Packed | None = _packed.get(weight)  # type: ignore[no-untyped-call]
-    if not inference and known is not None and known.key == key and (known.packed_rows is not None or not rows):
+    if not inference and known is not None and known.key == key:
         return known
     head = _native.MixtureHead(
         dims=shape.dims,
@@ -141,15 +144,13 @@ def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str, row
     )
     plain_weight, plain_bias = weight.contiguous(), bias.contiguous()
     packed = weight.new_empty(head.packed_size)
-    packed_rows = weight.new_empty(head.packed_rows_size) if rows else None
     head.pack(
         weight=plain_weight.data_ptr(),
         bias=plain_bias.data_ptr(),
         packed=packed.data_ptr(),
-        packed_rows=0 if packed_rows is None else packed_rows.data_ptr(),
         threads=threads,
     )
-    result = _Packed(key, head, packed, packed_rows)
+    result = _Packed(key, head, packed)
     if not inference:
         _packed[weight] = result
     return result
@@ -164,7 +165,7 @@ def mixture_log_prob(
     hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str, per_dim: bool
 ) -> Tensor:
     """As `reference.mixture_log_prob`."""
-    known = _pack(weight, bias, shape, precision, rows=False)
+    known = _pack(weight, bias, shape, precision)
     hidden, target = _rows(hidden), _rows(target)
     out = hidden.new_empty(hidden.shape[0], shape.dims if per_dim else shape.groups)
     known.head.forward(
@@ -192,14 +193,39 @@ def mixture_log_prob_backward(
     per_dim: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `reference.mixture_log_prob_backward`: the outputs are computed again rather than kept."""
-    known = _pack(weight, bias, shape, precision, rows=True)
-    assert known.packed_rows is not None
-    grad, hidden, target = grad.contiguous(), _rows(hidden), _rows(target)
+    return _backward(grad.contiguous(), hidden, target, weight, bias, shape, precision, per_dim, None)
+
+
+def mixture_log_likelihood(
+    hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `reference.mixture_log_likelihood`, in one pass: the outputs are computed once."""
+    log_prob = hidden.new_empty(hidden.shape[0], shape.groups)
+    return log_prob, *_backward(None, hidden, target, weight, bias, shape, precision, False, log_prob)
+
+
+def _backward(
+    grad: Tensor | None,
+    hidden: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shape: MixtureShape,
+    precision: str,
+    per_dim: bool,
+    log_prob: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    known = _pack(weight, bias, shape, precision)
+    hidden, target = _rows(hidden), _rows(target)
+    rows = weight.bfloat16().float() if precision == "bfloat16" else weight
+    padding = -rows.shape[1] % ROWS_MULTIPLE
+    rows = torch.nn.functional.pad(rows, (0, padding)) if padding else rows.contiguous()
     grads = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (hidden, target, weight, bias))
     known.head.backward(
         packed=known.packed.data_ptr(),
-        packed_rows=known.packed_rows.data_ptr(),
-        grad=grad.data_ptr(),
+        rows=rows.data_ptr(),
+        rows_stride=rows.stride(0),
+        grad=0 if grad is None else grad.data_ptr(),
         hidden=hidden.data_ptr(),
         hidden_stride=hidden.stride(0),
         target=target.data_ptr(),
@@ -210,6 +236,7 @@ def mixture_log_prob_backward(
         d_target=grads[1].data_ptr(),
         d_weight=grads[2].data_ptr(),
         d_bias=grads[3].data_ptr(),
+        log_prob=0 if log_prob is None else log_prob.data_ptr(),
         threads=torch.get_num_threads(),
     )
     return grads  # type: ignore[return-value]
@@ -249,7 +276,7 @@ def group_made_log_prob(
 ) -> Tensor:
     """As `reference.group_made_log_prob`, in one native call that reads the windows in place."""
     head = network.head
-    known = _pack(head.weight, head.bias, head.shape, precision, rows=False)
+    known = _pack(head.weight, head.bias, head.shape, precision)
     trunk, inverse_scale = _pack_network(network, precision)
     log_mel, band_mean = log_mel.contiguous(), network.band_mean.contiguous()
     windows = len(log_mel) - head.shape.groups + 1

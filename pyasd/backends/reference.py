@@ -80,6 +80,17 @@ def mixture_log_prob_backward(
     return d_out @ masked, -d_mean.sum(-1), d_out.T @ hidden * shape.mask(weight), d_out.sum(0)
 
 
+def mixture_log_likelihood(
+    hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """`[windows, groups]` log-likelihoods, and the gradients of their sum with respect to `hidden`, `target`, `weight`
+    and `bias`.
+    """
+    log_prob = mixture_log_prob(hidden, target, weight, bias, shape, precision, False)
+    ones = torch.ones_like(log_prob)
+    return log_prob, *mixture_log_prob_backward(ones, hidden, target, weight, bias, shape, precision, False)
+
+
 def _mixture(
     hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str
 ) -> tuple[Tensor, ...]:

@@ -95,6 +95,15 @@ def mixture_log_prob_backward(
     )
 
 
+def mixture_log_likelihood(
+    hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `reference.mixture_log_likelihood`."""
+    log_prob = mixture_log_prob(hidden, target, weight, bias, shape, precision, False)
+    ones = torch.ones_like(log_prob)
+    return log_prob, *mixture_log_prob_backward(ones, hidden, target, weight, bias, shape, precision, False)
+
+
 def group_made_log_prob(
     log_mel: Tensor, network: GroupMadeNetwork, wanted: Sequence[int], precision: str, per_dim: bool
 ) -> Tensor:

@@ -103,11 +103,18 @@ class GroupMade(nn.Module):
             `[n, frames]` float32, in nats, frames in time order: their sum is the log density of a window in dB
             (the standardisation's Jacobian is included).
         """
-        z = (windows.view(len(windows), -1, self.mels) - self.band_mean) / self.band_scale
-        z = z.flatten(1)
-        head = self.head(self.head_weight, self.head_bias)
+        z, head = self._standardise(windows), self.head(self.head_weight, self.head_bias)
         log_prob = ops.mixture_log_prob(self.trunk(z), z, head, backend, precision)
         return log_prob - self.band_scale.log().sum()
+
+    def log_likelihood(self, windows: Tensor, backend: str = "auto", precision: Precision = "float32") -> Tensor:
+        """The sum of what `forward` gives, a scalar: one pass gives its gradients, too."""
+        z, head = self._standardise(windows), self.head(self.head_weight, self.head_bias)
+        total = ops.mixture_log_likelihood(self.trunk(z), z, head, backend, precision)
+        return total - len(windows) * self.config.frames * self.band_scale.log().sum()
+
+    def _standardise(self, windows: Tensor) -> Tensor:
+        return ((windows.view(len(windows), -1, self.mels) - self.band_mean) / self.band_scale).flatten(1)
 
     def fit(self, log_mels: Sequence[Tensor], ids: Sequence[str], run: training.Run) -> training.History:
         """Learn from clips: standardisation and marginals first, then every window's joint likelihood (Eq. 3).
@@ -129,7 +136,7 @@ class GroupMade(nn.Module):
         dims = config.frames * self.mels
 
         def loss(starts: Tensor) -> Tensor:
-            return -self(windows.gather(starts), run.backend, run.precision).sum(1).mean() / dims
+            return -self.log_likelihood(windows.gather(starts), run.backend, run.precision) / (len(starts) * dims)
 
         return training.fit(self, loss, windows, config, run, config.gradient_clip)
 
