@@ -399,16 +399,26 @@ def _(hidden, target, weight, bias, prefix, components, log_scale_min, backend, 
     return hidden.new_empty(()), *grads
 
 
-def _save_gradients(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    ctx.save_for_backward(*output[1:])
+def _keep_gradients(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     ctx.rest = len(inputs) - 4
+    ctx.traced = type(output[0]) is not Tensor
+    if ctx.traced:
+        ctx.save_for_backward(*output[1:])
+    else:
+        ctx.gradients = [x.detach() for x in output[1:]]
 
 
 def _scale_gradients(ctx, grad, *_):  # type: ignore[no-untyped-def]
-    return (*(grad * x for x in ctx.saved_tensors), *[None] * ctx.rest)
+    if ctx.traced:
+        return (*(x * grad for x in ctx.saved_tensors), *[None] * ctx.rest)
+    # Scaled in place and handed over: they are as large as the weights, and copies would cost more than the optimiser.
+    if ctx.gradients is None:
+        raise RuntimeError("mixture_log_likelihood gives its gradients once: call it again for a second backward pass")
+    gradients, ctx.gradients = ctx.gradients, None
+    return (*(x.mul_(grad) for x in gradients), *[None] * ctx.rest)
 
 
-_mixture_log_likelihood.register_autograd(_scale_gradients, setup_context=_save_gradients)
+_mixture_log_likelihood.register_autograd(_scale_gradients, setup_context=_keep_gradients)
 
 
 # -- Group MADE --------------------------------------------------------------------------------------------------

@@ -189,7 +189,7 @@ def fit(
     Raises:
         TrainingDiverged: the loss is no longer finite.
     """
-    optimizer = torch.optim.Adam(module.parameters(), lr=config.learning_rate)
+    optimizer = torch.optim.Adam(module.parameters(), lr=config.learning_rate, fused=True)
     state = _State(module, optimizer, History(), {})
     fingerprint = f"{asdict(config)} {run.seed} {run.precision} {windows.digest()}"
     if run.checkpoint is not None:

@@ -208,8 +208,10 @@ def test_log_likelihood_is_the_sum_and_its_gradients(isa: str, precision: str) -
     leaves = [t.requires_grad_() for t in (h, x, head.weight, head.bias)]
     value = ops.mixture_log_likelihood(h, x, head, "cpu", precision)
     torch.testing.assert_close(value, log_prob.double().sum().float())
-    for got, expected in zip(torch.autograd.grad(value * -0.5, leaves), grads, strict=True):
+    for got, expected in zip(torch.autograd.grad(value * -0.5, leaves, retain_graph=True), grads, strict=True):
         assert torch.equal(got, -0.5 * expected)
+    with pytest.raises(RuntimeError, match="once"):
+        value.backward()
     with torch.no_grad():
         assert torch.equal(ops.mixture_log_likelihood(h, x, head, "cpu", precision), value)
 
