@@ -74,7 +74,8 @@ struct MixtureBackwardArgs {
   const float* packed;
   const float* rows;         // the weights (for bfloat16, rounded), rows_stride apart: a multiple of 16
   int64_t rows_stride;
-  const float* grad;         // [windows, per_dim ? dims : groups], contiguous; null: all ones
+  const float* grad;         // [windows, per_dim ? dims : groups], contiguous; null: all are uniform_grad
+  float uniform_grad;
   const float* hidden;
   const float* target;
   int64_t windows, hidden_stride, target_stride;

@@ -67,6 +67,7 @@ class MixtureHead:
         rows: int,
         rows_stride: int,
         grad: int,
+        uniform_grad: float,
         hidden: int,
         hidden_stride: int,
         target: int,

@@ -347,17 +347,23 @@ _mixture_log_prob.register_autograd(_backward, setup_context=_save)
 
 
 def mixture_log_likelihood(
-    hidden: Tensor, target: Tensor, head: MixtureHead, backend: str = "auto", precision: Precision = "float32"
+    hidden: Tensor,
+    target: Tensor,
+    head: MixtureHead,
+    backend: str = "auto",
+    precision: Precision = "float32",
+    scale: float = 1.0,
 ) -> Tensor:
     """The sum of `mixture_log_prob` over all windows and groups, for training.
 
-        log_likelihood = mixture_log_prob(hidden, target, head).sum()
+        log_likelihood = scale * mixture_log_prob(hidden, target, head).sum()
 
     Where gradients are wanted they are computed in the same pass, as every window's gradient is known to be the same
     number: the outputs need not be computed a second time.
 
     Args:
         hidden, target, head, backend, precision: see `mixture_log_prob`.
+        scale: a loss's own factor costs nothing here, where it would cost a pass over all gradients afterwards.
 
     Returns:
         A scalar, summed in float64. Differentiable, once, in `hidden`, `target`, `head.weight` and `head.bias`.
@@ -368,10 +374,12 @@ def mixture_log_likelihood(
     _check_mixture(hidden, target, head, backend, precision)
     shape = head.shape
     if not torch.is_grad_enabled():
-        return mixture_log_prob(hidden, target, head, backend, precision).double().sum().to(hidden.dtype)
+        total = mixture_log_prob(hidden, target, head, backend, precision).double().sum()
+        return (scale * total).to(hidden.dtype)
     return torch.ops.pyasd.mixture_log_likelihood(
-        hidden, target, head.weight, head.bias, shape.prefix, shape.components, shape.log_scale_min, backend, precision
-    )[0]
+        hidden, target, head.weight, head.bias, shape.prefix, shape.components, shape.log_scale_min, backend,
+        precision, scale,
+    )[0]  # fmt: skip
 
 
 @torch.library.custom_op("pyasd::mixture_log_likelihood", mutates_args=())
@@ -385,15 +393,16 @@ def _mixture_log_likelihood(
     log_scale_min: float,
     backend: str,
     precision: str,
+    scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     shape = MixtureShape(tuple(prefix), target.shape[1], components, log_scale_min)
     module = backends.select(backend, hidden.device)
-    log_prob, *grads = module.mixture_log_likelihood(hidden, target, weight, bias, shape, precision)
-    return log_prob.double().sum().to(hidden.dtype), *grads  # type: ignore[return-value]
+    log_prob, *grads = module.mixture_log_likelihood(hidden, target, weight, bias, shape, precision, scale)
+    return (scale * log_prob.double().sum()).to(hidden.dtype), *grads  # type: ignore[return-value]
 
 
 @_mixture_log_likelihood.register_fake
-def _(hidden, target, weight, bias, prefix, components, log_scale_min, backend, precision):  # type: ignore[no-untyped-def]
+def _(hidden, target, weight, bias, prefix, components, log_scale_min, backend, precision, scale):  # type: ignore[no-untyped-def]
     contiguous = torch.contiguous_format
     grads = (torch.empty_like(x, memory_format=contiguous) for x in (hidden, target, weight, bias))
     return hidden.new_empty(()), *grads
@@ -411,11 +420,12 @@ def _keep_gradients(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def
 def _scale_gradients(ctx, grad, *_):  # type: ignore[no-untyped-def]
     if ctx.traced:
         return (*(x * grad for x in ctx.saved_tensors), *[None] * ctx.rest)
-    # Scaled in place and handed over: they are as large as the weights, and copies would cost more than the optimiser.
     if ctx.gradients is None:
         raise RuntimeError("mixture_log_likelihood gives its gradients once: call it again for a second backward pass")
     gradients, ctx.gradients = ctx.gradients, None
-    return (*(x.mul_(grad) for x in gradients), *[None] * ctx.rest)
+    if grad.device.type != "cpu" or grad.item() != 1:
+        gradients = [x * grad for x in gradients]
+    return (*gradients, *[None] * ctx.rest)  # handed over: they are as large as the weights, and a copy costs
 
 
 _mixture_log_likelihood.register_autograd(_scale_gradients, setup_context=_keep_gradients)

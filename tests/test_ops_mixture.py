@@ -199,21 +199,24 @@ def test_log_likelihood_is_the_sum_and_its_gradients(isa: str, precision: str) -
     head = make_head(30, 65, 2, ORDERS["middle"])
     h, x = make_windows(head, 1030)  # more than two of the chunks that the backward pass works in
     rest = (h, x, head.weight, head.bias, head.shape, precision)
-    log_prob, *grads = cpu.mixture_log_likelihood(*rest)
+    log_prob, *grads = cpu.mixture_log_likelihood(*rest, 0.5)
     assert torch.equal(log_prob, cpu.mixture_log_prob(*rest, False))
-    ones = torch.ones_like(log_prob)
-    for got, expected in zip(grads, cpu.mixture_log_prob_backward(ones, *rest, False), strict=True):
+    half = torch.full_like(log_prob, 0.5)
+    for got, expected in zip(grads, cpu.mixture_log_prob_backward(half, *rest, False), strict=True):
         assert torch.equal(got, expected)
 
     leaves = [t.requires_grad_() for t in (h, x, head.weight, head.bias)]
-    value = ops.mixture_log_likelihood(h, x, head, "cpu", precision)
-    torch.testing.assert_close(value, log_prob.double().sum().float())
-    for got, expected in zip(torch.autograd.grad(value * -0.5, leaves, retain_graph=True), grads, strict=True):
-        assert torch.equal(got, -0.5 * expected)
+    value = ops.mixture_log_likelihood(h, x, head, "cpu", precision, scale=0.5)
+    torch.testing.assert_close(value, 0.5 * log_prob.double().sum().float())
+    for got, expected in zip(torch.autograd.grad(value, leaves, retain_graph=True), grads, strict=True):
+        assert torch.equal(got, expected)
     with pytest.raises(RuntimeError, match="once"):
         value.backward()
     with torch.no_grad():
-        assert torch.equal(ops.mixture_log_likelihood(h, x, head, "cpu", precision), value)
+        assert torch.equal(ops.mixture_log_likelihood(h, x, head, "cpu", precision, 0.5), value)
+    value = ops.mixture_log_likelihood(h, x, head, "cpu", precision, scale=0.5)
+    for got, expected in zip(torch.autograd.grad(-2 * value, leaves), grads, strict=True):
+        assert torch.equal(got, -2 * expected)
 
 
 def test_gradients_of_many_windows_equal_float64(isa: str) -> None:
@@ -270,7 +273,7 @@ def test_every_output_is_written(isa: str, monkeypatch: pytest.MonkeyPatch) -> N
             torch.ones_like(value), h, x, head.weight, head.bias, head.shape, "float32", per_dim
         )
         assert all(g.isfinite().all() for g in grads)
-    everything = cpu.mixture_log_likelihood(h, x, head.weight, head.bias, head.shape, "float32")
+    everything = cpu.mixture_log_likelihood(h, x, head.weight, head.bias, head.shape, "float32", 1.0)
     assert all(g.isfinite().all() for g in everything)
 
 
@@ -290,6 +293,19 @@ def test_a_changed_weight_is_packed_again() -> None:
         before = ops.mixture_log_prob(h, x, frozen)
         frozen.weight.mul_(2)
         assert not torch.equal(ops.mixture_log_prob(h, x, frozen), before)
+
+
+def test_a_fused_optimiser_changes_weights_unseen() -> None:
+    head = make_head(16, 20, 2)
+    h, x = make_windows(head, 3)
+    optimizer = torch.optim.Adam([head.weight.requires_grad_()], lr=0.1, fused=True)
+    for _ in range(2):
+        optimizer.zero_grad()
+        ops.mixture_log_prob(h, x, head).sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            expected = reference.mixture_log_prob(h, x, head.weight, head.bias, head.shape, "float32", False)
+            torch.testing.assert_close(ops.mixture_log_prob(h, x, head), expected)
 
 
 def test_empty_batch(isa: str) -> None:
@@ -334,7 +350,7 @@ def test_operator_checks() -> None:
     torch.library.opcheck(torch.ops.pyasd.mixture_log_prob.default, (*tensors, *rest))
     plain = [t.detach() for t in tensors]
     torch.library.opcheck(torch.ops.pyasd.mixture_log_prob_backward.default, (torch.ones(3, 5), *plain, *rest))
-    torch.library.opcheck(torch.ops.pyasd.mixture_log_likelihood.default, (*tensors, *rest[:-1]))
+    torch.library.opcheck(torch.ops.pyasd.mixture_log_likelihood.default, (*tensors, *rest[:-1], 0.5))
 
 
 @pytest.mark.parametrize("summed", [False, True])

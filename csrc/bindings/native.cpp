@@ -78,15 +78,18 @@ struct Head {
     check(pyasd::mixture_forward(shape, args, isa, threads));
   }
 
-  void backward(Address packed, Address rows, int64_t rows_stride, Address grad, Address hidden, int64_t hidden_stride,
-                Address target, int64_t target_stride, int64_t windows, bool per_dim, Address d_hidden,
+  void backward(Address packed, Address rows, int64_t rows_stride, Address grad, float uniform_grad, Address hidden,
+                int64_t hidden_stride, Address target, int64_t target_stride, int64_t windows, bool per_dim, Address d_hidden,
                 Address d_target, Address d_weight, Address d_bias, Address log_prob, int threads) const {
     const pyasd::MixtureBackwardArgs args{
-        pointer<const float>(packed), pointer<const float>(rows),   rows_stride,
-        pointer<const float>(grad),   pointer<const float>(hidden), pointer<const float>(target),
-        windows,                      hidden_stride,                target_stride,
-        per_dim,                      pointer<float>(d_hidden),     pointer<float>(d_target),
-        pointer<float>(d_weight),     pointer<float>(d_bias),       pointer<float>(log_prob)};
+        pointer<const float>(packed),   pointer<const float>(rows),
+        rows_stride,                    pointer<const float>(grad),
+        uniform_grad,                   pointer<const float>(hidden),
+        pointer<const float>(target),   windows,
+        hidden_stride,                  target_stride,
+        per_dim,                        pointer<float>(d_hidden),
+        pointer<float>(d_target),       pointer<float>(d_weight),
+        pointer<float>(d_bias),         pointer<float>(log_prob)};
     py::gil_scoped_release released;
     check(pyasd::mixture_backward(shape, args, isa, threads));
   }
@@ -150,7 +153,7 @@ PYBIND11_MODULE(_native, m) {
            py::arg("target"), py::arg("target_stride"), py::arg("windows"), py::arg("out"), py::arg("per_dim"),
            py::arg("threads"))
       .def("backward", &Head::backward, py::kw_only(), py::arg("packed"), py::arg("rows"), py::arg("rows_stride"),
-           py::arg("grad"), py::arg("hidden"), py::arg("hidden_stride"), py::arg("target"), py::arg("target_stride"),
+           py::arg("grad"), py::arg("uniform_grad"), py::arg("hidden"), py::arg("hidden_stride"), py::arg("target"), py::arg("target_stride"),
            py::arg("windows"), py::arg("per_dim"), py::arg("d_hidden"), py::arg("d_target"), py::arg("d_weight"),
            py::arg("d_bias"), py::arg("log_prob"), py::arg("threads"));
   py::class_<GroupMade>(m, "GroupMade")

@@ -23,7 +23,7 @@ PYASD_INLINE vf output_gradient(const MixtureShape& shape, const MixtureTile& ti
                                 int64_t row) {
   float own[kLanes] = {};
   for (int lane = 0; lane < tile.dims; ++lane) {
-    own[lane] = args.grad == nullptr ? 1.0f
+    own[lane] = args.grad == nullptr ? args.uniform_grad
                 : args.per_dim       ? args.grad[row * shape.dims + tile.first_dim + lane]
                                      : args.grad[row * shape.groups + tile.group];
   }

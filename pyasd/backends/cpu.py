@@ -122,16 +122,18 @@ class _Packed(NamedTuple):
 
 
 _packed: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Packed weights by weight tensor, so that scoring packs once; a changed tensor (its version) is packed again."""
+"""Packed weights by weight tensor, so that scoring packs once; a changed tensor (its version) is packed again. Weights
+that are being trained are packed at each call: torch's fused optimisers change them without a new version."""
 
 
 def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str) -> _Packed:
     threads = torch.get_num_threads()
-    inference = weight.is_inference() or bias.is_inference()  # such tensors have no version: nothing can be remembered
-    version = None if inference else (weight._version, weight.data_ptr(), bias._version, bias.data_ptr())
+    # Tensors of inference mode have no version, and those in training one that can't be trusted.
+    changing = any(x.is_inference() or x.requires_grad for x in (weight, bias))
+    version = None if changing else (weight._version, weight.data_ptr(), bias._version, bias.data_ptr())
     key = (version, shape, precision, isa())
     known: _Packed | None = _packed.get(weight)  # type: ignore[no-untyped-call]
-    if not inference and known is not None and known.key == key:
+    if not changing and known is not None and known.key == key:
         return known
     head = _native.MixtureHead(
         dims=shape.dims,
@@ -151,7 +153,7 @@ def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str) -> 
         threads=threads,
     )
     result = _Packed(key, head, packed)
-    if not inference:
+    if not changing:
         _packed[weight] = result
     return result
 
@@ -197,15 +199,21 @@ def mixture_log_prob_backward(
 
 
 def mixture_log_likelihood(
-    hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str
+    hidden: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shape: MixtureShape,
+    precision: str,
+    scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """As `reference.mixture_log_likelihood`, in one pass: the outputs are computed once."""
     log_prob = hidden.new_empty(hidden.shape[0], shape.groups)
-    return log_prob, *_backward(None, hidden, target, weight, bias, shape, precision, False, log_prob)
+    return log_prob, *_backward(scale, hidden, target, weight, bias, shape, precision, False, log_prob)
 
 
 def _backward(
-    grad: Tensor | None,
+    grad: Tensor | float,
     hidden: Tensor,
     target: Tensor,
     weight: Tensor,
@@ -225,7 +233,8 @@ def _backward(
         packed=known.packed.data_ptr(),
         rows=rows.data_ptr(),
         rows_stride=rows.stride(0),
-        grad=0 if grad is None else grad.data_ptr(),
+        grad=grad.data_ptr() if isinstance(grad, Tensor) else 0,
+        uniform_grad=1.0 if isinstance(grad, Tensor) else grad,
         hidden=hidden.data_ptr(),
         hidden_stride=hidden.stride(0),
         target=target.data_ptr(),

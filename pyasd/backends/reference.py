@@ -81,14 +81,20 @@ def mixture_log_prob_backward(
 
 
 def mixture_log_likelihood(
-    hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str
+    hidden: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shape: MixtureShape,
+    precision: str,
+    scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """`[windows, groups]` log-likelihoods, and the gradients of their sum with respect to `hidden`, `target`, `weight`
-    and `bias`.
+    """`[windows, groups]` log-likelihoods, and the gradients of `scale` times their sum with respect to `hidden`,
+    `target`, `weight` and `bias`.
     """
     log_prob = mixture_log_prob(hidden, target, weight, bias, shape, precision, False)
-    ones = torch.ones_like(log_prob)
-    return log_prob, *mixture_log_prob_backward(ones, hidden, target, weight, bias, shape, precision, False)
+    grad = torch.full_like(log_prob, scale)
+    return log_prob, *mixture_log_prob_backward(grad, hidden, target, weight, bias, shape, precision, False)
 
 
 def _mixture(

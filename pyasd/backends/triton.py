@@ -96,12 +96,18 @@ def mixture_log_prob_backward(
 
 
 def mixture_log_likelihood(
-    hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str
+    hidden: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shape: MixtureShape,
+    precision: str,
+    scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """As `reference.mixture_log_likelihood`."""
     log_prob = mixture_log_prob(hidden, target, weight, bias, shape, precision, False)
-    ones = torch.ones_like(log_prob)
-    return log_prob, *mixture_log_prob_backward(ones, hidden, target, weight, bias, shape, precision, False)
+    grad = torch.full_like(log_prob, scale)
+    return log_prob, *mixture_log_prob_backward(grad, hidden, target, weight, bias, shape, precision, False)
 
 
 def group_made_log_prob(

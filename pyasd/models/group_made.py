@@ -107,11 +107,11 @@ class GroupMade(nn.Module):
         log_prob = ops.mixture_log_prob(self.trunk(z), z, head, backend, precision)
         return log_prob - self.band_scale.log().sum()
 
-    def log_likelihood(self, windows: Tensor, backend: str = "auto", precision: Precision = "float32") -> Tensor:
-        """The sum of what `forward` gives, a scalar: one pass gives its gradients, too."""
+    def mean_loss(self, windows: Tensor, backend: str = "auto", precision: Precision = "float32") -> Tensor:
+        """The windows' mean negative log-likelihood in nats per dimension, a scalar: with its gradients in one pass."""
         z, head = self._standardise(windows), self.head(self.head_weight, self.head_bias)
-        total = ops.mixture_log_likelihood(self.trunk(z), z, head, backend, precision)
-        return total - len(windows) * self.config.frames * self.band_scale.log().sum()
+        loss = ops.mixture_log_likelihood(self.trunk(z), z, head, backend, precision, scale=-1 / z.numel())
+        return loss + self.band_scale.log().mean()
 
     def _standardise(self, windows: Tensor) -> Tensor:
         return ((windows.view(len(windows), -1, self.mels) - self.band_mean) / self.band_scale).flatten(1)
@@ -133,10 +133,9 @@ class GroupMade(nn.Module):
         windows = training.WindowSet(log_mels, config.frames, validation, run.device)
         self._start_from([x for x, held in zip(log_mels, validation, strict=True) if not held])
         self.to(run.device)
-        dims = config.frames * self.mels
 
         def loss(starts: Tensor) -> Tensor:
-            return -self.log_likelihood(windows.gather(starts), run.backend, run.precision) / (len(starts) * dims)
+            return self.mean_loss(windows.gather(starts), run.backend, run.precision)
 
         return training.fit(self, loss, windows, config, run, config.gradient_clip)
 
