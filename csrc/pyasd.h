@@ -11,10 +11,12 @@ namespace pyasd {
 
 enum Status : int { kOk = 0, kOutOfMemory = 1, kUnsupported = 2 };
 
-// Instruction sets, in rising order. A level can be asked for only where isa_supported() says so.
-enum Isa : int { kBase = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3, kIsaCount = 4 };
+// Instruction sets, in rising order; and, for tests on any processor with AVX-512, AMX with its instructions emulated.
+// A level can be asked for only where isa_obstacle() gives null.
+enum Isa : int { kBase = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3, kAmx = 4, kAmxEmulated = 5 };
 
-bool isa_supported(int isa);  // by this build, this processor and this operating system
+// Why this build, this processor or this operating system doesn't run a level; null where they all do.
+const char* isa_obstacle(int isa);
 
 // ---- log-Mel: see ops.log_mel for what it computes --------------------------------------------------------------
 

@@ -408,6 +408,7 @@ def doctor() -> bool:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
         "CPU kernels": f"{cpu.isa()} (of {', '.join(cpu.supported_isas())})" if native else "none",
+        "AMX": (cpu.isa_obstacle("amx") or "ready") if native else "none",
         "GPU": _gpu(),
     }
     facts |= {f"backend {name}": why or "ready" for name, why in found.items()}

@@ -96,7 +96,8 @@ def log_mel(
 
     Returns:
         `[clips, frames, mels]` float32 with `frames = 1 + n // hop_length`; with `lengths`, a tuple with one
-        `[frames, mels]` per clip. A NaN or infinite sample makes the frames that contain it NaN, and no other.
+        `[frames, mels]` per clip. A NaN sample makes the frames that contain it NaN, an infinite one NaN or
+        infinite, and no other.
 
     Raises:
         TypeError: `samples` is neither int16 nor float32.

@@ -16,6 +16,8 @@ const Kernels* kernels(int isa) {
     case kAvx2: return kernels_avx2();
     case kAvx512: return kernels_avx512();
     case kAvx512Bf16: return kernels_avx512bf16();
+    case kAmx: return kernels_amx();
+    case kAmxEmulated: return kernels_amx_emulated();
     default: return nullptr;
   }
 }
@@ -29,8 +31,8 @@ bool processor_has(int isa) {
   if (isa == kAvx2) return avx2;
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-  if (isa == kAvx512) return avx512;
-  if (isa == kAvx512Bf16) return avx512 && __builtin_cpu_supports("avx512bf16");
+  if (isa == kAvx512 || isa == kAmxEmulated) return avx512;
+  if (isa == kAvx512Bf16 || isa == kAmx) return avx512 && __builtin_cpu_supports("avx512bf16");
 #endif
   return isa == kBase;
 }
@@ -45,11 +47,11 @@ Tiles make_tiles(const MixtureShape& shape, const Kernels& k) {
   const int64_t dims = shape.dims / shape.groups;
   for (int64_t group = 0; group < shape.groups; ++group) {
     const int64_t prefix = shape.prefix[group];
+    const int64_t packed = k.tile_packed_size(shape, prefix);
     for (int64_t d = 0; d < dims; d += k.lanes) {
       const int64_t in_tile = std::min<int64_t>(k.lanes, dims - d);
       tiles.all.push_back({group, group * dims + d, int32_t(in_tile), int32_t(prefix), tiles.packed});
-      const int64_t steps = shape.bfloat16 && k.bfloat16_pairs ? (prefix + 1) / 2 : prefix;
-      tiles.packed += int64_t(shape.components) * 3 * k.lanes * (1 + steps);
+      tiles.packed += packed;
     }
   }
   return tiles;
@@ -66,7 +68,11 @@ int64_t window_tasks(int64_t windows, int threads) {
 
 }  // namespace
 
-bool isa_supported(int isa) { return kernels(isa) != nullptr && processor_has(isa); }
+const char* isa_obstacle(int isa) {
+  if (kernels(isa) == nullptr) return "it is not part of this build";
+  if (!processor_has(isa)) return "the processor or the operating system lacks it";
+  return isa == kAmx ? amx_obstacle() : nullptr;
+}
 
 int log_mel(const LogMelPlan* plan, const LogMelArgs& args, int isa, int threads) try {
   const Kernels* k = kernels(isa);
@@ -143,29 +149,15 @@ int group_made_forward(const MixtureShape& head, const GroupMadeArgs& args, int 
               tiles.end());
   const TrunkTables& t = tables(*args.trunk);
   const int64_t tasks = window_tasks(args.windows, threads);
-  const auto aligned = [](int64_t floats) { return (floats + 15) / 16 * 16; };
   std::atomic<int> status{kOk};
   parallel_for(tasks, threads, [&](int64_t i) {
-    const int64_t first = args.windows * i / tasks, windows = args.windows * (i + 1) / tasks - first;
-    const int64_t frames = windows + head.groups - 1;
-    const int64_t size_z = aligned(frames * args.mels), size_hidden = aligned(windows * head.hidden);
-    const std::size_t inner = std::max(k->trunk_scratch(t), k->mixture_forward_scratch(head, windows));
-    void* memory = scratch(std::size_t((t.bfloat16 ? 2 : 1) * size_z + size_hidden) * sizeof(float) + inner);
+    const int64_t first = args.windows * i / tasks, last = args.windows * (i + 1) / tasks;
+    void* memory = scratch(k->group_made_scratch(t, head, last - first, args.mels));
     if (memory == nullptr) {
       status = kOutOfMemory;
       return;
     }
-    float* z = static_cast<float*>(memory);
-    float* factors = t.bfloat16 ? z + size_z : z;
-    float* hidden = factors + size_z;
-    float* rest = hidden + size_hidden;
-    k->standardise(t, args.log_mel + first * args.mels, frames, args.mels, args.band_mean, args.inverse_scale, z,
-                   factors);
-    k->trunk_forward(t, factors, t.pairs ? args.mels / 2 : args.mels, windows, hidden, rest);
-    const int64_t outputs = args.per_dim ? head.dims : head.groups;
-    const MixtureForwardArgs mixture{args.packed, hidden,    z, windows, head.hidden, args.mels,
-                                     args.out + first * outputs, args.per_dim};
-    k->mixture_forward(head, tiles.data(), int64_t(tiles.size()), mixture, 0, windows, rest);
+    k->group_made(t, head, tiles.data(), int64_t(tiles.size()), args, first, last, memory);
   });
   return status;
 } catch (const std::bad_alloc&) {

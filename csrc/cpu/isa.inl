@@ -1,6 +1,6 @@
-// One instruction set's kernels. isa_base.cpp, isa_avx2.cpp and isa_avx512.cpp define PYASD_ISA and include this file,
-// each compiled with its own flags. Everything lives in the namespace PYASD_ISA and is static or always inlined, and no
-// inline function of the standard library is called: the linker would keep one copy of it, compiled for whichever set.
+// One instruction set's kernels. Each isa_*.cpp defines PYASD_ISA and includes this file, compiled with its own flags.
+// Everything lives in the namespace PYASD_ISA and is static or always inlined, and no inline function of the standard
+// library is called: the linker would keep one copy of it, compiled for whichever set.
 #include <cstddef>
 #include <cstdint>
 
@@ -29,18 +29,20 @@ namespace {
 constexpr Kernels kKernels = {
     kLanes,
     kPairs,
+    false,
     log_mel_scratch,
     log_mel_group,
+    tile_packed_size,
     mixture_pack,
     mixture_forward_scratch,
     mixture_forward,
     mixture_backward_scratch,
     mixture_backward,
-    trunk_scratch,
-    trunk_forward,
-    standardise,
+    group_made_scratch,
+    group_made,
     probe_fma,
     probe_exp,
+    nullptr,
 };
 
 }  // namespace

@@ -21,13 +21,15 @@ struct MixtureTile {
 
 struct Kernels {
   int lanes;             // floats in a vector: frames of a log-Mel group, output dimensions of a mixture tile
-  bool bfloat16_pairs;   // products of bfloat16 pairs in one instruction: packed weights are then half as many
+  bool bfloat16_pairs;   // trunk: products of bfloat16 pairs in one instruction
+  bool tile_products;    // trunk: products of AMX tiles, of bfloat16 parts
 
   std::size_t (*log_mel_scratch)(const LogMelTables& tables);
   // Frames [group * lanes, (group + 1) * lanes) of one clip of `length` samples; `out` is the clip's first frame.
   void (*log_mel_group)(const LogMelTables& tables, const void* samples, bool is_int16, int64_t length, int64_t group,
                         float* out, void* scratch);
 
+  int64_t (*tile_packed_size)(const MixtureShape& shape, int64_t prefix);  // floats of one tile's packed weights
   // One tile's weights from the rows of `weight` into the packed layout (see cpu/mixture.inl).
   void (*mixture_pack)(const MixtureShape& shape, const MixtureTile& tile, const float* weight, const float* bias,
                        float* packed);
@@ -44,14 +46,16 @@ struct Kernels {
   void (*mixture_backward)(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
                            int64_t first, int64_t last, float* d_hidden, float* values, void* scratch);
 
-  std::size_t (*trunk_scratch)(const TrunkTables& tables);
-  void (*trunk_forward)(const TrunkTables& tables, const float* in, int64_t in_stride, int64_t windows, float* out,
-                        void* scratch);
-  void (*standardise)(const TrunkTables& tables, const float* log_mel, int64_t frames, int64_t mels, const float* mean,
-                      const float* inverse_scale, float* targets, float* factors);
+  std::size_t (*group_made_scratch)(const TrunkTables& tables, const MixtureShape& head, int64_t windows, int64_t mels);
+  // Windows [first, last), the tiles given.
+  void (*group_made)(const TrunkTables& tables, const MixtureShape& head, const MixtureTile* tiles, int64_t tile_count,
+                     const GroupMadeArgs& args, int64_t first, int64_t last, void* scratch);
 
   double (*probe_fma)(int64_t rounds, float* sink);
   double (*probe_exp)(int64_t rounds, float* sink);
+
+  // With tile_products: c [2][32][16] = bias [2][16] + a [32][32] times b [2][16 pairs][16][2], in all eight tiles.
+  void (*tile_check)(const uint16_t* a, const uint16_t* b, const float* bias, float* c);
 };
 
 const Kernels* kernels(int isa);  // null where the build has none
@@ -60,5 +64,9 @@ const Kernels* kernels_base();
 const Kernels* kernels_avx2();
 const Kernels* kernels_avx512();
 const Kernels* kernels_avx512bf16();
+const Kernels* kernels_amx();
+const Kernels* kernels_amx_emulated();
+
+const char* amx_obstacle();  // why this process can't use AMX; null where it can
 
 }  // namespace pyasd

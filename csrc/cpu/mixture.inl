@@ -37,8 +37,8 @@ PYASD_INLINE float sum_lanes(vf x) {  // pairwise, in a fixed order
 static float round_bfloat16(float x) {  // to nearest, ties to even; NaN stays NaN
   uint32_t bits;
   __builtin_memcpy(&bits, &x, sizeof bits);
-  if (x != x) return x;
-  bits = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u;
+  bits = x != x ? bits | 0x00400000u : bits + 0x7fff + ((bits >> 16) & 1);
+  bits &= 0xffff0000u;
   __builtin_memcpy(&x, &bits, sizeof x);
   return x;
 }
@@ -80,6 +80,10 @@ PYASD_INLINE bool in_pairs(const MixtureShape& shape) { return kPairs && shape.b
 // Steps of the matrix product for a group that sees `prefix` hidden units.
 PYASD_INLINE int64_t product_steps(const MixtureShape& shape, int64_t prefix) {
   return in_pairs(shape) ? (prefix + 1) / 2 : prefix;
+}
+
+static int64_t tile_packed_size(const MixtureShape& shape, int64_t prefix) {
+  return shape.components * component_size(product_steps(shape, prefix));
 }
 
 static void mixture_pack(const MixtureShape& shape, const MixtureTile& tile, const float* weight, const float* bias,
@@ -159,7 +163,7 @@ static Hidden hidden_rows(const MixtureShape& shape, const float* hidden, int64_
 
 // A tile's outputs for one component of `count` windows: emit(w, logit, mean, log_scale) for each.
 template <bool Pairs, class Emit>
-PYASD_INLINE void outputs(const float* packed, int64_t steps, const float* hidden, int64_t stride, int64_t count,
+PYASD_INLINE void outputs(const float* packed, int64_t prefix, const float* hidden, int64_t stride, int64_t count,
                           const Emit& emit) {
   in_steps<kWindows>(count, [&](auto width, int64_t w) {
     constexpr int B = decltype(width)::value;
@@ -167,9 +171,49 @@ PYASD_INLINE void outputs(const float* packed, int64_t steps, const float* hidde
     for (int p = 0; p < 3; ++p) {
       for (int j = 0; j < B; ++j) sum[p][j] = load(packed + p * kLanes);
     }
+    const int64_t steps = Pairs ? prefix / 2 : prefix;
     accumulate<3, B, Pairs>(sum, packed + 3 * kLanes, 3 * kLanes, steps, hidden + w * stride, stride, 1);
+    if (Pairs && prefix % 2) {  // half a pair: the other unit, which may be NaN, must not be multiplied even by zero
+      float half[B];
+      for (int j = 0; j < B; ++j) {
+        uint32_t bits;
+        __builtin_memcpy(&bits, hidden + (w + j) * stride + steps, sizeof bits);
+        bits &= 0xffffu;
+        __builtin_memcpy(half + j, &bits, sizeof bits);
+      }
+      accumulate<3, B, Pairs>(sum, packed + (1 + steps) * 3 * kLanes, 3 * kLanes, 1, half, 1, 1);
+    }
     for (int j = 0; j < B; ++j) emit(w + j, sum[0][j], sum[1][j], sum[2][j]);
   });
+}
+
+// One window's log-likelihoods from its components' logits and weighted log densities, each `step` floats apart.
+PYASD_INLINE vf mixture_value(const float* logits, const float* components, int64_t count, int64_t step) {
+  vf max_logit = load(logits), max_component = load(components);
+  for (int64_t k = 1; k < count; ++k) {
+    max_logit = larger(max_logit, load(logits + k * step));
+    max_component = larger(max_component, load(components + k * step));
+  }
+  const vf shift_logit = finite_shift(max_logit), shift_component = finite_shift(max_component);
+  vf sum_logit = set1(0.0f), sum_component = set1(0.0f);
+  for (int64_t k = 0; k < count; ++k) {
+    sum_logit = sum_logit + exp_(load(logits + k * step) - shift_logit);
+    sum_component = sum_component + exp_(load(components + k * step) - shift_component);
+  }
+  return log_mixture(max_logit, sum_logit, max_component, sum_component);
+}
+
+// Where a window's log-likelihoods go: each to its dimension in `out`, or all of the group's tiles, added up in `sum`,
+// to the group's element.
+PYASD_INLINE void put_value(const MixtureTile& tile, bool opens_group, bool closes_group, vf value, float* sum,
+                            bool per_dim, float* out) {
+  if (per_dim) return store_part(out + tile.first_dim, value, tile.dims);
+  float own[kLanes];
+  store(own, value);
+  for (int lane = tile.dims; lane < kLanes; ++lane) own[lane] = 0;
+  const vf total = opens_group ? load(own) : load(sum) + load(own);
+  store(sum, total);
+  if (closes_group) out[tile.group] = sum_lanes(total);
 }
 
 static std::size_t mixture_forward_scratch(const MixtureShape& shape, int64_t windows) {
@@ -195,7 +239,7 @@ static void forward(const MixtureShape& shape, const MixtureTile* tiles, int64_t
       const int64_t count = last - begin < kBlock ? last - begin : kBlock;
       const float* target = args.target + begin * args.target_stride + tile.first_dim;
       for (int64_t k = 0; k < shape.components; ++k) {
-        outputs<Pairs>(args.packed + tile.packed + k * component_size(steps), steps,
+        outputs<Pairs>(args.packed + tile.packed + k * component_size(steps), tile.prefix,
                        hidden.factor + (begin - first) * hidden.factor_stride, hidden.factor_stride, count,
                        [&](int64_t w, vf logit, vf mean, vf log_scale) {
                          const vf x = load_part(target + w * args.target_stride, tile.dims);
@@ -205,30 +249,11 @@ static void forward(const MixtureShape& shape, const MixtureTile* tiles, int64_t
                        });
       }
       for (int64_t w = 0; w < count; ++w) {
-        vf max_logit = load(logits + w * kLanes), max_component = load(components + w * kLanes);
-        for (int64_t k = 1; k < shape.components; ++k) {
-          max_logit = larger(max_logit, load(logits + (k * kBlock + w) * kLanes));
-          max_component = larger(max_component, load(components + (k * kBlock + w) * kLanes));
-        }
-        const vf shift_logit = finite_shift(max_logit), shift_component = finite_shift(max_component);
-        vf sum_logit = set1(0.0f), sum_component = set1(0.0f);
-        for (int64_t k = 0; k < shape.components; ++k) {
-          sum_logit = sum_logit + exp_(load(logits + (k * kBlock + w) * kLanes) - shift_logit);
-          sum_component = sum_component + exp_(load(components + (k * kBlock + w) * kLanes) - shift_component);
-        }
-        const vf value = log_mixture(max_logit, sum_logit, max_component, sum_component);
+        const vf value =
+            mixture_value(logits + w * kLanes, components + w * kLanes, shape.components, kBlock * kLanes);
         const int64_t row = begin + w;
-        if (args.per_dim) {
-          store_part(args.out + row * shape.dims + tile.first_dim, value, tile.dims);
-          continue;
-        }
-        float* sum = sums + (row - first) * kLanes;
-        float own[kLanes];
-        store(own, value);
-        for (int lane = tile.dims; lane < kLanes; ++lane) own[lane] = 0;
-        const vf total = opens_group ? load(own) : load(sum) + load(own);
-        store(sum, total);
-        if (closes_group) args.out[row * shape.groups + tile.group] = sum_lanes(total);
+        put_value(tile, opens_group, closes_group, value, sums + (row - first) * kLanes, args.per_dim != 0,
+                  args.out + row * (args.per_dim ? shape.dims : shape.groups));
       }
     }
   }

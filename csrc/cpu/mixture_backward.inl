@@ -137,34 +137,30 @@ static void hidden_gradients(const MixtureShape& shape, const MixtureTile& tile,
   });
 }
 
-template <bool Pairs>
-static void backward(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args, int64_t first,
-                     int64_t last, float* d_hidden, float* values, void* memory) {
-  Scratch scratch{static_cast<float*>(memory)};
+// `all` are the hidden units of windows [first, last). recompute(begin, count, emit) gives the outputs of `count` windows
+// from `begin` on: emit(k, w, logit, mean, log_scale) for each component and window.
+template <class Recompute>
+PYASD_INLINE void backward(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
+                           int64_t first, int64_t last, float* d_hidden, float* values, Scratch scratch,
+                           const Hidden& all, const Recompute& recompute) {
   const int64_t size = shape.components * kGradientBlock * kLanes;
   const Stage stage{shape.components, scratch.take(size), scratch.take(3 * size),
                     scratch.take(3 * shape.components * kLanes)};
   for (int64_t i = 0; i < 3 * shape.components * kLanes; ++i) stage.d_bias[i] = 0;
-  const Hidden all = hidden_rows(shape, args.hidden, args.hidden_stride, first, last, scratch.next);
   const vf log_scale_min = set1(shape.log_scale_min);
-  const int64_t steps = product_steps(shape, tile.prefix);
   for (int64_t begin = first; begin < last; begin += kGradientBlock) {
     const int64_t count = last - begin < kGradientBlock ? last - begin : kGradientBlock;
     const float* target = args.target + begin * args.target_stride + tile.first_dim;
-    for (int64_t k = 0; k < shape.components; ++k) {
-      outputs<Pairs>(args.packed + tile.packed + k * component_size(steps), steps,
-                     all.factor + (begin - first) * all.factor_stride, all.factor_stride, count,
-                     [&](int64_t w, vf logit, vf mean, vf log_scale) {
-                       const vf x = load_part(target + w * args.target_stride, tile.dims);
-                       float* out = stage.d_out + w * stage.step() + k * 3 * kLanes;
-                       vf by_mean, by_log_scale;
-                       store(stage.density + (w * shape.components + k) * kLanes,
-                             log_component_with_gradient(x, logit, mean, log_scale, log_scale_min, &by_mean, &by_log_scale));
-                       store(out, logit);
-                       store(out + kLanes, by_mean);
-                       store(out + 2 * kLanes, by_log_scale);
-                     });
-    }
+    recompute(begin, count, [&](int64_t k, int64_t w, vf logit, vf mean, vf log_scale) {
+      const vf x = load_part(target + w * args.target_stride, tile.dims);
+      float* out = stage.d_out + w * stage.step() + k * 3 * kLanes;
+      vf by_mean, by_log_scale;
+      store(stage.density + (w * shape.components + k) * kLanes,
+            log_component_with_gradient(x, logit, mean, log_scale, log_scale_min, &by_mean, &by_log_scale));
+      store(out, logit);
+      store(out + kLanes, by_mean);
+      store(out + 2 * kLanes, by_log_scale);
+    });
     output_gradients(shape, tile, args, begin, count, stage,
                      values == nullptr ? nullptr : values + (begin - first) * kLanes);
     weight_gradients(shape, tile, stage, all.data + (begin - first) * all.stride, all.stride, count, begin == 0,
@@ -183,8 +179,25 @@ static void backward(const MixtureShape& shape, const MixtureTile& tile, const M
   }
 }
 
+template <bool Pairs>
+static void backward_of_packed(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
+                               int64_t first, int64_t last, float* d_hidden, float* values, Scratch scratch) {
+  const Hidden all = hidden_rows(shape, args.hidden, args.hidden_stride, first, last,
+                                 scratch.take(hidden_scratch(shape, last - first)));
+  const int64_t component = component_size(product_steps(shape, tile.prefix));
+  backward(shape, tile, args, first, last, d_hidden, values, scratch, all,
+           [&](int64_t begin, int64_t count, const auto& emit) {
+             for (int64_t k = 0; k < shape.components; ++k) {
+               outputs<Pairs>(args.packed + tile.packed + k * component, tile.prefix,
+                              all.factor + (begin - first) * all.factor_stride, all.factor_stride, count,
+                              [&](int64_t w, vf logit, vf mean, vf log_scale) { emit(k, w, logit, mean, log_scale); });
+             }
+           });
+}
+
 static void mixture_backward(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
                              int64_t first, int64_t last, float* d_hidden, float* values, void* memory) {
-  if (in_pairs(shape)) return backward<kPairs>(shape, tile, args, first, last, d_hidden, values, memory);
-  backward<false>(shape, tile, args, first, last, d_hidden, values, memory);
+  const Scratch scratch{static_cast<float*>(memory)};
+  if (in_pairs(shape)) return backward_of_packed<kPairs>(shape, tile, args, first, last, d_hidden, values, scratch);
+  backward_of_packed<false>(shape, tile, args, first, last, d_hidden, values, scratch);
 }

@@ -105,3 +105,27 @@ static void standardise(const TrunkTables& t, const float* log_mel, int64_t fram
     }
   }
 }
+
+// ---- the whole of Group MADE for a task's windows ----
+
+static std::size_t group_made_scratch(const TrunkTables& t, const MixtureShape& head, int64_t windows, int64_t mels) {
+  const int64_t frames = windows + head.groups - 1;
+  const std::size_t floats = std::size_t((t.bfloat16 ? 2 : 1) * frames * mels + windows * head.hidden + 64);
+  const std::size_t trunk = trunk_scratch(t), mixture = mixture_forward_scratch(head, windows);
+  return floats * sizeof(float) + (trunk > mixture ? trunk : mixture);
+}
+
+static void group_made(const TrunkTables& t, const MixtureShape& head, const MixtureTile* tiles, int64_t tile_count,
+                       const GroupMadeArgs& args, int64_t first, int64_t last, void* memory) {
+  const int64_t windows = last - first, frames = windows + head.groups - 1;
+  Scratch scratch{static_cast<float*>(memory)};
+  float* z = scratch.take(frames * args.mels);
+  float* factors = t.bfloat16 ? scratch.take(frames * args.mels) : z;
+  float* hidden = scratch.take(windows * head.hidden);
+  standardise(t, args.log_mel + first * args.mels, frames, args.mels, args.band_mean, args.inverse_scale, z, factors);
+  trunk_forward(t, factors, t.pairs ? args.mels / 2 : args.mels, windows, hidden, scratch.next);
+  const int64_t outputs = args.per_dim ? head.dims : head.groups;
+  const MixtureForwardArgs mixture{args.packed, hidden,    z, windows, head.hidden, args.mels,
+                                   args.out + first * outputs, args.per_dim};
+  mixture_forward(head, tiles, tile_count, mixture, 0, windows, scratch.next);
+}

@@ -1,6 +1,6 @@
 """The native CPU kernels: fused, compiled for several instruction sets, the best of which is chosen at run time.
 
-`PYASD_CPU_ISA` (`base`, `avx2`, `avx512` or `avx512bf16`) caps the instruction set. Work is spread over
+`PYASD_CPU_ISA` (`base`, `avx2`, `avx512`, `avx512bf16` or `amx`) caps the instruction set. Work is spread over
 `torch.get_num_threads()` threads; the results don't depend on their number.
 """
 
@@ -30,7 +30,10 @@ except ImportError as error:  # a source tree whose extension was never built
 if TYPE_CHECKING:
     from pyasd.ops import GroupMadeNetwork, LogMelPlan, MixtureShape
 
-ISAS = ("base", "avx2", "avx512", "avx512bf16")
+EMULATED = "amx-emulated"
+"""For tests on any processor with AVX-512: AMX with its instructions emulated, slowly; chosen by name alone."""
+
+ISAS = ("base", "avx2", "avx512", "avx512bf16", "amx", EMULATED)
 """Instruction sets in rising order; the position is the number that the extension knows them by."""
 
 
@@ -47,16 +50,21 @@ def unavailable(device: torch.device | None = None) -> str | None:
     return None
 
 
+def isa_obstacle(name: str) -> str | None:
+    """Why an instruction set of `ISAS` can't be used; `None` when it can."""
+    return _native.isa_obstacle(ISAS.index(name))
+
+
 def supported_isas() -> list[str]:
     """The instruction sets that this build and this processor share."""
-    return [name for i, name in enumerate(ISAS) if _native.isa_supported(i)]
+    return [name for name in ISAS if name != EMULATED and isa_obstacle(name) is None]
 
 
 def isa() -> str:
     """The instruction set in use: the best supported one, or the best up to `PYASD_CPU_ISA`.
 
     Raises:
-        ValueError: `PYASD_CPU_ISA` is not one of `ISAS`.
+        ValueError: `PYASD_CPU_ISA` is not one of `ISAS`, or it is `EMULATED` and that can't be used.
     """
     return _isa(os.environ.get("PYASD_CPU_ISA", ""))
 
@@ -65,8 +73,27 @@ def isa() -> str:
 def _isa(cap: str) -> str:
     if cap and cap not in ISAS:
         raise ValueError(f"PYASD_CPU_ISA={cap!r}: choose from {', '.join(ISAS)}")
+    if cap == EMULATED:
+        if (why := isa_obstacle(EMULATED)) is not None:
+            raise ValueError(f"PYASD_CPU_ISA={cap!r}: {why}")
+        return cap
     names = ISAS[: ISAS.index(cap) + 1] if cap else ISAS
     return [name for name in supported_isas() if name in names][-1]
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """`x`, or a copy that begins where an element may: memory that others hand over need not."""
+    return x if x.data_ptr() % x.element_size() == 0 else x.clone()
+
+
+def _whole(x: Tensor) -> Tensor:
+    """`x`, or an aligned copy of it that is contiguous."""
+    return _aligned(x.contiguous())
+
+
+def _rows(x: Tensor) -> Tensor:
+    """`x`, or an aligned copy whose rows are contiguous."""
+    return _aligned(x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous())
 
 
 # -- log-Mel -----------------------------------------------------------------------------------------------------
@@ -77,8 +104,7 @@ def log_mel(samples: Tensor, plan: LogMelPlan, lengths: Sequence[int]) -> Tensor
     native = _native_plan(plan)
     if native is None:
         return reference.log_mel(samples, plan, lengths)
-    if samples.stride(1) != 1:
-        samples = samples.contiguous()
+    samples = _rows(samples)
     out = samples.new_empty(sum(plan.frames(n) for n in lengths), plan.n_mels, dtype=torch.float32)
     native(
         samples=samples.data_ptr(),
@@ -144,7 +170,7 @@ def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str) -> 
         bfloat16=precision == "bfloat16",
         isa=ISAS.index(isa()),
     )
-    plain_weight, plain_bias = weight.contiguous(), bias.contiguous()
+    plain_weight, plain_bias = _whole(weight), _whole(bias)
     packed = weight.new_empty(head.packed_size)
     head.pack(
         weight=plain_weight.data_ptr(),
@@ -156,11 +182,6 @@ def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str) -> 
     if not changing:
         _packed[weight] = result
     return result
-
-
-def _rows(x: Tensor) -> Tensor:
-    """`x`, or a copy whose rows are contiguous."""
-    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
 
 
 def mixture_log_prob(
@@ -195,7 +216,7 @@ def mixture_log_prob_backward(
     per_dim: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `reference.mixture_log_prob_backward`: the outputs are computed again rather than kept."""
-    return _backward(grad.contiguous(), hidden, target, weight, bias, shape, precision, per_dim, None)
+    return _backward(_whole(grad), hidden, target, weight, bias, shape, precision, per_dim, None)
 
 
 def mixture_log_likelihood(
@@ -227,7 +248,7 @@ def _backward(
     hidden, target = _rows(hidden), _rows(target)
     rows = weight.bfloat16().float() if precision == "bfloat16" else weight
     padding = -rows.shape[1] % ROWS_MULTIPLE
-    rows = torch.nn.functional.pad(rows, (0, padding)) if padding else rows.contiguous()
+    rows = torch.nn.functional.pad(rows, (0, padding)) if padding else _whole(rows)
     grads = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (hidden, target, weight, bias))
     known.head.backward(
         packed=known.packed.data_ptr(),
@@ -269,7 +290,7 @@ def _pack_network(network: GroupMadeNetwork, precision: str) -> _PackedNetwork:
     known = _networks.setdefault(network, {})
     key = (precision, isa())
     if key not in known:
-        layers = [(weight.contiguous(), bias.contiguous()) for weight, bias in network.layers]
+        layers = [(_whole(weight), _whole(bias)) for weight, bias in network.layers]
         trunk = _native.GroupMade(
             layers=[(w.shape[1], w.shape[0], w.data_ptr(), b.data_ptr()) for w, b in layers],
             frame=len(network.band_mean),
@@ -287,7 +308,7 @@ def group_made_log_prob(
     head = network.head
     known = _pack(head.weight, head.bias, head.shape, precision)
     trunk, inverse_scale = _pack_network(network, precision)
-    log_mel, band_mean = log_mel.contiguous(), network.band_mean.contiguous()
+    log_mel, band_mean = _whole(log_mel), _whole(network.band_mean)
     windows = len(log_mel) - head.shape.groups + 1
     out = log_mel.new_empty(windows, head.shape.dims if per_dim else head.shape.groups)
     if len(wanted) < head.shape.groups:

@@ -48,5 +48,29 @@ def test_isa_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYASD_CPU_ISA", "")
     assert cpu.isa() == cpu.supported_isas()[-1]
     monkeypatch.setenv("PYASD_CPU_ISA", "sse9")
-    with pytest.raises(ValueError, match="choose from base, avx2, avx512, avx512bf16"):
+    with pytest.raises(ValueError, match="choose from base, avx2, avx512, avx512bf16, amx, amx-emulated"):
         cpu.isa()
+
+
+def test_emulated_tiles_are_asked_for_by_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cpu.EMULATED not in cpu.supported_isas()
+    monkeypatch.setenv("PYASD_CPU_ISA", cpu.EMULATED)
+    why = cpu.isa_obstacle(cpu.EMULATED)
+    if why is None:
+        assert cpu.isa() == cpu.EMULATED
+    else:
+        with pytest.raises(ValueError, match=why):
+            cpu.isa()
+
+
+def test_a_level_that_is_not_there_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "isa_obstacle", lambda name: None if name == "base" else "its self-check failed")
+    cpu._isa.cache_clear()
+    try:
+        monkeypatch.setenv("PYASD_CPU_ISA", "amx")
+        assert cpu.isa() == "base"
+        monkeypatch.setenv("PYASD_CPU_ISA", cpu.EMULATED)
+        with pytest.raises(ValueError, match="its self-check failed"):
+            cpu.isa()
+    finally:
+        cpu._isa.cache_clear()
