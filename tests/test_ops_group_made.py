@@ -149,11 +149,44 @@ def test_a_nan_costs_its_own_windows_only(isa: str) -> None:
     assert torch.equal(got[~touched], clean[~touched])
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("lengths", [[9, 9, 9], [5, 40, 7, 5], [12]])
+def test_clips_of_a_batch_are_those_alone(isa: str, precision: str, lengths: list[int]) -> None:
+    network = make_network("middle")
+    log_mel = log_mel_of(network, sum(lengths))
+    alone = [ops.group_made_score(x, network, precision=precision) for x in log_mel.split(lengths)]
+    assert torch.equal(ops.group_made_score(log_mel, network, precision=precision, lengths=lengths), torch.cat(alone))
+    shares = ops.group_made_score(log_mel, network, [1, 3], precision=precision, per_dim=True, lengths=lengths)
+    alone = [ops.group_made_score(x, network, [1, 3], "auto", precision, True) for x in log_mel.split(lengths)]
+    assert shares.shape == (sum(lengths) - 4 * len(lengths), 5, 128)
+    assert torch.equal(shares[:, [1, 3]], torch.cat(alone)[:, [1, 3]])
+
+
+def test_a_nan_stays_in_its_clip(isa: str) -> None:
+    network = make_network()
+    log_mel = log_mel_of(network, 30)
+    clean = ops.group_made_score(log_mel, network, lengths=[10] * 3)
+    log_mel[9] = float("nan")  # the first clip's last frame
+    got = ops.group_made_score(log_mel, network, lengths=[10] * 3)
+    assert got[5].sum().isnan()
+    assert torch.equal(got[6:], clean[6:])
+
+
+def test_the_empty_batch() -> None:
+    network = make_network(mels=14, hidden=(8,), components=1)
+    assert ops.group_made_score(torch.zeros(0, 14), network, lengths=[]).shape == (0, 5)
+    assert ops.group_made_score(torch.zeros(0, 14), network, per_dim=True, lengths=[]).shape == (0, 5, 14)
+
+
 def test_wrong_input_is_refused() -> None:
     network = make_network(mels=14, hidden=(8,), components=1)
     with pytest.raises(TypeError, match="float32"):
         ops.group_made_score(torch.zeros(9, 14, dtype=torch.float64), network)
-    with pytest.raises(ValueError, match="at least 5 frames, 14"):
+    with pytest.raises(ValueError, match="at least 5 frames a clip, 14"):
         ops.group_made_score(torch.zeros(4, 14), network)
-    with pytest.raises(ValueError, match="at least 5 frames, 14"):
+    with pytest.raises(ValueError, match="at least 5 frames a clip, 14"):
         ops.group_made_score(torch.zeros(9, 15), network)
+    with pytest.raises(ValueError, match="of clips of 4 frames and more"):
+        ops.group_made_score(torch.zeros(9, 14), network, lengths=[5, 4])
+    with pytest.raises(ValueError, match="add up to 8, and log_mel has 9"):
+        ops.group_made_score(torch.zeros(9, 14), network, lengths=[8])
