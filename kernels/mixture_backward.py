@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .mixture import BLOCK_D, BLOCK_W, Launch, load_tile, log_density, outputs, sum_parts
+from .mixture import Launch, load_tile, log_density, outputs, sum_parts
 
 CHUNK = 2
 """Tiles of dimensions that a program of `input_kernel` walks over."""
@@ -167,8 +167,7 @@ def log_prob_backward(
         launch = Launch(hidden, target, weight, bias, prefix, components, log_scale_min, precision)
         kept = target.new_empty(3, windows, dims).unbind()
         launch.density(kept[0], kept[1:])
-        tiles = triton.cdiv(launch.group_dims, BLOCK_D)
-        chunks = triton.cdiv(tiles, CHUNK)
+        chunks = triton.cdiv(launch.dim_tiles, CHUNK)
         parts = target.new_zeros(chunks, *hidden.shape)
         for g, own, inputs, numbers in launch.each_group():
             prefix = launch.prefix[g]
@@ -177,7 +176,7 @@ def log_prob_backward(
             grad_own = grad[:, own] if per_dim else grad[:, g : g + 1].expand(-1, launch.group_dims)
             inputs += [grad_own, *(x[:, own] for x in kept)]
             numbers += [*grad_own.stride(), dims]
-            input_kernel[(triton.cdiv(windows, BLOCK_W), chunks, hidden_tiles)](
+            input_kernel[(launch.window_tiles, chunks, hidden_tiles)](
                 *inputs, d_target[:, own], parts, *numbers, parts.stride(0), CHUNK=CHUNK, BLOCK_H=block,
                 **launch.options,
             )  # fmt: skip
@@ -185,7 +184,7 @@ def log_prob_backward(
                 d_weight.view(launch.weight.shape)[:, own],
                 d_bias.view(launch.bias.shape)[:, own],
             )
-            weight_kernel[(tiles, components, hidden_tiles)](
+            weight_kernel[(launch.dim_tiles, components, hidden_tiles)](
                 *inputs, d_weight_own, d_bias_own, *numbers, BLOCK_H=block, **launch.options
             )
         d_hidden = hidden.new_empty(hidden.shape)
