@@ -125,10 +125,11 @@ def compiled(calls: list[Call], target: GPUTarget) -> Iterator[tuple[Call, Any]]
             yield call, triton.compile(this, target, options)
 
 
-def spilled(target: GPUTarget, asm: dict[str, str], folder: Path) -> int:
-    """Bytes a thread (AMD: registers) that a kernel keeps in memory for want of registers."""
+def resources(target: GPUTarget, asm: dict[str, str], folder: Path) -> tuple[int, int]:
+    """Registers a thread, and what it keeps in memory for want of more: bytes on NVIDIA's GPUs, registers on AMD's."""
     if target.backend == "hip":
-        return int(re.search(r"vgpr_spill_count:\s*(\d+)", asm["amdgcn"])[1])  # type: ignore[index]
+        found = [re.search(rf"\.{key}:\s*(\d+)", asm["amdgcn"]) for key in ("vgpr_count", "vgpr_spill_count")]
+        return int(found[0][1]), int(found[1][1])  # type: ignore[index]
     ptx = folder / "kernel.ptx"
     ptx.write_text(asm["ptx"])
     ptxas = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
@@ -136,11 +137,24 @@ def spilled(target: GPUTarget, asm: dict[str, str], folder: Path) -> int:
     run = subprocess.run(
         [ptxas, "-v", f"-arch={arch}", ptx, "-o", folder / "kernel.cubin"], capture_output=True, text=True, check=True
     )
-    return int(re.search(r"(\d+) bytes spill stores", run.stderr)[1])  # type: ignore[index]
+    found = [re.search(pattern, run.stderr) for pattern in (r"Used (\d+) registers", r"(\d+) bytes spill stores")]
+    return int(found[0][1]), int(found[1][1])  # type: ignore[index]
+
+
+def dtypes(call: Call) -> set[torch.dtype]:
+    return {x.dtype for x in call.args if isinstance(x, torch.Tensor)}
+
+
+def prefix_of(call: Call) -> int | None:
+    """The hidden units that a kernel of the mixture head sees."""
+    names = [parameter.name for parameter in call.kernel.params]
+    return call.args[names.index("prefix")] if "prefix" in names else None
 
 
 def check(calls: list[Call], target: GPUTarget, folder: Path) -> set[str]:
-    """Compile all; limits, no atomics, products on tensor cores in the precision that was asked for."""
+    """Compile all; limits, no atomics, products on tensor cores in the precision that was asked for. Prints what each
+    kernel takes (`pytest -rP`): registers a thread, bytes of shared memory, spills, warps.
+    """
     names = set()
     for call, kernel in compiled(calls, target):
         name = call.kernel.__name__
@@ -149,13 +163,17 @@ def check(calls: list[Call], target: GPUTarget, folder: Path) -> set[str]:
         assert kernel.metadata.shared <= SHARED[target.backend], name
         assert not re.search(r"\b(atom|red)\.|_atomic_", assembly), name
         limit = SPILL["power_kernel" if name == "power_kernel" else "mixture"] if target.backend == "cuda" else 0
-        assert spilled(target, kernel.asm, folder) <= limit, name
+        registers, spills = resources(target, kernel.asm, folder)
+        factors = "bfloat16" if torch.bfloat16 in dtypes(call) else "float32"
+        what = {x: call.options[x] for x in ("BLOCK_H", "SUM") if x in call.options} | {"prefix": prefix_of(call)}
+        print(target.arch, name, factors, what, registers, kernel.metadata.shared, spills, kernel.metadata.num_warps)
+        assert spills <= limit, name
         if name in ("sum_kernel", "mel_kernel"):
             continue
         if target.backend == "hip":
             assert "v_mfma_f32" in assembly, name
             continue
-        factors = "bf16" if torch.bfloat16 in [x.dtype for x in call.args if isinstance(x, torch.Tensor)] else "tf32"
+        factors = "bf16" if torch.bfloat16 in dtypes(call) else "tf32"
         gradients = {"tf32"} if call.options.get("BLOCK_H") else set()  # never rounded to bfloat16
         assert set(re.findall(r"mma\S*\.(tf32|bf16|f16)\b", assembly)) == {factors} | gradients, name
     return names
