@@ -254,8 +254,8 @@ def _able(recipe: Recipe, machine_type: str, ids: Sequence[str]) -> list[str]:
     told = f"all {machine_type} clips are of machine ID {ids[0]!r}".replace("  ", " ")
     if not able:
         raise ValueError(
-            f"{told}, and classifiers tell IDs apart: give clips of two IDs or more, take warps=1 or more (each warp of "
-            "an ID is a further class), or fit group-made"
+            f"{told}, and classifiers tell IDs apart: give clips of two IDs or more, take warps=1 or more (each warp of"
+            " an ID is a further class), or fit group-made"
         )
     if left_out:
         told += f", and classifiers tell IDs apart: {', '.join(left_out)} left out, {' and '.join(able)} learnt"
