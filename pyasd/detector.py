@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from pyasd import models, ops, results, storage
 from pyasd.audio import Channel
+from pyasd.backends import cpu
 from pyasd.clips import Clip, ClipError, find
-from pyasd.config import Precision, Recipe
+from pyasd.config import ClassifierConfig, MemberConfig, Precision, Recipe
 from pyasd.ensemble import Statistics, combine
 from pyasd.features import Features, extract
 from pyasd.storage import ModelFileError
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """The number of the model files' format: raised whenever older versions can't read newer files."""
+
+BATCH_CLIPS = 64
+"""Clips whose scores are computed together, and then written."""
+
+BATCH_FRAMES = 1 << 15
+"""Frames in a batch after which no clip is added (17 min of sound, 16 MiB): hour-long clips are scored one by one."""
 
 ClipFeatures = Literal["audio", "log-mel"]
 UnknownIds = Literal["refuse", "pool"]
@@ -46,6 +53,7 @@ class Pipeline:
         device: where features and models run.
         backend, precision: of the operators, see `ops`.
         progress: told of each step.
+        mixed: classifiers are trained in bfloat16 where that is faster, and everything else is float32.
     """
 
     channel: Channel
@@ -53,10 +61,11 @@ class Pipeline:
     backend: str
     precision: Precision
     progress: Progress | None
+    mixed: bool = False
 
     @classmethod
     def of(cls, channel: Channel, device: str, backend: str, precision: str, progress: Progress | None) -> Pipeline:
-        """A pipeline in which "auto" is decided: a GPU where there is one, and float32.
+        """A pipeline in which "auto" is decided: a GPU where there is one, and float32, but `mixed`.
 
         Raises:
             ValueError: there is no such device here, or no such precision.
@@ -70,7 +79,19 @@ class Pipeline:
         if precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}")
         chosen: Precision = "bfloat16" if precision == "bfloat16" else "float32"
-        return cls(channel, torch.device(device), backend, chosen, progress)
+        return cls(channel, torch.device(device), backend, chosen, progress, precision == "auto")
+
+    def training_precision(self, member: MemberConfig) -> Precision:
+        """What a member is trained in. `mixed` takes bfloat16 for classifiers on GPUs that have it and, on CPUs that
+        multiply in it, for ResNet-50 (twice as fast there; MobileNetV2's convolutions of single channels gain nothing).
+        """
+        if not self.mixed or not isinstance(member, ClassifierConfig):
+            return self.precision
+        if self.device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported()
+        else:
+            fast = member.backbone == "resnet" and cpu.unavailable(self.device) is None and cpu.isa() == "avx512bf16"
+        return "bfloat16" if fast else "float32"
 
     def extract(self, clips: Sequence[Clip], recipe: Recipe, stage: str, ratio: float = 1.0) -> Generator[Features]:
         """`features.extract` as the recipe has it, telling the progress."""
@@ -177,8 +198,9 @@ class Detector:
 
         Returns:
             One row per clip, in order: see `results.COLUMNS`. `score` is in standard deviations above the mean of
-            the machine ID's normal clips, combined over the members; `score.<member>` is what the member itself
-            measures, in nats or dB squared. Higher is more anomalous. The table's `attrs` say in which `precision`
+            the machine ID's normal clips, combined over the members as the recipe says, `score.mean` and `score.max`
+            are both ways of that; `score.<member>` is what the member itself measures, in nats or dB squared. Higher
+            is more anomalous. The table's `attrs` say in which `precision`
             it was computed, and each member's score mode (`modes`).
 
         Raises:
@@ -211,10 +233,10 @@ class Detector:
         }
         rows = []
         with contextlib.closing(pipeline.extract(clips, self.recipe, "scoring")) as items:
-            for item in items:
-                rows.append(self._row(item, scorers, modes, unknown_ids, pipeline.channel))
+            for batch in _batches(items):
+                rows += self._rows(batch, scorers, modes, unknown_ids, pipeline.channel)
                 if writer is not None:
-                    writer.write(rows[-1:])
+                    writer.write(rows[-len(batch) :])
         table = results.table(rows, self.recipe.members)
         table.attrs |= {"precision": pipeline.precision, "modes": modes}
         return table
@@ -253,7 +275,10 @@ class Detector:
             raise item.error
         assert item.log_mel is not None
         machine_type, machine_id = self._locate(item.clip, "pool")
-        scorer = self.machines[machine_type].members[member].scorer(pipeline.device, backend)
+        members = self.machines[machine_type].members
+        if member not in members:
+            raise ValueError(f"{machine_type} has no member {member!r}: its clips were all of one machine ID")
+        scorer = members[member].scorer(pipeline.device, backend)
         return Explanation(item.log_mel.cpu().numpy(), scorer.explain(item.log_mel, mode, machine_id).cpu().numpy())
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -278,8 +303,11 @@ class Detector:
         storage.write(path, tensors, header)
 
     def _modes(self, score_mode: str | None) -> dict[str, str]:
-        """Each member's score mode: the one asked for where the member has it, else its own."""
-        members = next(iter(self.machines.values())).members
+        """Each member's score mode: the one asked for where the member has it, else its own. At least one machine type
+        has the member.
+        """
+        fitted = {name: member for machine in self.machines.values() for name, member in machine.members.items()}
+        members = {name: fitted[name] for name in self.recipe.members}
         known = sorted({mode for member in members.values() for mode in member.modes})
         if score_mode is not None and score_mode not in known:
             raise ValueError(f"no score mode {score_mode!r}; this detector has {', '.join(known)}")
@@ -311,46 +339,86 @@ class Detector:
             'score against all IDs with unknown_ids="pool"',
         )
 
-    def _row(
+    def _rows(
         self,
-        item: Features,
+        batch: Sequence[Features],
         scorers: dict[tuple[str, str], models.Scorer],
         modes: dict[str, str],
         unknown_ids: UnknownIds,
         channel: Channel,
+    ) -> list[dict[str, Any]]:
+        """Some clips' rows of the table, in their order; those of one machine type are scored together."""
+        rows = []
+        located: dict[str, list[tuple[dict[str, Any], Tensor, str | None]]] = {}
+        for item in batch:
+            clip = item.clip
+            row: dict[str, Any] = {
+                "clip": clip.name,
+                "machine_type": clip.machine_type,
+                "machine_id": clip.machine_id,
+                "channel": channel if clip.log_mel is None else None,
+                "duration": item.duration,
+                "label": clip.label,
+                "status": "silent" if item.silent else "ok",
+            }
+            rows.append(row)
+            try:
+                if item.error is not None:
+                    raise item.error
+                assert item.log_mel is not None
+                machine_type, machine_id = self._locate(clip, unknown_ids)
+                located.setdefault(machine_type, []).append((row, item.log_mel, machine_id))
+                if machine_id is None and not item.silent:
+                    row["status"] = "pooled"
+                elif len(item.log_mel) < self.recipe.image_frames and not item.silent:
+                    row["status"] = "repeated"
+            except ClipError as error:
+                row |= {"status": error.status, "error": str(error)}
+        for machine_type, group in located.items():
+            own_rows, log_mels, machine_ids = zip(*group, strict=True)
+            statistics = self.machines[machine_type].statistics
+            columns = {
+                name: models.score_many(scorers[machine_type, name], log_mels, machine_ids)[
+                    :, own.modes.index(modes[name])
+                ].tolist()
+                for name, own in statistics.items()
+            }
+            for row, machine_id, *values in zip(own_rows, machine_ids, *columns.values(), strict=True):
+                scores = dict(zip(columns, values, strict=True))
+                row |= self._combined(row["clip"], scores, statistics, machine_id, modes)
+        return rows
+
+    def _combined(
+        self,
+        clip: str,
+        scores: dict[str, float],
+        statistics: dict[str, Statistics],
+        machine_id: str | None,
+        modes: dict[str, str],
     ) -> dict[str, Any]:
-        """A clip's row of the table."""
-        clip = item.clip
-        row: dict[str, Any] = {
-            "clip": clip.name,
-            "machine_type": clip.machine_type,
-            "machine_id": clip.machine_id,
-            "channel": channel if clip.log_mel is None else None,
-            "duration": item.duration,
-            "label": clip.label,
-            "status": "silent" if item.silent else "ok",
-        }
-        try:
-            if item.error is not None:
-                raise item.error
-            assert item.log_mel is not None
-            machine_type, machine_id = self._locate(clip, unknown_ids)
-            own, standardised = {}, []
-            for name, mode in modes.items():
-                statistics = self.machines[machine_type].statistics[name]
-                value = scorers[machine_type, name].score(item.log_mel, machine_id)[statistics.modes.index(mode)].item()
-                if not math.isfinite(value):
-                    raise ClipError("not-finite", f"{clip.name}: the {name} score is {value}: check the recording")
-                own[f"score.{name}"] = value
-                standardised.append(statistics.standardise(value, machine_id, mode))
-            row |= own | {"score": combine(standardised, self.recipe.combine)}
-            if machine_id is None and not item.silent:
-                row["status"] = "pooled"
-            elif len(item.log_mel) < self.recipe.image_frames and not item.silent:
-                row["status"] = "repeated"
-        except ClipError as error:
-            row |= {"status": error.status, "error": str(error)}
-        return row
+        """The table's columns that a clip's scores, by member, make."""
+        for name, value in scores.items():
+            if not math.isfinite(value):
+                error = f"{clip}: the {name} score is {value}: check the recording"
+                return {"status": "not-finite", "error": error}
+        both = combine([statistics[name].standardise(x, machine_id, modes[name]) for name, x in scores.items()])
+        members = {results.MEMBER_PREFIX + name: value for name, value in scores.items()}
+        combined = {results.MEMBER_PREFIX + how: x for how, x in both.items()}
+        return {"score": both[self.recipe.combine]} | combined | members
+
+
+def _batches(items: Iterable[Features]) -> Iterator[list[Features]]:
+    """Clips that are scored together: `BATCH_CLIPS` at most, fewer of long ones, at least one."""
+    batch: list[Features] = []
+    frames = 0
+    for item in items:
+        batch.append(item)
+        frames += 0 if item.log_mel is None else len(item.log_mel)
+        if len(batch) == BATCH_CLIPS or frames >= BATCH_FRAMES:
+            yield batch
+            batch, frames = [], 0
+    if batch:
+        yield batch
 
 
 _STATISTICS = ("count", "mean", "variance", "sample")
