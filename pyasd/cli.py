@@ -55,7 +55,7 @@ MachineId = Annotated[
 MachineType = Annotated[
     str | None, typer.Option(help="The machine type of all clips, instead of what their folders tell.")
 ]
-Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, or several: cuda:0,cuda:1.")]
 Backend = Annotated[str, typer.Option(help="auto, reference, cpu, cuda or triton: see pyasd doctor.")]
 Precision = Annotated[str, typer.Option(help="auto (float32), float32 or bfloat16.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")]

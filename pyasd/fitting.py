@@ -55,7 +55,7 @@ def fit(
             `.checkpoint` added: the same call after a kill resumes there, and ends with the same detector.
         channel: which channel of a clip, from 0, or "mean".
         seed: the same seed on the same machine, with as many threads, gives the same detector, bit for bit.
-        device: "auto" (a GPU where there is one), "cpu" or "cuda".
+        device: "auto" (a GPU where there is one), "cpu" or "cuda"; of several the first.
         backend, precision: of the operators, see `ops`; "auto" precision is float32, but classifiers are trained with
             bfloat16 products where the device is faster so (see `Pipeline.training_precision`).
         progress: told how reading, training and scoring go.
@@ -235,7 +235,7 @@ def _fit_machine(
         scores = []
         for first in range(0, len(chosen), BATCH_CLIPS):
             some = chosen[first : first + BATCH_CLIPS]
-            scores.append(models.score_many(scorer, [log_mels[i] for i in some], [ids[i] for i in some]).numpy())
+            scores.append(models.score_many(scorer, [log_mels[i] for i in some], [ids[i] for i in some]).cpu().numpy())
             if pipeline.progress is not None:
                 pipeline.progress(f"scoring normal {machine_type} clips", first + len(some), len(chosen), name)
         robust = recipe.statistics == "robust"

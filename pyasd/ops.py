@@ -414,7 +414,10 @@ def group_made_score(
     wanted = tuple(range(shape.groups)) if groups is None else tuple(groups)
     module = backends.select(backend, log_mel.device)
     with torch.no_grad():
-        if own:  # one call for all clips: the few windows across their seams are then left out
+        if len(own) > 1 and getattr(module, "ALONE", False):
+            clips = torch.split(log_mel, own)
+            log_prob = torch.cat([module.group_made_log_prob(x, network, wanted, precision, per_dim) for x in clips])
+        elif own:  # one call for all clips: the few windows across their seams are then left out
             log_prob = module.group_made_log_prob(log_mel, network, wanted, precision, per_dim)
             if len(own) > 1:
                 log_prob = log_prob[_windows_within(own, shape.groups, log_mel.device)]
@@ -423,7 +426,7 @@ def group_made_score(
         log_prob = log_prob.double()
         jacobian = network.band_scale.double().log()
         if per_dim:
-            return jacobian - log_prob.unflatten(1, (shape.groups, mels))
+            return jacobian - log_prob.view(-1, shape.groups, mels)
         return jacobian.sum() - log_prob
 
 

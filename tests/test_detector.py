@@ -135,9 +135,9 @@ def test_clips_are_scored_in_batches_and_keep_their_order(
     assert together["clip"].tolist() == list(map(str, clips))
     assert together["status"].tolist() == ["ok"] * 5 + ["unreadable"] + ["ok"] * 19
     sizes: list[int] = []
-    real = Detector._rows
+    real = Detector._begin
     monkeypatch.setattr(
-        Detector, "_rows", lambda self, batch, *how: sizes.append(len(batch)) or real(self, batch, *how)
+        Detector, "_begin", lambda self, batch, *how: sizes.append(len(batch)) or real(self, batch, *how)
     )
     monkeypatch.setattr(pyasd.detector, "BATCH_CLIPS", 4)
     pd.testing.assert_frame_equal(fitted.score(clips), together)

@@ -17,6 +17,7 @@ from pyasd.models.autoencoder import Autoencoder
 from pyasd.models.classifier import Classifier
 from pyasd.models.classifier import Scorer as ClassifierScorer
 from pyasd.models.group_made import GroupMade
+from pyasd.models.group_made import Scorer as GroupMadeScorer
 from pyasd.training import History, Run
 
 
@@ -63,12 +64,12 @@ class Member(Protocol):
 
 
 def score_many(scorer: Scorer, log_mels: Sequence[Tensor], machine_ids: Sequence[str | None]) -> Tensor:
-    """`scorer.score` of many clips, `[clips, modes]` float64 on the CPU. Classifiers see the images of all of them in
-    passes; a clip's bits don't depend on the others.
+    """`scorer.score` of many clips, `[clips, modes]` float64 on their device. Group MADE and classifiers take all of
+    them together; a clip's bits don't depend on the others.
     """
-    if isinstance(scorer, ClassifierScorer):
-        return scorer.score_many(log_mels, machine_ids).cpu()
-    return torch.stack([scorer.score(x, machine_id) for x, machine_id in zip(log_mels, machine_ids, strict=True)]).cpu()
+    if isinstance(scorer, (ClassifierScorer, GroupMadeScorer)):
+        return scorer.score_many(log_mels, machine_ids)
+    return torch.stack([scorer.score(x, machine_id) for x, machine_id in zip(log_mels, machine_ids, strict=True)])
 
 
 def build(name: str, recipe: Recipe, seed: int = 0) -> Member:
