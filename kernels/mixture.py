@@ -94,7 +94,8 @@ def density_kernel(
     hidden += w[:, None] * hidden_stride
     weight += (d * COMPONENTS)[:, None] * row_stride
     bias += d * COMPONENTS
-    x = tl.load(target + w[:, None] * target_stride + d[None, :] * target_dim_stride, mask=mask, other=0.0)
+    at = w[:, None] * target_stride + d[None, :].to(tl.int64) * target_dim_stride
+    x = tl.load(target + at, mask=mask, other=0.0)
 
     peak = tl.full((BLOCK_W, BLOCK_D), LOWEST, tl.float32)  # finite: no -inf minus -inf in the tails
     total = tl.zeros((BLOCK_W, BLOCK_D), tl.float32)

@@ -54,8 +54,10 @@ def input_kernel(
         d = (tl.program_id(1) * CHUNK + i) * BLOCK_D + tl.arange(0, BLOCK_D)
         d_mask = d < dims
         mask = w_mask[:, None] & d_mask[None, :]
-        x = tl.load(target + w[:, None] * target_stride + d[None, :] * target_dim_stride, mask=mask, other=0.0)
-        g = tl.load(grad + w[:, None] * grad_stride + d[None, :] * grad_dim_stride, mask=mask, other=0.0)
+        at = w[:, None] * target_stride + d[None, :].to(tl.int64) * target_dim_stride
+        x = tl.load(target + at, mask=mask, other=0.0)
+        at = w[:, None] * grad_stride + d[None, :].to(tl.int64) * grad_dim_stride
+        g = tl.load(grad + at, mask=mask, other=0.0)
         at = w[:, None] * kept_stride + d[None, :]
         top = tl.load(peak + at, mask=mask, other=float("inf"))  # beyond the edge every share is then 0
         rest = tl.load(log_total + at, mask=mask, other=0.0)
@@ -82,7 +84,7 @@ def input_kernel(
             tl.store(d_target + at, d_x, mask=mask)
     if BLOCK_H > 0:
         h = own + tl.arange(0, BLOCK_H)
-        parts += tl.program_id(1) * parts_stride + w[:, None] * row_stride + h[None, :]
+        parts += tl.program_id(1).to(tl.int64) * parts_stride + w[:, None] * row_stride + h[None, :]
         mask = w_mask[:, None] & (h < prefix)[None, :]
         tl.store(parts, tl.load(parts, mask=mask, other=0.0) + d_hidden, mask=mask)
 
@@ -114,8 +116,10 @@ def weight_kernel(
         w = first + tl.arange(0, BLOCK_W).to(tl.int64)
         w_mask = w < windows
         mask = w_mask[:, None] & d_mask[None, :]
-        x = tl.load(target + w[:, None] * target_stride + d[None, :] * target_dim_stride, mask=mask, other=0.0)
-        g = tl.load(grad + w[:, None] * grad_stride + d[None, :] * grad_dim_stride, mask=mask, other=0.0)
+        at = w[:, None] * target_stride + d[None, :].to(tl.int64) * target_dim_stride
+        x = tl.load(target + at, mask=mask, other=0.0)
+        at = w[:, None] * grad_stride + d[None, :].to(tl.int64) * grad_dim_stride
+        g = tl.load(grad + at, mask=mask, other=0.0)
         at = w[:, None] * kept_stride + d[None, :]
         top = tl.load(peak + at, mask=mask, other=float("inf"))  # beyond the edge every share is then 0
         rest = tl.load(log_total + at, mask=mask, other=0.0)

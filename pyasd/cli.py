@@ -461,10 +461,13 @@ def _version(name: str) -> str:
 def _gpu() -> str:
     import torch
 
+    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"ROCm {torch.version.hip}"
+    if not torch.version.cuda and not torch.version.hip:
+        return f"none: torch {torch.__version__} is a build without CUDA and ROCm"
     if not torch.cuda.is_available():
-        return "none that torch can use"
+        return f"none that torch can use: no driver answers, or it is older than {built} needs"
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"{', '.join(names)} (CUDA {torch.version.cuda})"
+    return f"{', '.join(names)} ({built})"
 
 
 def _print_version(wanted: bool) -> None:

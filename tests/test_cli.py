@@ -21,6 +21,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import soundfile
+import torch
 
 from pyasd import cli, config, detector, evaluation, results
 from pyasd.datasets import demo
@@ -181,6 +182,26 @@ def test_doctor(pyasd) -> None:
     assert outcome.code == (0 if facts["backend cpu"] == "ready" else 1)
     assert {"pyasd", "torch", "CPU kernels", "GPU", "backend reference", "backend cuda", "soundfile"} <= facts.keys()
     assert facts["backend reference"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "hip", "words"),
+    [
+        (None, None, "is a build without CUDA and ROCm"),
+        ("13.0", None, "no driver answers, or it is older than CUDA 13.0 needs"),
+        (None, "6.4", "no driver answers, or it is older than ROCm 6.4 needs"),
+    ],
+)
+def test_doctor_says_why_there_is_no_gpu(
+    pyasd, monkeypatch: pytest.MonkeyPatch, cuda: str | None, hip: str | None, words: str
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    facts = {line[:18].strip(): line[18:] for line in pyasd("doctor").out.splitlines()}
+    assert words in facts["GPU"]
+    for backend in ("cuda", "triton"):
+        assert facts[f"backend {backend}"] != "ready"
 
 
 def test_doctor_without_the_native_kernels(pyasd, monkeypatch: pytest.MonkeyPatch) -> None:

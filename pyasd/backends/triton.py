@@ -30,7 +30,8 @@ def unavailable(device: torch.device | None = None) -> str | None:
     if device is not None and device.type != "cuda":
         return "its kernels run on CUDA tensors (on CPU tensors in Triton's interpreter: set TRITON_INTERPRET=1)"
     if not torch.cuda.is_available():
-        return "no CUDA device"
+        built = torch.version.cuda or torch.version.hip
+        return "no GPU that torch can use" if built else "this torch is a build without CUDA and ROCm"
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
         return "the GPU is older than compute capability 8.0, the first with TF32"
     return None
