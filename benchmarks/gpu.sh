@@ -62,21 +62,25 @@ say "built; $(grep -h '^backend' "$out/log.txt" | paste -sd';')"
   stop "no CUDA device: torch finds none, so nothing can be tested or measured here"
 nvidia-smi >"$out/nvidia-smi.txt" 2>&1
 
-# -- tests: a process for each operator and backend, side by side; Triton compiles its kernels on the way ---------------
+# -- tests: processes side by side for each operator and backend, since Triton compiles its kernels on the way -----------
 mkdir -p "$out/tests"
 rm -f "$out"/tests/*
-seconds=$(least 170 $(($(left) - 60)))
+seconds=$(least 230 $(($(left) - 170)))
 say "tests, $seconds s at most"
 declare -A running=()
-for operator in log_mel mixture group_made; do
-  for backend in cuda triton; do
-    name=$operator-$backend
-    chosen=$backend
-    [ "$backend" = cuda ] && chosen="cuda and not triton"
-    timeout "$seconds" "$python" -m pytest -q -rs -p no:cacheprovider -m gpu -k "$chosen" --junitxml "$out/tests/$name.xml" \
-      "tests/test_ops_$operator.py" >"$out/tests/$name.txt" 2>&1 &
-    running[$name]=$!
-  done
+start() {  # name, tests to choose, files
+  : >"$out/tests/$1.xml"  # stays empty when the tests don't end: then there are no figures
+  timeout "$seconds" "$python" -m pytest -q -rs -p no:cacheprovider -m gpu -k "$2" --junitxml "$out/tests/$1.xml" "${@:3}" \
+    >"$out/tests/$1.txt" 2>&1 &
+  running[$1]=$!
+}
+for backend in cuda triton; do
+  chosen=$backend
+  [ "$backend" = cuda ] && chosen="cuda and not triton"
+  start "log_mel-$backend" "$chosen" tests/test_ops_log_mel.py
+  start "mixture-$backend-values" "$chosen and values_and_gradients" tests/test_ops_mixture.py
+  start "mixture-$backend-others" "$chosen and not values_and_gradients" tests/test_ops_mixture.py
+  start "group_made-$backend" "$chosen" tests/test_ops_group_made.py tests/test_gpu.py
 done
 for name in "${!running[@]}"; do
   wait "${running[$name]}"
