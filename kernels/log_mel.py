@@ -16,6 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .tiles import products, vendor
+
 FACTORS = {
     256: (16, 16, 4, 16),
     512: (16, 32, 2, 16),
@@ -141,6 +143,28 @@ def tables(n_fft: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     return turns(n1, n1, n1), turns(n1, n2, n_fft, low_parts=False), turns(n2, n2 // 2, n2)
 
 
+def layout(lengths: Sequence[int], hop: int, total: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Each clip's first frame among all `total` frames, each clip's length in samples, and each frame's clip: int64 on
+    `device`, without waiting for it.
+
+    Raises:
+        RuntimeError: clips of unequal length in a CUDA graph, which would read their lengths from memory that is no
+            longer theirs when it is replayed.
+    """
+    clips = torch.arange(len(lengths), device=device)
+    if len(set(lengths)) == 1:  # nothing is copied from the host
+        frames = 1 + lengths[0] // hop
+        return clips * frames, torch.full_like(clips, lengths[0]), clips.repeat_interleave(frames, output_size=total)
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("a CUDA graph can't hold a log-Mel of clips of unequal length: capture one length a graph")
+    frames = torch.tensor([1 + n // hop for n in lengths], dtype=torch.int64)
+    rows = torch.stack([frames.cumsum(0) - frames, torch.tensor(lengths, dtype=torch.int64), frames])
+    if device.type == "cuda":
+        rows = rows.pin_memory()  # then the copy doesn't wait for the GPU
+    starts, lengths_there, frames_there = rows.to(device, non_blocking=True)
+    return starts, lengths_there, clips.repeat_interleave(frames_there, output_size=total)
+
+
 def log_mel(
     samples: Tensor, lengths: Sequence[int], n_fft: int, hop: int, window: Tensor, first_bin: Tensor, counts: Tensor,
     weights: Tensor, *, scale: float, eps: float, reflect: bool, add: bool,
@@ -168,23 +192,15 @@ def log_mel(
     samples = samples if samples.stride(1) == 1 else samples.contiguous()
     device, mels, bins = samples.device, len(counts), n_fft // 2
     n1, n2, block, step = FACTORS[n_fft]
-    frames = torch.tensor([1 + n // hop for n in lengths], dtype=torch.int64)
-    total = int(frames.sum())
+    total = sum(1 + n // hop for n in lengths)
     out = samples.new_empty(total, mels, dtype=torch.float32)
     if total == 0:
         return out
-    rows = torch.stack([frames.cumsum(0) - frames, torch.tensor(lengths, dtype=torch.int64), frames])
-    if device.type == "cuda":
-        rows = rows.pin_memory()  # then the copy doesn't wait for the GPU
-    starts, lengths_there, frames_there = rows.to(device, non_blocking=True)
-    clip_of = torch.arange(len(lengths), device=device).repeat_interleave(frames_there, output_size=total)
+    starts, lengths_there, clip_of = layout(lengths, hop, total, device)
     chunk = min(total, CHUNK_BYTES // (4 * bins))
     power = samples.new_empty(chunk, bins, dtype=torch.float32)
     own = tables(n_fft, device)
-    # high parts fit into TF32, and three products of TF32 are as good as one of float32, which AMD's matrix units have
-    precision = (
-        {"EXACT": "ieee", "PRECISION": "ieee"} if torch.version.hip else {"EXACT": "tf32", "PRECISION": "tf32x3"}
-    )
+    precision = {"EXACT": "ieee" if vendor() == "amd" else "tf32", "PRECISION": products()}  # high parts fit into TF32
     with torch.cuda.device_of(samples):
         for first in range(0, total, chunk):
             size = min(chunk, total - first)

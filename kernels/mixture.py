@@ -17,8 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK_W, BLOCK_D, BLOCK_K = 64, 16, 32
-"""Windows, dimensions and hidden units in a tile."""
+from .tiles import products, tiles
 
 LOWEST = tl.constexpr(-3.4028234663852886e38)
 HALF_LOG_TWO_PI = tl.constexpr(0.5 * math.log(2 * math.pi))
@@ -95,7 +94,8 @@ def density_kernel(
     hidden += w[:, None] * hidden_stride
     weight += (d * COMPONENTS)[:, None] * row_stride
     bias += d * COMPONENTS
-    x = tl.load(target + w[:, None] * target_stride + d[None, :] * target_dim_stride, mask=mask, other=0.0)
+    at = w[:, None] * target_stride + d[None, :].to(tl.int64) * target_dim_stride
+    x = tl.load(target + at, mask=mask, other=0.0)
 
     peak = tl.full((BLOCK_W, BLOCK_D), LOWEST, tl.float32)  # finite: no -inf minus -inf in the tails
     total = tl.zeros((BLOCK_W, BLOCK_D), tl.float32)
@@ -162,17 +162,12 @@ class Launch:
         self.weight = weight.contiguous().view(3, self.dims, components, self.hidden_units)
         self.bias = bias.contiguous().view(3, self.dims, components)
         self.log_scale_min = log_scale_min
+        self.block, options = tiles("mixture")
+        self.window_tiles = triton.cdiv(self.windows, self.block["BLOCK_W"])
+        self.dim_tiles = triton.cdiv(self.group_dims, self.block["BLOCK_D"])
         self.options: dict[str, Any] = {
-            "COMPONENTS": components,
-            # three products of TF32 are as good as one of float32 (README.md), which AMD's matrix units have
-            "PRECISION": "ieee" if torch.version.hip else "tf32x3",
-            "UPCAST": INTERPRETED,
-            "BLOCK_W": BLOCK_W,
-            "BLOCK_D": BLOCK_D,
-            "BLOCK_K": BLOCK_K,
-            "num_warps": 8,  # with these tiles and warps nothing, or next to nothing, leaves the registers
-            "num_stages": 2,
-        }
+            "COMPONENTS": components, "PRECISION": products(), "UPCAST": INTERPRETED, **self.block, **options,
+        }  # fmt: skip
 
     def each_group(self) -> Iterator[tuple[int, slice, list[Tensor], list[Any]]]:
         """Of each group: number, dimensions, the kernels' inputs, and sizes and strides."""
@@ -185,10 +180,17 @@ class Launch:
             ]  # fmt: skip
             yield g, dims, inputs, numbers
 
-    def density(self, out: Tensor, for_backward: Sequence[Tensor] = (), sum_dims: bool = False) -> None:
-        """Fill `out` (`[windows, dims]`; `[tiles, windows, groups]` with `sum_dims`) and what is kept for backward."""
-        grid = (triton.cdiv(self.windows, BLOCK_W), triton.cdiv(self.group_dims, BLOCK_D))
+    def density(
+        self, out: Tensor, for_backward: Sequence[Tensor] = (), sum_dims: bool = False,
+        wanted: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
+        """Fill `out` (`[windows, dims]`; `[tiles, windows, groups]` with `sum_dims`) and what is kept for backward, of
+        the groups that are wanted.
+        """
+        grid = (self.window_tiles, self.dim_tiles)
         for g, dims, inputs, numbers in self.each_group():
+            if wanted is not None and g not in wanted:
+                continue
             own = out[:, :, g].t() if sum_dims else out[:, dims]
             kept = [x[:, dims] for x in for_backward] or [None, None]
             density_kernel[grid](*inputs, own, *kept, *numbers, *own.stride(), SUM=sum_dims, **self.options)
@@ -196,7 +198,7 @@ class Launch:
 
 def log_prob(
     hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, prefix: Sequence[int], components: int,
-    log_scale_min: float, precision: str, per_dim: bool,
+    log_scale_min: float, precision: str, per_dim: bool, wanted: Sequence[int] | None = None,
 ) -> Tensor:  # fmt: skip
     """`pyasd.ops.mixture_log_prob`: `[windows, groups]`, or `[windows, dims]` with `per_dim`, float32.
 
@@ -210,6 +212,7 @@ def log_prob(
         log_scale_min: log scales are clamped to this from below.
         precision: "float32" or "bfloat16" factors; sums and mixture are float32.
         per_dim: keep the dimensions apart.
+        wanted: the groups to compute; the others are NaN. `None` is all.
     """
     windows, dims = target.shape
     out = target.new_empty(windows, dims if per_dim else len(prefix))
@@ -217,10 +220,10 @@ def log_prob(
         return out
     with torch.cuda.device_of(hidden):
         launch = Launch(hidden, target, weight, bias, prefix, components, log_scale_min, precision)
-        if per_dim:
-            launch.density(out)
-        else:
-            parts = out.new_empty(triton.cdiv(launch.group_dims, BLOCK_D), *out.shape)
-            launch.density(parts, sum_dims=True)
-            sum_parts(parts, out)
+        result = out if per_dim else out.new_empty(launch.dim_tiles, *out.shape)
+        if wanted is not None and len(wanted) < len(prefix):
+            result.fill_(math.nan)
+        launch.density(result, sum_dims=not per_dim, wanted=wanted)
+        if not per_dim:
+            sum_parts(result, out)
     return out

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .mixture import BLOCK_D, BLOCK_W, Launch, load_tile, log_density, outputs, sum_parts
+from .mixture import Launch, load_tile, log_density, outputs, sum_parts
 
 CHUNK = 2
 """Tiles of dimensions that a program of `input_kernel` walks over."""
@@ -54,8 +54,10 @@ def input_kernel(
         d = (tl.program_id(1) * CHUNK + i) * BLOCK_D + tl.arange(0, BLOCK_D)
         d_mask = d < dims
         mask = w_mask[:, None] & d_mask[None, :]
-        x = tl.load(target + w[:, None] * target_stride + d[None, :] * target_dim_stride, mask=mask, other=0.0)
-        g = tl.load(grad + w[:, None] * grad_stride + d[None, :] * grad_dim_stride, mask=mask, other=0.0)
+        at = w[:, None] * target_stride + d[None, :].to(tl.int64) * target_dim_stride
+        x = tl.load(target + at, mask=mask, other=0.0)
+        at = w[:, None] * grad_stride + d[None, :].to(tl.int64) * grad_dim_stride
+        g = tl.load(grad + at, mask=mask, other=0.0)
         at = w[:, None] * kept_stride + d[None, :]
         top = tl.load(peak + at, mask=mask, other=float("inf"))  # beyond the edge every share is then 0
         rest = tl.load(log_total + at, mask=mask, other=0.0)
@@ -82,7 +84,7 @@ def input_kernel(
             tl.store(d_target + at, d_x, mask=mask)
     if BLOCK_H > 0:
         h = own + tl.arange(0, BLOCK_H)
-        parts += tl.program_id(1) * parts_stride + w[:, None] * row_stride + h[None, :]
+        parts += tl.program_id(1).to(tl.int64) * parts_stride + w[:, None] * row_stride + h[None, :]
         mask = w_mask[:, None] & (h < prefix)[None, :]
         tl.store(parts, tl.load(parts, mask=mask, other=0.0) + d_hidden, mask=mask)
 
@@ -114,8 +116,10 @@ def weight_kernel(
         w = first + tl.arange(0, BLOCK_W).to(tl.int64)
         w_mask = w < windows
         mask = w_mask[:, None] & d_mask[None, :]
-        x = tl.load(target + w[:, None] * target_stride + d[None, :] * target_dim_stride, mask=mask, other=0.0)
-        g = tl.load(grad + w[:, None] * grad_stride + d[None, :] * grad_dim_stride, mask=mask, other=0.0)
+        at = w[:, None] * target_stride + d[None, :].to(tl.int64) * target_dim_stride
+        x = tl.load(target + at, mask=mask, other=0.0)
+        at = w[:, None] * grad_stride + d[None, :].to(tl.int64) * grad_dim_stride
+        g = tl.load(grad + at, mask=mask, other=0.0)
         at = w[:, None] * kept_stride + d[None, :]
         top = tl.load(peak + at, mask=mask, other=float("inf"))  # beyond the edge every share is then 0
         rest = tl.load(log_total + at, mask=mask, other=0.0)
@@ -167,8 +171,7 @@ def log_prob_backward(
         launch = Launch(hidden, target, weight, bias, prefix, components, log_scale_min, precision)
         kept = target.new_empty(3, windows, dims).unbind()
         launch.density(kept[0], kept[1:])
-        tiles = triton.cdiv(launch.group_dims, BLOCK_D)
-        chunks = triton.cdiv(tiles, CHUNK)
+        chunks = triton.cdiv(launch.dim_tiles, CHUNK)
         parts = target.new_zeros(chunks, *hidden.shape)
         for g, own, inputs, numbers in launch.each_group():
             prefix = launch.prefix[g]
@@ -177,7 +180,7 @@ def log_prob_backward(
             grad_own = grad[:, own] if per_dim else grad[:, g : g + 1].expand(-1, launch.group_dims)
             inputs += [grad_own, *(x[:, own] for x in kept)]
             numbers += [*grad_own.stride(), dims]
-            input_kernel[(triton.cdiv(windows, BLOCK_W), chunks, hidden_tiles)](
+            input_kernel[(launch.window_tiles, chunks, hidden_tiles)](
                 *inputs, d_target[:, own], parts, *numbers, parts.stride(0), CHUNK=CHUNK, BLOCK_H=block,
                 **launch.options,
             )  # fmt: skip
@@ -185,7 +188,7 @@ def log_prob_backward(
                 d_weight.view(launch.weight.shape)[:, own],
                 d_bias.view(launch.bias.shape)[:, own],
             )
-            weight_kernel[(tiles, components, hidden_tiles)](
+            weight_kernel[(launch.dim_tiles, components, hidden_tiles)](
                 *inputs, d_weight_own, d_bias_own, *numbers, BLOCK_H=block, **launch.options
             )
         d_hidden = hidden.new_empty(hidden.shape)

@@ -55,7 +55,7 @@ MachineId = Annotated[
 MachineType = Annotated[
     str | None, typer.Option(help="The machine type of all clips, instead of what their folders tell.")
 ]
-Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, or several: cuda:0,cuda:1.")]
 Backend = Annotated[str, typer.Option(help="auto, reference, cpu, cuda or triton: see pyasd doctor.")]
 Precision = Annotated[str, typer.Option(help="auto (float32), float32 or bfloat16.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")]
@@ -181,7 +181,7 @@ def fit(
         str,
         typer.Option(
             help="The report's systems 1, 2 and 3 (with classifiers, for two machine IDs or more) and 4 (group-made); "
-            "or autoencoder, the challenge's baseline."
+            "autoencoder, the challenge's baseline; or a recipe's .toml file: see pyasd recipes."
         ),
     ] = "group-made",
     epochs: Epochs = None,
@@ -393,6 +393,36 @@ def _print_comparison(evaluations: dict[str, DataFrame]) -> None:
 
 @app.command()
 @_command
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(help="Print this one, to be copied and changed.", show_default=False)
+    ] = None,
+) -> bool:
+    """List the recipes that systems are made by, or print one.
+
+    A recipe is a TOML file: members, features, label augmentation, training. A file of your own works like those that
+    come with pyasd.
+
+    Examples:
+
+    - `pyasd recipes 2 > mine.toml` gives one to begin with
+
+    - `pyasd fit fan/ -o fan.safetensors --system mine.toml` learns as it says
+    """
+    from pyasd import config
+
+    if name is not None:
+        print(config.recipe_path(name).read_text(encoding="utf-8"), end="")
+        return True
+    shown = _table("system:", "members:", "recipe:")
+    for system, recipe in config.SYSTEMS.items():
+        shown.add_row(system, " + ".join(recipe.members), str(config.recipe_path(system)))
+    _console().print(shown)
+    return True
+
+
+@app.command()
+@_command
 def doctor() -> bool:
     """Say what pyasd finds on this machine: versions, instruction set, backends and why one can't run, GPU."""
     import torch
@@ -432,10 +462,13 @@ def _version(name: str) -> str:
 def _gpu() -> str:
     import torch
 
+    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"ROCm {torch.version.hip}"
+    if not torch.version.cuda and not torch.version.hip:
+        return f"none: torch {torch.__version__} is a build without CUDA and ROCm"
     if not torch.cuda.is_available():
-        return "none that torch can use"
+        return f"none that torch can use: no driver answers, or it is older than {built} needs"
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"{', '.join(names)} (CUDA {torch.version.cuda})"
+    return f"{', '.join(names)} ({built})"
 
 
 def _print_version(wanted: bool) -> None:

@@ -31,7 +31,7 @@ class ClipError(Exception):
 
     Attributes:
         status: one word for the table: "missing", "empty", "unreadable", "truncated", "not-finite", "too-short",
-            "no-channel" or "unknown-id".
+            "no-channel", "unknown-id" or "out-of-memory".
     """
 
     def __init__(self, status: str, message: str) -> None:

@@ -7,10 +7,13 @@ clips by how unlike the rest they are.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
-from collections.abc import Generator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -20,18 +23,29 @@ from torch import Tensor
 
 from pyasd import models, ops, results, storage
 from pyasd.audio import Channel
+from pyasd.backends import cpu
 from pyasd.clips import Clip, ClipError, find
-from pyasd.config import Precision, Recipe
+from pyasd.config import ClassifierConfig, MemberConfig, Precision, Recipe
 from pyasd.ensemble import Statistics, combine
 from pyasd.features import Features, extract
 from pyasd.storage import ModelFileError
 from pyasd.training import History, Progress
+from pyasd.transfer import DeviceLost, Fetched, MemoryLimit, is_lost, too_large
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 FORMAT = 1
 """The number of the model files' format: raised whenever older versions can't read newer files."""
+
+BATCH_CLIPS = 64
+"""Clips whose scores are computed together, and then written."""
+
+BATCH_FRAMES = 1 << 15
+"""Frames in a batch after which no clip is added (17 min of sound, 16 MiB): hour-long clips are scored one by one."""
+
+GPU_BATCHES = 4
+"""How many times as much a GPU gets at once."""
 
 ClipFeatures = Literal["audio", "log-mel"]
 UnknownIds = Literal["refuse", "pool"]
@@ -43,20 +57,28 @@ class Pipeline:
 
     Attributes:
         channel: which channel of a clip, from 0, or "mean".
-        device: where features and models run.
+        devices: where features and models run; several share the scoring, and the first one trains.
         backend, precision: of the operators, see `ops`.
         progress: told of each step.
+        mixed: classifiers are trained in bfloat16 where that is faster, and everything else is float32.
     """
 
     channel: Channel
-    device: torch.device
+    devices: tuple[torch.device, ...]
     backend: str
     precision: Precision
     progress: Progress | None
+    mixed: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """The first device."""
+        return self.devices[0]
 
     @classmethod
     def of(cls, channel: Channel, device: str, backend: str, precision: str, progress: Progress | None) -> Pipeline:
-        """A pipeline in which "auto" is decided: a GPU where there is one, and float32.
+        """A pipeline in which "auto" is decided: a GPU where there is one, and float32, but `mixed`. `device` may name
+        several: "cuda:0,cuda:1".
 
         Raises:
             ValueError: there is no such device here, or no such precision.
@@ -64,20 +86,36 @@ class Pipeline:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            torch.empty(0, device=device)
+            devices = [torch.empty(0, device=name.strip()).device for name in device.split(",")]
         except (RuntimeError, AssertionError):  # a build without CUDA asserts
             raise ValueError(f'torch has no device {device!r} here: give device="cpu"') from None
+        if len({x.type for x in devices}) > 1:
+            raise ValueError(f"devices must be of one type, not {device!r}")
         if precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}")
         chosen: Precision = "bfloat16" if precision == "bfloat16" else "float32"
-        return cls(channel, torch.device(device), backend, chosen, progress)
+        return cls(channel, tuple(devices), backend, chosen, progress, precision == "auto")
 
-    def extract(self, clips: Sequence[Clip], recipe: Recipe, stage: str, ratio: float = 1.0) -> Generator[Features]:
-        """`features.extract` as the recipe has it, telling the progress."""
+    def training_precision(self, member: MemberConfig) -> Precision:
+        """What a member is trained in. `mixed` takes bfloat16 for classifiers on GPUs that have it and, on CPUs that
+        multiply in it, for ResNet-50 (twice as fast there; MobileNetV2's convolutions of single channels gain nothing).
+        """
+        if not self.mixed or not isinstance(member, ClassifierConfig):
+            return self.precision
+        if self.device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported()
+        else:
+            fast = member.backbone == "resnet" and cpu.unavailable(self.device) is None and cpu.isa() == "avx512bf16"
+        return "bfloat16" if fast else "float32"
+
+    def extract(
+        self, clips: Sequence[Clip], recipe: Recipe, stage: str, ratio: float = 1.0, everywhere: bool = False
+    ) -> Generator[Features]:
+        """`features.extract` as the recipe has it, on the first device or `everywhere`, telling the progress."""
         plan = ops.plan(*astuple(recipe.features))
         items = extract(
-            clips, plan, channel=self.channel, backend=self.backend, device=self.device, min_frames=recipe.min_frames,
-            ratio=ratio,
+            clips, plan, channel=self.channel, backend=self.backend, device=self.devices[: None if everywhere else 1],
+            min_frames=recipe.min_frames, ratio=ratio,
         )  # fmt: skip
         for done, item in enumerate(items):
             yield item
@@ -166,7 +204,8 @@ class Detector:
         Args:
             clips, ids, sample_rate, features, machine_type: see `clips.find`.
             channel: which channel of a clip, from 0, or "mean".
-            device: "auto" (a GPU where there is one), "cpu" or "cuda".
+            device: "auto" (a GPU where there is one), "cpu" or "cuda"; or several GPUs, "cuda:0,cuda:1", among which
+                batches take turns. A GPU whose memory ends gets smaller batches.
             backend, precision: of the operators, see `ops`; "auto" precision is float32.
             unknown_ids: clips of a machine ID that the detector never learnt are refused (they get a row with the
                 reason), or scored against the statistics of all IDs ("pool", and status "pooled").
@@ -177,13 +216,15 @@ class Detector:
 
         Returns:
             One row per clip, in order: see `results.COLUMNS`. `score` is in standard deviations above the mean of
-            the machine ID's normal clips, combined over the members; `score.<member>` is what the member itself
-            measures, in nats or dB squared. Higher is more anomalous. The table's `attrs` say in which `precision`
+            the machine ID's normal clips, combined over the members as the recipe says, `score.mean` and `score.max`
+            are both ways of that; `score.<member>` is what the member itself measures, in nats or dB squared. Higher
+            is more anomalous. The table's `attrs` say in which `precision`
             it was computed, and each member's score mode (`modes`).
 
         Raises:
             FileNotFoundError, ValueError, TypeError: the arguments don't make sense; what is wrong with a clip
                 stands in its row.
+            DeviceLost: a GPU failed; the rows so far are in `<out>.partial`.
         """
         found = find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
         if {"train", "test"} <= {clip.split for clip in found}:
@@ -204,17 +245,28 @@ class Detector:
         if unknown_ids not in ("refuse", "pool"):
             raise ValueError(f"unknown_ids must be 'refuse' or 'pool', not {unknown_ids!r}")
         modes = self._modes(score_mode)
-        scorers = {
-            (machine_type, name): member.scorer(pipeline.device, pipeline.backend, pipeline.precision)
-            for machine_type, machine in self.machines.items()
-            for name, member in machine.members.items()
-        }
-        rows = []
-        with contextlib.closing(pipeline.extract(clips, self.recipe, "scoring")) as items:
-            for item in items:
-                rows.append(self._row(item, scorers, modes, unknown_ids, pipeline.channel))
-                if writer is not None:
-                    writer.write(rows[-1:])
+        lanes = {device: self._lane(device, pipeline) for device in pipeline.devices}
+        ahead = 0 if pipeline.devices == (torch.device("cpu"),) else 2 * len(pipeline.devices)
+        rows: list[dict[str, Any]] = []
+        begun: deque[_Begun] = deque()
+        try:
+            with contextlib.closing(pipeline.extract(clips, self.recipe, "scoring", everywhere=True)) as items:
+                for batch in itertools.chain(_batches(items), itertools.repeat(None, ahead)):
+                    if batch is not None:
+                        begun.append(self._begin(batch, lanes, modes, unknown_ids, pipeline.channel))
+                    if begun and (batch is None or len(begun) > ahead):
+                        ended = self._end(begun.popleft(), modes)
+                        rows += ended
+                        if writer is not None:
+                            writer.write(ended)
+        except RuntimeError as error:
+            if not is_lost(error):
+                raise
+            kept = "" if writer is None else f"; those are in {writer.partial}"
+            raise DeviceLost(
+                f"a GPU failed when {len(rows)} of {len(clips)} clips had their rows{kept}. Score the others on "
+                f"another device, or with device='cpu'. The GPU's error: {str(error).splitlines()[0]}"
+            ) from error
         table = results.table(rows, self.recipe.members)
         table.attrs |= {"precision": pipeline.precision, "modes": modes}
         return table
@@ -253,7 +305,10 @@ class Detector:
             raise item.error
         assert item.log_mel is not None
         machine_type, machine_id = self._locate(item.clip, "pool")
-        scorer = self.machines[machine_type].members[member].scorer(pipeline.device, backend)
+        members = self.machines[machine_type].members
+        if member not in members:
+            raise ValueError(f"{machine_type} has no member {member!r}: its clips were all of one machine ID")
+        scorer = members[member].scorer(pipeline.device, backend)
         return Explanation(item.log_mel.cpu().numpy(), scorer.explain(item.log_mel, mode, machine_id).cpu().numpy())
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -278,8 +333,11 @@ class Detector:
         storage.write(path, tensors, header)
 
     def _modes(self, score_mode: str | None) -> dict[str, str]:
-        """Each member's score mode: the one asked for where the member has it, else its own."""
-        members = next(iter(self.machines.values())).members
+        """Each member's score mode: the one asked for where the member has it, else its own. At least one machine type
+        has the member.
+        """
+        fitted = {name: member for machine in self.machines.values() for name, member in machine.members.items()}
+        members = {name: fitted[name] for name in self.recipe.members}
         known = sorted({mode for member in members.values() for mode in member.modes})
         if score_mode is not None and score_mode not in known:
             raise ValueError(f"no score mode {score_mode!r}; this detector has {', '.join(known)}")
@@ -311,46 +369,145 @@ class Detector:
             'score against all IDs with unknown_ids="pool"',
         )
 
-    def _row(
+    def _lane(self, device: torch.device, pipeline: Pipeline) -> _Lane:
+        scorers = {
+            (machine_type, name): member.scorer(device, pipeline.backend, pipeline.precision)
+            for machine_type, machine in self.machines.items()
+            for name, member in machine.members.items()
+        }
+        return _Lane(scorers, MemoryLimit(device))
+
+    def _begin(
         self,
-        item: Features,
-        scorers: dict[tuple[str, str], models.Scorer],
+        batch: Sequence[Features],
+        lanes: dict[torch.device, _Lane],
         modes: dict[str, str],
         unknown_ids: UnknownIds,
         channel: Channel,
+    ) -> _Begun:
+        """Some clips' rows of the table, in their order, and their scores on the way from the device; those of one
+        machine type are scored together.
+        """
+        rows = []
+        located: dict[str, list[tuple[dict[str, Any], Tensor, str | None]]] = {}
+        for item in batch:
+            clip = item.clip
+            row: dict[str, Any] = {
+                "clip": clip.name,
+                "machine_type": clip.machine_type,
+                "machine_id": clip.machine_id,
+                "channel": channel if clip.log_mel is None else None,
+                "duration": item.duration,
+                "label": clip.label,
+                "status": "silent" if item.silent else "ok",
+            }
+            rows.append(row)
+            try:
+                if item.error is not None:
+                    raise item.error
+                assert item.log_mel is not None
+                machine_type, machine_id = self._locate(clip, unknown_ids)
+                located.setdefault(machine_type, []).append((row, item.log_mel, machine_id))
+                if machine_id is None and not item.silent:
+                    row["status"] = "pooled"
+                elif len(item.log_mel) < self.recipe.image_frames and not item.silent:
+                    row["status"] = "repeated"
+            except ClipError as error:
+                row |= {"status": error.status, "error": str(error)}
+        parts = []
+        for machine_type, group in located.items():
+            lane = lanes[group[0][1].device]
+
+            columns = {name: x.modes.index(modes[name]) for name, x in self.machines[machine_type].statistics.items()}
+            scorers = {name: lane.scorers[machine_type, name] for name in columns}
+            left = iter(group)
+            for count, scores in lane.limit.run(partial(_fetch, scorers=scorers, columns=columns), group):
+                own = [(row, machine_id) for row, _, machine_id in itertools.islice(left, count)]
+                parts.append((machine_type, own, scores, lane.limit.device))
+        return _Begun(rows, parts)
+
+    def _end(self, begun: _Begun, modes: dict[str, str]) -> list[dict[str, Any]]:
+        """The rows, with the scores that have arrived."""
+        for machine_type, group, fetched, device in begun.parts:
+            statistics = self.machines[machine_type].statistics
+            if fetched is None:
+                for row, _ in group:
+                    row |= {"status": "out-of-memory", "error": too_large(row["clip"], device)}
+                continue
+            columns = {name: scores.numpy().tolist() for name, scores in fetched.items()}
+            for (row, machine_id), *values in zip(group, *columns.values(), strict=True):
+                scores = dict(zip(columns, values, strict=True))
+                row |= self._combined(row["clip"], scores, statistics, machine_id, modes)
+        return begun.rows
+
+    def _combined(
+        self,
+        clip: str,
+        scores: dict[str, float],
+        statistics: dict[str, Statistics],
+        machine_id: str | None,
+        modes: dict[str, str],
     ) -> dict[str, Any]:
-        """A clip's row of the table."""
-        clip = item.clip
-        row: dict[str, Any] = {
-            "clip": clip.name,
-            "machine_type": clip.machine_type,
-            "machine_id": clip.machine_id,
-            "channel": channel if clip.log_mel is None else None,
-            "duration": item.duration,
-            "label": clip.label,
-            "status": "silent" if item.silent else "ok",
-        }
-        try:
-            if item.error is not None:
-                raise item.error
-            assert item.log_mel is not None
-            machine_type, machine_id = self._locate(clip, unknown_ids)
-            own, standardised = {}, []
-            for name, mode in modes.items():
-                statistics = self.machines[machine_type].statistics[name]
-                value = scorers[machine_type, name].score(item.log_mel, machine_id)[statistics.modes.index(mode)].item()
-                if not math.isfinite(value):
-                    raise ClipError("not-finite", f"{clip.name}: the {name} score is {value}: check the recording")
-                own[f"score.{name}"] = value
-                standardised.append(statistics.standardise(value, machine_id, mode))
-            row |= own | {"score": combine(standardised, self.recipe.combine)}
-            if machine_id is None and not item.silent:
-                row["status"] = "pooled"
-            elif len(item.log_mel) < self.recipe.image_frames and not item.silent:
-                row["status"] = "repeated"
-        except ClipError as error:
-            row |= {"status": error.status, "error": str(error)}
-        return row
+        """The table's columns that a clip's scores, by member, make."""
+        for name, value in scores.items():
+            if not math.isfinite(value):
+                error = f"{clip}: the {name} score is {value}: check the recording"
+                return {"status": "not-finite", "error": error}
+        both = combine([statistics[name].standardise(x, machine_id, modes[name]) for name, x in scores.items()])
+        members = {results.MEMBER_PREFIX + name: value for name, value in scores.items()}
+        combined = {results.MEMBER_PREFIX + how: x for how, x in both.items()}
+        return {"score": both[self.recipe.combine]} | combined | members
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """What scores on a device: scorers by machine type and member, and how many clips they take at once."""
+
+    scorers: dict[tuple[str, str], models.Scorer]
+    limit: MemoryLimit
+
+
+def _fetch(
+    some: Sequence[tuple[dict[str, Any], Tensor, str | None]],
+    scorers: dict[str, models.Scorer],
+    columns: dict[str, int],
+) -> dict[str, Fetched]:
+    """Clips' scores by member, on their way from the device; `columns` has the place of each member's mode."""
+    _, log_mels, machine_ids = zip(*some, strict=True)
+    scores = {name: models.score_many(scorer, log_mels, machine_ids) for name, scorer in scorers.items()}
+    return {name: Fetched(x[:, columns[name]]) for name, x in scores.items()}
+
+
+class _Begun(NamedTuple):
+    """A batch whose scores are on their way: its rows and, for each part of it that was scored together, the machine
+    type, rows and machine IDs, scores by member (`None` where memory ended) and the device.
+    """
+
+    rows: list[dict[str, Any]]
+    parts: list[tuple[str, list[tuple[dict[str, Any], str | None]], dict[str, Fetched] | None, torch.device]]
+
+
+def _batches(items: Iterable[Features]) -> Iterator[list[Features]]:
+    """Clips that are scored together: of one device, `BATCH_CLIPS` at most (`GPU_BATCHES` times as many on a GPU),
+    fewer of long ones, at least one.
+    """
+    batch: list[Features] = []
+    frames = 0
+    device: torch.device | None = None
+    for item in items:
+        if item.log_mel is not None:
+            if device is not None and item.log_mel.device != device:
+                yield batch
+                batch, frames = [], 0
+            device = item.log_mel.device
+            frames += len(item.log_mel)
+        batch.append(item)
+        times = GPU_BATCHES if device is not None and device.type == "cuda" else 1
+        if len(batch) == times * BATCH_CLIPS or frames >= times * BATCH_FRAMES:
+            yield batch
+            batch, frames, device = [], 0, None
+    if batch:
+        yield batch
 
 
 _STATISTICS = ("count", "mean", "variance", "sample")

@@ -1,4 +1,4 @@
-"""Clips to log-Mel spectrograms: decoding in threads, in bounded memory, beside the kernels."""
+"""Clips to log-Mel spectrograms: decoding in threads, in bounded memory, beside the kernels, on one device or more."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from torch import Tensor
 
 from pyasd import audio, augmentation, ops
 from pyasd.clips import Clip, ClipError
+from pyasd.transfer import MemoryLimit, Uploader, too_large
 
 AHEAD_BYTES = 256 << 20
 """Files being decoded ahead of the kernels, by their size on disk: hour-long ones then wait for each other."""
 
-BATCH_SAMPLES = 1 << 24
+BATCH_SAMPLES = {"cpu": 1 << 24, "cuda": 1 << 26}
 """Samples in a padded batch: long clips go through the kernels in smaller batches, down to one."""
+
+BATCH_CLIPS = {"cpu": 16, "cuda": 256}
+"""Clips in one call of the kernels. A GPU needs many to be kept busy."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,11 @@ def extract(
     *,
     channel: audio.Channel = 0,
     backend: str = "auto",
-    device: torch.device | str = "cpu",
+    device: torch.device | str | Sequence[torch.device] = "cpu",
     min_frames: int = 5,
     ratio: float = 1.0,
     workers: int | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
 ) -> Iterator[Features]:
     """Log-Mels of clips, one item per clip in their order, whatever fails.
 
@@ -68,11 +72,12 @@ def extract(
         plan: the features wanted; clips at other rates are resampled to its own.
         channel: which channel, from 0, or "mean".
         backend: of `ops.log_mel`.
-        device: where the log-Mels are computed, and stay.
+        device: where the log-Mels are computed, and stay; of several devices each gets a batch in turn. A GPU is never
+            waited for, and gets smaller batches where its memory ends.
         min_frames: clips with fewer frames are errors, "too-short".
         ratio: how many times as fast clips are played; see `augmentation.resample`.
         workers: threads that decode; `None` is one per CPU, at most 8.
-        batch_size: clips in one call of the kernels.
+        batch_size: clips in one call of the kernels; `None` is as many as suit the device, see `BATCH_CLIPS`.
 
     Raises:
         ValueError: `channel` can't be one, or log-Mels are to be played at another `ratio`.
@@ -83,9 +88,11 @@ def extract(
         raise ValueError(f"log-Mels can't be resampled by {ratio:g}: give the clips' audio, or take ratios=()")
     if workers is None:
         workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    devices = [torch.device(device)] if isinstance(device, (str, torch.device)) else list(device)
+    kind = devices[0].type if devices[0].type in BATCH_CLIPS else "cpu"
     decode = partial(_decode, plan=plan, channel=channel, min_frames=min_frames, ratio=ratio)
-    finish = partial(_finish, plan=plan, backend=backend, device=torch.device(device))
-    return _extract(clips, decode, finish, workers, batch_size)
+    finish = [partial(_finish, plan=plan, backend=backend, up=Uploader(x), limit=MemoryLimit(x)) for x in devices]
+    return _extract(clips, decode, finish, workers, batch_size or BATCH_CLIPS[kind], BATCH_SAMPLES[kind])
 
 
 _Decoded = tuple[Features, NDArray[Any] | None]
@@ -95,14 +102,16 @@ _Decoded = tuple[Features, NDArray[Any] | None]
 def _extract(
     clips: Sequence[Clip],
     decode: Callable[[int, Clip], _Decoded],
-    finish: Callable[[list[_Decoded]], Iterator[Features]],
+    finish: Sequence[Callable[[list[_Decoded]], Iterator[Features]]],
     workers: int,
     batch_size: int,
+    batch_samples: int,
 ) -> Iterator[Features]:
     pool = ThreadPoolExecutor(workers, "pyasd-decode")
     try:
-        for batch in _batches(_ahead(pool, clips, decode, 2 * batch_size), batch_size):
-            yield from finish(batch)
+        decoded = _ahead(pool, clips, decode, 2 * batch_size)
+        for number, batch in enumerate(_batches(decoded, batch_size, batch_samples)):
+            yield from finish[number % len(finish)](batch)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -132,7 +141,7 @@ def _bytes(clip: Clip) -> int:
         return 0
 
 
-def _batches(clips: Iterable[_Decoded], batch_size: int) -> Iterator[list[_Decoded]]:
+def _batches(clips: Iterable[_Decoded], batch_size: int, batch_samples: int) -> Iterator[list[_Decoded]]:
     """Clips in a row whose samples can go through the kernel together: of one type, and bounded when padded."""
     batch: list[_Decoded] = []
     longest = 0
@@ -140,7 +149,7 @@ def _batches(clips: Iterable[_Decoded], batch_size: int) -> Iterator[list[_Decod
     for features, samples in clips:
         if samples is not None:
             size = max(longest, len(samples)) * (len(batch) + 1)
-            if batch and (kind not in (None, samples.dtype) or size > BATCH_SAMPLES):
+            if batch and (kind not in (None, samples.dtype) or size > batch_samples):
                 yield batch
                 batch, longest = [], 0
             kind, longest = samples.dtype, max(longest, len(samples))
@@ -188,20 +197,31 @@ def _checked(clip: Clip, log_mel: NDArray[np.float32], plan: ops.LogMelPlan, min
     return torch.from_numpy(np.require(log_mel, np.float32, ["C", "W"]))  # torch warns of arrays that can't be written
 
 
-def _finish(batch: list[_Decoded], plan: ops.LogMelPlan, backend: str, device: torch.device) -> Iterator[Features]:
+def _finish(
+    batch: list[_Decoded], plan: ops.LogMelPlan, backend: str, up: Uploader, limit: MemoryLimit
+) -> Iterator[Features]:
     """The batch with its log-Mels on the device."""
-    heard = [samples for _, samples in batch if samples is not None]
-    log_mels: Iterator[Tensor] = iter(())
-    if heard:
+
+    def log_mels_of(heard: Sequence[NDArray[Any]]) -> Sequence[Tensor]:
         lengths = [len(samples) for samples in heard]
-        padded = np.zeros((len(heard), max(lengths)), heard[0].dtype)
-        for row, own in zip(padded, heard, strict=True):
-            row[: len(own)] = own
-        log_mels = iter(ops.log_mel(torch.from_numpy(padded).to(device), plan, lengths, backend=backend))
+        if len(set(lengths)) == 1:
+            return ops.log_mel(up(heard), plan, backend=backend).unbind()  # type: ignore[union-attr]
+        return ops.log_mel(up(heard), plan, lengths, backend=backend)  # type: ignore[return-value]
+
+    log_mels: list[Tensor | None] = []
+    for count, part in limit.run(log_mels_of, [samples for _, samples in batch if samples is not None]):
+        log_mels += [None] * count if part is None else part
+    found = iter(log_mels)
     for features, samples in batch:
         if samples is not None:
-            yield replace(features, log_mel=next(log_mels))
+            log_mel = next(found)
+            error = None if log_mel is not None else _no_room(features.clip, limit)
+            yield replace(features, log_mel=log_mel, error=error)
         elif features.log_mel is not None:
-            yield replace(features, log_mel=features.log_mel.to(device))
+            yield replace(features, log_mel=features.log_mel.to(up.device))
         else:
             yield features
+
+
+def _no_room(clip: Clip, limit: MemoryLimit) -> ClipError:
+    return ClipError("out-of-memory", too_large(clip.name, limit.device))

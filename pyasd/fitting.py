@@ -18,7 +18,7 @@ from pyasd import config, models, storage, training
 from pyasd.audio import Channel
 from pyasd.clips import Clip, ClipError, find
 from pyasd.config import ClassifierConfig, Recipe
-from pyasd.detector import ClipFeatures, Detector, Machine, Pipeline, UnknownIds, load, table_writer
+from pyasd.detector import BATCH_CLIPS, ClipFeatures, Detector, Machine, Pipeline, UnknownIds, load, table_writer
 from pyasd.ensemble import Statistics
 from pyasd.training import Progress, Run
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def fit(
     clips: Any,
-    system: str | Recipe = "group-made",
+    system: str | os.PathLike[str] | Recipe = "group-made",
     *,
     out: str | os.PathLike[str] | None = None,
     ids: Sequence[str] | str | None = None,
@@ -50,13 +50,14 @@ def fit(
 
     Args:
         clips, ids, sample_rate, features, machine_type: see `clips.find`.
-        system: a name of `config.SYSTEMS`, or a recipe.
+        system: a name of `config.SYSTEMS`, a recipe, or its TOML file (docs/recipes.md).
         out: file to save the detector to. While training, checkpoints lie in a folder beside it, named `out` with
             `.checkpoint` added: the same call after a kill resumes there, and ends with the same detector.
         channel: which channel of a clip, from 0, or "mean".
         seed: the same seed on the same machine, with as many threads, gives the same detector, bit for bit.
-        device: "auto" (a GPU where there is one), "cpu" or "cuda".
-        backend, precision: of the operators, see `ops`; "auto" precision is float32.
+        device: "auto" (a GPU where there is one), "cpu" or "cuda"; of several the first.
+        backend, precision: of the operators, see `ops`; "auto" precision is float32, but classifiers are trained with
+            bfloat16 products where the device is faster so (see `Pipeline.training_precision`).
         progress: told how reading, training and scoring go.
         **settings: of the recipe, to override its own: `epochs=20`, `order="middle"`, `score="conditional"`, ...
 
@@ -200,11 +201,19 @@ def _fit_machine(
     """A machine type's members, fitted to its clips' log-Mels; `versions` has these by the ratio they are played at."""
     machine = Machine({}, {}, {})
     log_mels = versions[1.0]
-    for name in recipe.members:
+    single = sorted(machine_id for machine_id, count in Counter(ids).items() if count == 1)
+    if single and len(ids) > 1 and recipe.statistics == "training":
+        warnings.warn(
+            f"machine ID {', '.join(map(repr, single))} has a single {machine_type} clip".replace("  ", " ")
+            + ", and its scores are standardised by the other IDs' spread: give more clips of it",
+            stacklevel=2,
+        )
+    for name in _able(recipe, machine_type, ids):
         place = f"{urllib.parse.quote(machine_type, safe='') or 'machine'}.{name}.safetensors"
         stage = f"training {name} {machine_type}".strip()
         checkpoint = None if checkpoints is None else checkpoints / place
-        run = Run(seed, pipeline.device, pipeline.backend, pipeline.precision, checkpoint, pipeline.progress, stage)
+        precision = pipeline.training_precision(recipe.settings_of(name))
+        run = Run(seed, pipeline.device, pipeline.backend, precision, checkpoint, pipeline.progress, stage)
         member = models.build(name, recipe, seed)
         if isinstance(member, models.Classifier):
             resampled = [versions[ratio] for ratio in member.config.ratios]
@@ -213,7 +222,7 @@ def _fit_machine(
             machine.histories[name] = member.fit(log_mels, ids, run)
         machine.members[name] = member
         scorer = member.scorer(pipeline.device, pipeline.backend, pipeline.precision)
-        chosen = range(len(ids))
+        chosen = list(range(len(ids)))
         if recipe.statistics == "held-out":
             chosen = np.flatnonzero(training.held_out(ids, recipe.settings_of(name).validation, seed)).tolist()
             counts = Counter(ids[i] for i in chosen)
@@ -224,10 +233,33 @@ def _fit_machine(
                     'raise validation=, give more clips, or take statistics="training"'
                 )
         scores = []
-        for done, index in enumerate(chosen):
-            scores.append(scorer.score(log_mels[index], ids[index]).cpu().numpy())
+        for first in range(0, len(chosen), BATCH_CLIPS):
+            some = chosen[first : first + BATCH_CLIPS]
+            scores.append(models.score_many(scorer, [log_mels[i] for i in some], [ids[i] for i in some]).cpu().numpy())
             if pipeline.progress is not None:
-                pipeline.progress(f"scoring normal {machine_type} clips", done + 1, len(chosen), name)
+                pipeline.progress(f"scoring normal {machine_type} clips", first + len(some), len(chosen), name)
         robust = recipe.statistics == "robust"
-        machine.statistics[name] = Statistics.of(np.stack(scores), [ids[i] for i in chosen], member.modes, robust)
+        machine.statistics[name] = Statistics.of(np.concatenate(scores), [ids[i] for i in chosen], member.modes, robust)
     return machine
+
+
+def _able(recipe: Recipe, machine_type: str, ids: Sequence[str]) -> list[str]:
+    """The members that can learn from clips of these machine IDs; warns where one ID is all that classifiers have."""
+    settings = {name: recipe.settings_of(name) for name in recipe.members}
+    classifiers = {name: x for name, x in settings.items() if isinstance(x, ClassifierConfig)}
+    if len(set(ids)) > 1 or not classifiers:
+        return list(settings)
+    left_out = [name for name, x in classifiers.items() if x.variants == 1]
+    able = [name for name in settings if name not in left_out]
+    told = f"all {machine_type} clips are of machine ID {ids[0]!r}".replace("  ", " ")
+    if not able:
+        raise ValueError(
+            f"{told}, and classifiers tell IDs apart: give clips of two IDs or more, take warps=1 or more (each warp of"
+            " an ID is a further class), or fit group-made"
+        )
+    if left_out:
+        told += f", and classifiers tell IDs apart: {', '.join(left_out)} left out, {' and '.join(able)} learnt"
+    else:
+        told += f": {', '.join(classifiers)} learnt to tell it from its own warps and resamplings"
+    warnings.warn(told, stacklevel=2)
+    return able

@@ -461,8 +461,9 @@ def group_made_score(
     backend: str = "auto",
     precision: Precision = "float32",
     per_dim: bool = False,
+    lengths: Sequence[int] | None = None,
 ) -> Tensor:
-    """Negative log-likelihoods of all windows of a clip, straight from its log-Mel, without gradients.
+    """Negative log-likelihoods of all windows of a clip, or of a batch, straight from the log-Mel, without gradients.
 
         z = frame_windows((log_mel - band_mean) / band_scale, groups)      # [windows, groups * mels]
         hidden = z
@@ -472,32 +473,61 @@ def group_made_score(
     Report section 2.1, Eq. 3; the standardisation's Jacobian is included, so that densities are per dB.
 
     Args:
-        log_mel: `[frames, mels]` float32, in dB; at least as many frames as the head has groups.
+        log_mel: `[frames, mels]` float32, in dB, of a clip, or of several that follow one another.
         network: see `GroupMadeNetwork`.
         groups: the groups that are wanted, from 0, in time order; the others are NaN, and cost nothing where the
             backend can skip them. `None` wants all.
         backend: "auto", "reference", "cpu", "cuda" or "triton".
         precision: of the layers' products and the head's, see `mixture_log_prob`.
         per_dim: return each frame's and band's own, for likelihood maps.
+        lengths: frames of each clip, none fewer than the head has groups; `None` is one clip. No window reaches from
+            one clip into the next, and a clip's results are those that it has alone.
 
     Returns:
-        `[windows, groups]`, or `[windows, groups, mels]` with `per_dim`, float64, in nats.
+        `[windows, groups]`, or `[windows, groups, mels]` with `per_dim`, float64, in nats: the windows of all clips
+        one after the other, `length - groups + 1` of each.
 
     Raises:
-        TypeError, ValueError: `log_mel` has another dtype or shape.
+        TypeError, ValueError: `log_mel` has another dtype or shape, or `lengths` don't fit it.
         BackendUnavailable: the backend asked for can't run on this machine or device.
     """
     shape = network.head.shape
     mels = len(network.band_mean)
     if log_mel.dtype != torch.float32:
         raise TypeError(f"log_mel must be float32, not {log_mel.dtype}")
-    if log_mel.ndim != 2 or log_mel.shape[1] != mels or len(log_mel) < shape.groups:
-        raise ValueError(f"log_mel must be [at least {shape.groups} frames, {mels}], not {list(log_mel.shape)}")
+    own = [len(log_mel)] if lengths is None else [int(n) for n in lengths]
+    if log_mel.ndim != 2 or log_mel.shape[1] != mels or min(own, default=shape.groups) < shape.groups:
+        raise ValueError(
+            f"log_mel must be [at least {shape.groups} frames a clip, {mels}], not {list(log_mel.shape)}"
+            + ("" if lengths is None else f" of clips of {min(own, default=0)} frames and more")
+        )
+    if sum(own) != len(log_mel):
+        raise ValueError(f"lengths add up to {sum(own)}, and log_mel has {len(log_mel)} frames")
     wanted = tuple(range(shape.groups)) if groups is None else tuple(groups)
     module = backends.select(backend, log_mel.device)
     with torch.no_grad():
-        log_prob = module.group_made_log_prob(log_mel, network, wanted, precision, per_dim).double()
+        if len(own) > 1 and getattr(module, "ALONE", False):
+            clips = torch.split(log_mel, own)
+            log_prob = torch.cat([module.group_made_log_prob(x, network, wanted, precision, per_dim) for x in clips])
+        elif own:  # one call for all clips: the few windows across their seams are then left out
+            log_prob = module.group_made_log_prob(log_mel, network, wanted, precision, per_dim)
+            if len(own) > 1:
+                log_prob = log_prob[_windows_within(own, shape.groups, log_mel.device)]
+        else:
+            log_prob = log_mel.new_empty(0, shape.dims if per_dim else shape.groups)
+        log_prob = log_prob.double()
         jacobian = network.band_scale.double().log()
         if per_dim:
-            return jacobian - log_prob.unflatten(1, (shape.groups, mels))
+            return jacobian - log_prob.view(-1, shape.groups, mels)
         return jacobian.sum() - log_prob
+
+
+def _windows_within(lengths: list[int], frames: int, device: torch.device) -> Tensor:
+    """Where the windows of `frames` frames start that lie in one clip, as indices on `device`; never waits for it."""
+    if len(set(lengths)) == 1:  # no copy from the host, so that a CUDA graph can hold it
+        starts = torch.arange(len(lengths), device=device)[:, None] * lengths[0]
+        return (starts + torch.arange(lengths[0] - frames + 1, device=device)).flatten()
+    ends = np.cumsum(lengths)
+    rows = np.concatenate([np.arange(e - n, e - frames + 1) for e, n in zip(ends, lengths, strict=True)])
+    found = torch.from_numpy(rows)
+    return (found.pin_memory() if device.type == "cuda" else found).to(device, non_blocking=True)

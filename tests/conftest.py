@@ -6,12 +6,17 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's idle threads must not spin against the native pool
 
-from collections.abc import Iterator
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
+from pyasd import backends, ops
 from pyasd.backends import cpu
 
 
@@ -31,6 +36,67 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("PYASD_CPU_ISA", request.param)
     name: str = request.param
     return name
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A backend, and the device that its tensors lie on."""
+
+    backend: str
+    device: torch.device
+
+    @property
+    def module(self) -> ModuleType:
+        return importlib.import_module(f"pyasd.backends.{self.backend}")
+
+    def put(self, *things: Any) -> Any:
+        """Tensors, heads and networks on the device; one alone as it is, several as a list."""
+        moved = [self._put(x) for x in things]
+        return moved[0] if len(moved) == 1 else moved
+
+    def _put(self, x: Any) -> Any:
+        if isinstance(x, ops.MixtureHead):
+            there = ops.MixtureHead.__new__(ops.MixtureHead)
+            there.weight, there.bias, there.shape = self._put(x.weight), self._put(x.bias), x.shape
+            return there
+        if isinstance(x, ops.GroupMadeNetwork):
+            layers = tuple((self._put(w), self._put(b)) for w, b in x.layers)
+            return ops.GroupMadeNetwork(self._put(x.band_mean), self._put(x.band_scale), layers, self._put(x.head))
+        return x.to(self.device)
+
+
+GPU_BACKENDS = [pytest.param(name, marks=pytest.mark.gpu) for name in ("cuda", "triton")]
+
+
+@pytest.fixture(params=["cpu", *GPU_BACKENDS])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Every backend but the reference, `cuda` and `triton` with -m gpu."""
+    return _engine(request.param)
+
+
+@pytest.fixture(params=[*cpu.supported_isas(), *GPU_BACKENDS])
+def each_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """As `engine`, and the CPU's with each instruction set that this machine has."""
+    if request.param in cpu.ISAS:
+        monkeypatch.setenv("PYASD_CPU_ISA", request.param)
+        return _engine("cpu")
+    return _engine(request.param)
+
+
+@pytest.fixture
+def make_engine() -> Callable[[str], Engine]:
+    """The engine of a backend's name; skips where that can't run."""
+    return _engine
+
+
+def _engine(backend: str) -> Engine:
+    if backend == "cpu":
+        return Engine("cpu", torch.device("cpu"))
+    device = torch.device("cuda")
+    reason = backends.available(device)[backend]
+    if reason is not None:
+        pytest.skip(f"backend {backend}: {reason}")
+    return Engine(backend, device)
 
 
 @pytest.fixture(autouse=True)

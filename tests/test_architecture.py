@@ -18,7 +18,19 @@ LEVELS = (
     {"cli"},
     {"__init__"},
     {"detector", "fitting", "evaluation", "datasets", "picture"},
-    {"models", "training", "augmentation", "features", "ensemble", "results", "clips", "audio", "windows", "storage"},
+    {
+        "models",
+        "training",
+        "augmentation",
+        "features",
+        "ensemble",
+        "results",
+        "clips",
+        "audio",
+        "windows",
+        "storage",
+        "transfer",
+    },
     {"ops"},
     {"backends"},
     {"_native", "_cuda", "kernels"},
@@ -28,7 +40,7 @@ LEVELS = (
 PARTS = {part: level for level, parts in enumerate(LEVELS) for part in parts} | {"config": len(LEVELS)}
 
 ONLY = {
-    "config": set(),
+    "config": {"tomli"},
     "ops": {"torch", "numpy"},
     "backends": {"torch", "numpy"},
     "kernels": {"torch", "triton"},

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor
 
 from pyasd import ops
-from pyasd.backends import cpu, reference
+from pyasd.backends import reference
+
+if TYPE_CHECKING:
+    from conftest import Engine
 
 ORDERS = {"causal": [1, 2, 3, 4, 5], "middle": [1, 2, 5, 3, 4]}
 
@@ -66,7 +70,7 @@ def in_double(network: ops.GroupMadeNetwork) -> ops.GroupMadeNetwork:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("per_dim", [False, True])
 def test_equals_float64(
-    isa: str,
+    each_engine: Engine,
     order: str,
     mels: int,
     hidden: tuple[int, ...],
@@ -78,7 +82,8 @@ def test_equals_float64(
     network = make_network(order, mels, hidden, components)
     log_mel = log_mel_of(network, frames)
     wanted = range(5)
-    got = cpu.group_made_log_prob(log_mel, network, wanted, precision, per_dim)
+    there = each_engine.put(log_mel, network)
+    got = each_engine.module.group_made_log_prob(*there, wanted, precision, per_dim).cpu()
     plain = reference.group_made_log_prob(log_mel, network, wanted, precision, per_dim)
     exact = reference.group_made_log_prob(log_mel.double(), in_double(network), wanted, precision, per_dim)
     size = 1 + exact.abs()
@@ -92,7 +97,7 @@ def test_equals_float64(
         assert error.max() <= max(4 * allowed.max().item(), 0.02)
 
 
-def test_is_the_sum_of_its_parts(isa: str) -> None:
+def test_is_the_sum_of_its_parts(each_engine: Engine) -> None:
     """The docstring's four lines, with the operator that has tests of its own."""
     network = make_network("middle")
     log_mel = log_mel_of(network, 30)
@@ -102,58 +107,97 @@ def test_is_the_sum_of_its_parts(isa: str) -> None:
     for weight, bias in network.layers:
         hidden = torch.relu(hidden @ weight.T + bias)
     expected = network.band_scale.log().sum() - ops.mixture_log_prob(hidden, windows, network.head)
-    got = ops.group_made_score(log_mel, network)
+    log_mel, network = each_engine.put(log_mel, network)
+    got = ops.group_made_score(log_mel, network, backend=each_engine.backend).cpu()
     assert got.dtype == torch.float64
     torch.testing.assert_close(got.float(), expected, rtol=1e-5, atol=1e-3)
-    shares = ops.group_made_score(log_mel, network, per_dim=True)
+    shares = ops.group_made_score(log_mel, network, backend=each_engine.backend, per_dim=True).cpu()
     assert shares.shape == (26, 5, 128)
     torch.testing.assert_close(shares.sum(-1), got, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_same_bits_whatever_the_length_and_the_threads(isa: str, precision: str) -> None:
+def test_same_bits_whatever_the_length_and_the_threads(each_engine: Engine, precision: str) -> None:
     network = make_network()
-    log_mel = log_mel_of(network, 450)
-    whole = ops.group_made_score(log_mel, network, precision=precision)
+    log_mel, network = each_engine.put(log_mel_of(network, 450), network)
+
+    def score(part: Tensor) -> Tensor:
+        return ops.group_made_score(part, network, backend=each_engine.backend, precision=precision)
+
+    whole = score(log_mel)
     for first, last in [(0, 5), (3, 40), (100, 446), (445, 450)]:
-        part = ops.group_made_score(log_mel[first:last], network, precision=precision)
-        assert torch.equal(part, whole[first : last - 4])
+        assert torch.equal(score(log_mel[first:last]), whole[first : last - 4])
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            assert torch.equal(ops.group_made_score(log_mel, network, precision=precision), whole)
+            assert torch.equal(score(log_mel), whole)
     finally:
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
-def test_only_what_is_wanted(backend: str) -> None:
+def test_only_what_is_wanted(engine: Engine) -> None:
     network = make_network("middle")
-    log_mel = log_mel_of(network, 20)
-    whole = ops.group_made_score(log_mel, network, backend=backend)
-    got = ops.group_made_score(log_mel, network, [2], backend=backend)
-    assert torch.equal(got[:, 2], whole[:, 2])
-    assert got[:, [0, 1, 3, 4]].isnan().all()
+    log_mel, network = engine.put(log_mel_of(network, 20), network)
+    for backend in (engine.backend, "reference"):
+        whole = ops.group_made_score(log_mel, network, backend=backend)
+        got = ops.group_made_score(log_mel, network, [2], backend=backend)
+        assert torch.equal(got[:, 2], whole[:, 2])
+        assert got[:, [0, 1, 3, 4]].isnan().all()
+        assert ops.group_made_score(log_mel, network, [], backend=backend).isnan().all()
 
 
-def test_a_nan_costs_its_own_windows_only(isa: str) -> None:
+def test_a_nan_costs_its_own_windows_only(each_engine: Engine) -> None:
     network = make_network()
-    log_mel = log_mel_of(network, 40)
-    clean = ops.group_made_score(log_mel, network)
+    log_mel, network = each_engine.put(log_mel_of(network, 40), network)
+    clean = ops.group_made_score(log_mel, network, backend=each_engine.backend)
     log_mel[20, 7] = float("nan")
-    got = ops.group_made_score(log_mel, network)
+    got = ops.group_made_score(log_mel, network, backend=each_engine.backend)
     touched = torch.zeros(36, dtype=torch.bool)
     touched[16:21] = True
     assert got[touched].sum(1).isnan().all()
     assert torch.equal(got[~touched], clean[~touched])
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("lengths", [[9, 9, 9], [5, 40, 7, 5], [12]])
+def test_clips_of_a_batch_are_those_alone(each_engine: Engine, precision: str, lengths: list[int]) -> None:
+    network = make_network("middle")
+    log_mel, network = each_engine.put(log_mel_of(network, sum(lengths)), network)
+    how = {"backend": each_engine.backend, "precision": precision}
+    alone = [ops.group_made_score(x, network, **how) for x in log_mel.split(lengths)]
+    assert torch.equal(ops.group_made_score(log_mel, network, lengths=lengths, **how), torch.cat(alone))
+    shares = ops.group_made_score(log_mel, network, [1, 3], per_dim=True, lengths=lengths, **how)
+    alone = [ops.group_made_score(x, network, [1, 3], per_dim=True, **how) for x in log_mel.split(lengths)]
+    assert shares.shape == (sum(lengths) - 4 * len(lengths), 5, 128)
+    assert torch.equal(shares[:, [1, 3]], torch.cat(alone)[:, [1, 3]])
+
+
+def test_a_nan_stays_in_its_clip(each_engine: Engine) -> None:
+    network = make_network()
+    log_mel, network = each_engine.put(log_mel_of(network, 30), network)
+    clean = ops.group_made_score(log_mel, network, backend=each_engine.backend, lengths=[10] * 3)
+    log_mel[9] = float("nan")  # the first clip's last frame
+    got = ops.group_made_score(log_mel, network, backend=each_engine.backend, lengths=[10] * 3)
+    assert got[5].sum().isnan()
+    assert torch.equal(got[6:], clean[6:])
+
+
+def test_the_empty_batch() -> None:
+    network = make_network(mels=14, hidden=(8,), components=1)
+    assert ops.group_made_score(torch.zeros(0, 14), network, lengths=[]).shape == (0, 5)
+    assert ops.group_made_score(torch.zeros(0, 14), network, per_dim=True, lengths=[]).shape == (0, 5, 14)
+
+
 def test_wrong_input_is_refused() -> None:
     network = make_network(mels=14, hidden=(8,), components=1)
     with pytest.raises(TypeError, match="float32"):
         ops.group_made_score(torch.zeros(9, 14, dtype=torch.float64), network)
-    with pytest.raises(ValueError, match="at least 5 frames, 14"):
+    with pytest.raises(ValueError, match="at least 5 frames a clip, 14"):
         ops.group_made_score(torch.zeros(4, 14), network)
-    with pytest.raises(ValueError, match="at least 5 frames, 14"):
+    with pytest.raises(ValueError, match="at least 5 frames a clip, 14"):
         ops.group_made_score(torch.zeros(9, 15), network)
+    with pytest.raises(ValueError, match="of clips of 4 frames and more"):
+        ops.group_made_score(torch.zeros(9, 14), network, lengths=[5, 4])
+    with pytest.raises(ValueError, match="add up to 8, and log_mel has 9"):
+        ops.group_made_score(torch.zeros(9, 14), network, lengths=[8])

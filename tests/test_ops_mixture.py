@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -12,6 +14,9 @@ from torch import Tensor
 
 from pyasd import backends, ops
 from pyasd.backends import cpu, reference
+
+if TYPE_CHECKING:
+    from conftest import Engine
 
 ORDERS = {"causal": [1, 2, 3, 4, 5], "middle": [1, 2, 5, 3, 4]}
 
@@ -28,6 +33,29 @@ def make_head(
 
 def make_windows(head: ops.MixtureHead, windows: int) -> tuple[Tensor, Tensor]:
     return torch.randn(windows, head.weight.shape[1]).relu(), torch.randn(windows, head.shape.dims)
+
+
+def forward(
+    engine: Engine, h: Tensor, x: Tensor, head: ops.MixtureHead, precision: str = "float32", per_dim: bool = False
+) -> Tensor:
+    """The engine's values, on the CPU."""
+    h, x, head = engine.put(h, x, head)
+    return engine.module.mixture_log_prob(h, x, head.weight, head.bias, head.shape, precision, per_dim).cpu()
+
+
+def backward(
+    engine: Engine,
+    grad: Tensor,
+    h: Tensor,
+    x: Tensor,
+    head: ops.MixtureHead,
+    precision: str = "float32",
+    per_dim: bool = False,
+) -> tuple[Tensor, ...]:
+    """The engine's gradients, on the CPU."""
+    grad, h, x, head = engine.put(grad, h, x, head)
+    args = (grad, h, x, head.weight, head.bias, head.shape, precision, per_dim)
+    return tuple(g.cpu() for g in engine.module.mixture_log_prob_backward(*args))
 
 
 def in_double(head: ops.MixtureHead, *tensors: Tensor) -> list[Tensor]:
@@ -62,18 +90,18 @@ SHAPES = [
 @pytest.mark.parametrize(("hidden", "dims", "components", "windows"), SHAPES)
 @pytest.mark.parametrize("per_dim", [False, True])
 def test_values_and_gradients_equal_float64(
-    isa: str, hidden: int, dims: int, components: int, windows: int, per_dim: bool
+    each_engine: Engine, hidden: int, dims: int, components: int, windows: int, per_dim: bool
 ) -> None:
     head = make_head(hidden, dims, components, ORDERS["middle"])
     h, x = make_windows(head, windows)
-    got = ops.mixture_log_prob(h, x, head, backend="cpu", per_dim=per_dim)
+    got = forward(each_engine, h, x, head, per_dim=per_dim)
     plain = reference.mixture_log_prob(h, x, head.weight, head.bias, head.shape, "float32", per_dim)
     leaves = [x.requires_grad_() for x in in_double(head, h, x)]
     exact = reference.mixture_log_prob(*leaves, head.shape, "float32", per_dim)
     assert_within_budget(got, plain, exact.detach())
 
     grad = torch.randn_like(got)
-    mine = cpu.mixture_log_prob_backward(grad, h, x, head.weight, head.bias, head.shape, "float32", per_dim)
+    mine = backward(each_engine, grad, h, x, head, per_dim=per_dim)
     torch_s = reference.mixture_log_prob_backward(grad, h, x, head.weight, head.bias, head.shape, "float32", per_dim)
     oracle = torch.autograd.grad(exact, leaves, grad.double())  # torch's own autograd, of the formula
     for name, a, b, c in zip(("hidden", "target", "weight", "bias"), mine, torch_s, oracle, strict=True):
@@ -111,42 +139,39 @@ def test_is_the_density_of_torch_distributions() -> None:
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_masked_weights_never_matter(isa: str) -> None:
-    head = make_head(degrees_out=ORDERS["middle"])
-    h, x = make_windows(head, 5)
-    clean = ops.mixture_log_prob(h, x, head)
+def test_masked_weights_never_matter(each_engine: Engine) -> None:
+    head = each_engine.put(make_head(degrees_out=ORDERS["middle"]))
+    h, x = each_engine.put(*make_windows(head, 5))
+    clean = ops.mixture_log_prob(h, x, head, each_engine.backend)
     with torch.no_grad():
         head.weight[head.shape.mask(head.weight) == 0] = float("nan")
-    assert torch.equal(ops.mixture_log_prob(h, x, head), clean)
+    assert torch.equal(ops.mixture_log_prob(h, x, head, each_engine.backend), clean)
     head.weight.requires_grad_()
-    ops.mixture_log_prob(h, x, head).sum().backward()
+    ops.mixture_log_prob(h, x, head, each_engine.backend).sum().backward()
     assert head.weight.grad is not None
     assert (head.weight.grad[head.shape.mask(head.weight) == 0] == 0).all()
 
 
-def test_tails_are_large_finite_numbers(isa: str) -> None:
+def test_tails_are_large_finite_numbers(each_engine: Engine) -> None:
     head = make_head()
     h, _ = make_windows(head, 6)
     far = torch.tensor([3.0, 30, 300, 3e3, 3e4, 3e6])[:, None].expand(6, 640).contiguous()
-    got = ops.mixture_log_prob(h, far, head, backend="cpu")
+    got = forward(each_engine, h, far, head)
     exact = reference.mixture_log_prob(*in_double(head, h, far), head.shape, "float32", False)
     plain = reference.mixture_log_prob(h, far, head.weight, head.bias, head.shape, "float32", False)
     assert got.isfinite().all()
     assert_within_budget(got, plain, exact)
-    grads = cpu.mixture_log_prob_backward(
-        torch.ones_like(got), h, far, head.weight, head.bias, head.shape, "float32", False
-    )
-    assert all(g.isfinite().all() for g in grads)
+    assert all(g.isfinite().all() for g in backward(each_engine, torch.ones_like(got), h, far, head))
 
 
-def test_infinity_and_nan_cost_their_own_window_only(isa: str) -> None:
+def test_infinity_and_nan_cost_their_own_window_only(each_engine: Engine) -> None:
     head = make_head()
     h, x = make_windows(head, 40)
-    clean = ops.mixture_log_prob(h, x, head, backend="cpu")
+    clean = forward(each_engine, h, x, head)
     x[7, 200] = float("nan")  # group 1
     x[21, 500] = float("inf")  # group 3
     h[33, 0] = float("nan")  # seen by all groups but the first
-    got = ops.mixture_log_prob(h, x, head, backend="cpu")
+    got = forward(each_engine, h, x, head)
     other = torch.ones(40, 5, dtype=torch.bool)
     other[7, 1] = other[21, 3] = False
     other[33, 1:] = False
@@ -156,7 +181,7 @@ def test_infinity_and_nan_cost_their_own_window_only(isa: str) -> None:
     assert torch.equal(got[other], clean[other])
 
 
-def test_clamped_scales(isa: str) -> None:
+def test_clamped_scales(each_engine: Engine) -> None:
     head = make_head(scale=1.0)
     with torch.no_grad():
         head.bias[2 * 6400 :] -= 6  # many log scales below the clamp
@@ -165,31 +190,29 @@ def test_clamped_scales(isa: str) -> None:
     value = reference.mixture_log_prob(*leaves, head.shape, "float32", False)
     oracle = torch.autograd.grad(value.sum(), leaves)
     args = (torch.ones(9, 5), h, x, head.weight, head.bias, head.shape, "float32", False)
-    for a, b, c in zip(
-        cpu.mixture_log_prob_backward(*args), reference.mixture_log_prob_backward(*args), oracle, strict=True
-    ):
+    mine = backward(each_engine, args[0], h, x, head)
+    for a, b, c in zip(mine, reference.mixture_log_prob_backward(*args), oracle, strict=True):
         scale = c.abs().max()
         assert_within_budget(a / scale, b / scale, c / scale, GRADIENTS)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_same_bits_whatever_the_batch_and_the_threads(isa: str, precision: str) -> None:
-    head = make_head()
-    h, x = make_windows(head, 131)
-    whole = ops.mixture_log_prob(h, x, head, backend="cpu", precision=precision)
+def test_same_bits_whatever_the_batch_and_the_threads(each_engine: Engine, precision: str) -> None:
+    head = each_engine.put(make_head())
+    h, x = each_engine.put(*make_windows(head, 131))
+    whole = ops.mixture_log_prob(h, x, head, each_engine.backend, precision)
     for cut in (1, 2, 8, 33, 64, 130):
         batches = zip(h.split(cut), x.split(cut), strict=True)
-        parts = [ops.mixture_log_prob(a, b, head, "cpu", precision) for a, b in batches]
+        parts = [ops.mixture_log_prob(a, b, head, each_engine.backend, precision) for a, b in batches]
         assert torch.equal(torch.cat(parts), whole)
-    args = (torch.randn(131, 5), h, x, head.weight, head.bias, head.shape, precision, False)
-    grads = cpu.mixture_log_prob_backward(*args)
+    args = (torch.randn(131, 5), h, x, head, precision)
+    grads = backward(each_engine, *args)
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            assert torch.equal(ops.mixture_log_prob(h, x, head, "cpu", precision), whole)
-            again = cpu.mixture_log_prob_backward(*args)
-            assert all(torch.equal(a, b) for a, b in zip(again, grads, strict=True))
+            assert torch.equal(ops.mixture_log_prob(h, x, head, each_engine.backend, precision), whole)
+            assert all(torch.equal(a, b) for a, b in zip(backward(each_engine, *args), grads, strict=True))
     finally:
         torch.set_num_threads(before)
 
@@ -230,69 +253,77 @@ def test_gradients_of_many_windows_equal_float64(isa: str) -> None:
         assert_within_budget(a, b, c, GRADIENTS)
 
 
-def test_bfloat16_is_rounded_factors_and_exact_products(isa: str) -> None:
+def test_bfloat16_is_rounded_factors_and_exact_products(each_engine: Engine) -> None:
     head = make_head(degrees_out=ORDERS["middle"])
     h, x = make_windows(head, 21)
-    got = ops.mixture_log_prob(h, x, head, backend="cpu", precision="bfloat16")
+    got = forward(each_engine, h, x, head, "bfloat16")
     args = (head.shape, "bfloat16", False)
     exact = reference.mixture_log_prob(*in_double(head, h, x), *args)
     plain = reference.mixture_log_prob(h, x, head.weight, head.bias, *args)
     assert_within_budget(got, plain, exact)
     grad = torch.randn_like(got)
-    mine = cpu.mixture_log_prob_backward(grad, h, x, head.weight, head.bias, *args)
+    mine = backward(each_engine, grad, h, x, head, "bfloat16")
     torch_s = reference.mixture_log_prob_backward(grad, h, x, head.weight, head.bias, *args)
     oracle = reference.mixture_log_prob_backward(grad.double(), *in_double(head, h, x), *args)
     for a, b, c in zip(mine, torch_s, oracle, strict=True):
         assert_within_budget(a, b, c, GRADIENTS)
 
 
-def test_overlapping_windows_and_odd_strides_are_read_in_place(isa: str) -> None:
-    head = make_head()
-    log_mel = torch.randn(25, 128)
+def test_overlapping_windows_and_odd_strides_are_read_in_place(each_engine: Engine) -> None:
+    head = each_engine.put(make_head())
+    log_mel = each_engine.put(torch.randn(25, 128))
     windows = log_mel.as_strided((21, 640), (128, 1))
-    wide = torch.randn(21, 200)
+    wide = each_engine.put(torch.randn(21, 200))
     hidden = wide[:, 3:131]
-    expected = ops.mixture_log_prob(hidden.contiguous(), windows.contiguous(), head)
-    assert torch.equal(ops.mixture_log_prob(hidden, windows, head), expected)
+    expected = ops.mixture_log_prob(hidden.contiguous(), windows.contiguous(), head, each_engine.backend)
+    assert torch.equal(ops.mixture_log_prob(hidden, windows, head, each_engine.backend), expected)
     turned = hidden.t().contiguous().t()
-    assert torch.equal(ops.mixture_log_prob(turned, windows, head), expected)
-    assert torch.equal(ops.mixture_log_prob(hidden[::2], windows[::2], head), expected[::2])
+    assert torch.equal(ops.mixture_log_prob(turned, windows, head, each_engine.backend), expected)
+    assert torch.equal(ops.mixture_log_prob(hidden[::2], windows[::2], head, each_engine.backend), expected[::2])
+    odd = torch.empty(21 * 640 + 1, device=each_engine.device)[1:].view(21, 640).copy_(windows)  # four bytes off
+    assert torch.equal(ops.mixture_log_prob(hidden, odd, head, each_engine.backend), expected)
 
 
-def test_every_output_is_written(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_output_is_written(each_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs begin as NaN, so that an element which no one writes shows."""
     head = make_head(30, 65, 2)
     h, x = make_windows(head, 9)
-    empty, empty_like = torch.Tensor.new_empty, torch.empty_like
-    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *a, **k: empty(*a, **k).fill_(float("nan")))
-    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: empty_like(*a, **k).fill_(float("nan")))
+    for where, name in ((torch.Tensor, "new_empty"), (torch, "empty_like"), (torch, "empty")):
+        monkeypatch.setattr(where, name, _poisoned(getattr(where, name)))
     for per_dim in (False, True):
-        value = cpu.mixture_log_prob(h, x, head.weight, head.bias, head.shape, "float32", per_dim)
+        value = forward(each_engine, h, x, head, per_dim=per_dim)
         assert value.isfinite().all()
-        grads = cpu.mixture_log_prob_backward(
-            torch.ones_like(value), h, x, head.weight, head.bias, head.shape, "float32", per_dim
+        assert all(
+            g.isfinite().all() for g in backward(each_engine, torch.ones_like(value), h, x, head, per_dim=per_dim)
         )
-        assert all(g.isfinite().all() for g in grads)
     everything = cpu.mixture_log_likelihood(h, x, head.weight, head.bias, head.shape, "float32", 1.0)
     assert all(g.isfinite().all() for g in everything)
 
 
-def test_a_changed_weight_is_packed_again() -> None:
-    head = make_head(16, 20, 2)
-    h, x = make_windows(head, 3)
-    first = ops.mixture_log_prob(h, x, head)
-    assert torch.equal(ops.mixture_log_prob(h, x, head), first)
+def _poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def made(*args: Any, **kwargs: Any) -> Tensor:
+        tensor = make(*args, **kwargs)
+        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+
+    return made
+
+
+def test_a_changed_weight_is_packed_again(engine: Engine) -> None:
+    head = engine.put(make_head(16, 20, 2))
+    h, x = engine.put(*make_windows(head, 3))
+    first = ops.mixture_log_prob(h, x, head, engine.backend)
+    assert torch.equal(ops.mixture_log_prob(h, x, head, engine.backend), first)
     with torch.no_grad():
         head.bias += 1
-    second = ops.mixture_log_prob(h, x, head)
+    second = ops.mixture_log_prob(h, x, head, engine.backend)
     assert not torch.equal(second, first)
     head.weight.data = head.weight.data * 2
-    assert not torch.equal(ops.mixture_log_prob(h, x, head), second)
+    assert not torch.equal(ops.mixture_log_prob(h, x, head, engine.backend), second)
     with torch.inference_mode():
         frozen = ops.MixtureHead(head.weight * 1, head.bias * 1, sorted([1, 2, 3, 4] * 4), [1, 2, 3, 4, 5], 2)
-        before = ops.mixture_log_prob(h, x, frozen)
+        before = ops.mixture_log_prob(h, x, frozen, engine.backend)
         frozen.weight.mul_(2)
-        assert not torch.equal(ops.mixture_log_prob(h, x, frozen), before)
+        assert not torch.equal(ops.mixture_log_prob(h, x, frozen, engine.backend), before)
 
 
 def test_a_fused_optimiser_changes_weights_unseen() -> None:
@@ -308,12 +339,12 @@ def test_a_fused_optimiser_changes_weights_unseen() -> None:
             torch.testing.assert_close(ops.mixture_log_prob(h, x, head), expected)
 
 
-def test_empty_batch(isa: str) -> None:
-    head = make_head(16, 20, 2)
-    h, x = make_windows(head, 0)
-    assert ops.mixture_log_prob(h, x, head).shape == (0, 5)
+def test_empty_batch(engine: Engine) -> None:
+    head = engine.put(make_head(16, 20, 2))
+    h, x = engine.put(*make_windows(head, 0))
+    assert ops.mixture_log_prob(h, x, head, engine.backend).shape == (0, 5)
     head.weight.requires_grad_()
-    ops.mixture_log_prob(h, x, head).sum().backward()
+    ops.mixture_log_prob(h, x, head, engine.backend).sum().backward()
     assert head.weight.grad is not None
     assert (head.weight.grad == 0).all()
 
@@ -342,27 +373,28 @@ def test_wrong_input_is_refused() -> None:
         ops.mixture_log_prob(h, x, head, backend="cuda")
 
 
-def test_operator_checks() -> None:
-    head = make_head(16, 20, 2)
-    h, x = make_windows(head, 3)
+def test_operator_checks(engine: Engine) -> None:
+    head = engine.put(make_head(16, 20, 2))
+    h, x = engine.put(*make_windows(head, 3))
     tensors = [t.requires_grad_() for t in (h, x, head.weight, head.bias)]
-    rest = (head.shape.prefix, 2, head.shape.log_scale_min, "auto", "float32", False)
+    rest = (head.shape.prefix, 2, head.shape.log_scale_min, engine.backend, "float32", False)
     torch.library.opcheck(torch.ops.pyasd.mixture_log_prob.default, (*tensors, *rest))
     plain = [t.detach() for t in tensors]
-    torch.library.opcheck(torch.ops.pyasd.mixture_log_prob_backward.default, (torch.ones(3, 5), *plain, *rest))
+    grad = torch.ones(3, 5, device=engine.device)
+    torch.library.opcheck(torch.ops.pyasd.mixture_log_prob_backward.default, (grad, *plain, *rest))
     torch.library.opcheck(torch.ops.pyasd.mixture_log_likelihood.default, (*tensors, *rest[:-1], 0.5))
 
 
 @pytest.mark.parametrize("summed", [False, True])
-def test_under_compile(summed: bool) -> None:
-    head = make_head(16, 20, 2)
-    h, x = make_windows(head, 3)
+def test_under_compile(engine: Engine, summed: bool) -> None:
+    head = engine.put(make_head(16, 20, 2))
+    h, x = engine.put(*make_windows(head, 3))
     head.weight.requires_grad_()
 
     def loss(h: Tensor, x: Tensor) -> Tensor:
         if summed:
-            return ops.mixture_log_likelihood(h * 2, x, head) / 15
-        return ops.mixture_log_prob(h * 2, x, head).mean()
+            return ops.mixture_log_likelihood(h * 2, x, head, engine.backend) / 15
+        return ops.mixture_log_prob(h * 2, x, head, engine.backend).mean()
 
     loss(h, x).backward()
     eager = head.weight.grad
@@ -374,12 +406,12 @@ def test_under_compile(summed: bool) -> None:
     torch.testing.assert_close(head.weight.grad, eager)
 
 
-def test_many_python_threads_at_once() -> None:
-    head = make_head()
-    h, x = make_windows(head, 64)
-    expected = ops.mixture_log_prob(h, x, head)
+def test_many_python_threads_at_once(engine: Engine) -> None:
+    head = engine.put(make_head())
+    h, x = engine.put(*make_windows(head, 64))
+    expected = ops.mixture_log_prob(h, x, head, engine.backend)
     with ThreadPoolExecutor(8) as pool:
-        for got in pool.map(lambda _: ops.mixture_log_prob(h, x, head), range(32)):
+        for got in pool.map(lambda _: ops.mixture_log_prob(h, x, head, engine.backend), range(32)):
             assert torch.equal(got, expected)
 
 

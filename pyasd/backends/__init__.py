@@ -48,9 +48,9 @@ def select(name: str, device: torch.device) -> ModuleType:
     raise AssertionError("the reference runs everywhere")
 
 
-def available() -> dict[str, str | None]:
-    """Every backend by name: `None` when it can run on this machine, else the reason why it can't."""
-    return {name: _unavailable(name, None) for name in NAMES}
+def available(device: torch.device | None = None) -> dict[str, str | None]:
+    """Every backend by name: `None` when it can run on this machine (on `device`), else the reason why it can't."""
+    return {name: _unavailable(name, device) for name in NAMES}
 
 
 @lru_cache(maxsize=None)

@@ -18,6 +18,10 @@ WINDOWS_PER_PASS = 512
 """Windows that go through Group MADE at once: bounds the memory of hours-long clips (a window has 77 kB of outputs)."""
 
 
+ALONE = True
+"""Clips of a batch are scored one by one: in another batch torch's matrix products give the same row other bits."""
+
+
 def unavailable(device: torch.device | None = None) -> str | None:
     """Why this backend can't run on `device`; `None` when it can."""
     return None

@@ -4,9 +4,10 @@ slow and there for tests. They are compiled and interpreted in the tests; a run 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,8 @@ def unavailable(device: torch.device | None = None) -> str | None:
     if device is not None and device.type != "cuda":
         return "its kernels run on CUDA tensors (on CPU tensors in Triton's interpreter: set TRITON_INTERPRET=1)"
     if not torch.cuda.is_available():
-        return "no CUDA device"
+        built = torch.version.cuda or torch.version.hip
+        return "no GPU that torch can use" if built else "this torch is a build without CUDA and ROCm"
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
         return "the GPU is older than compute capability 8.0, the first with TF32"
     return None
@@ -110,8 +112,26 @@ def mixture_log_likelihood(
     return log_prob, *mixture_log_prob_backward(grad, hidden, target, weight, bias, shape, precision, False)
 
 
+_packed: weakref.WeakKeyDictionary[GroupMadeNetwork, dict[str, Any]] = weakref.WeakKeyDictionary()
+"""What was packed for each network, by precision; `None` where its layers are wider than the kernel takes."""
+
+
 def group_made_log_prob(
     log_mel: Tensor, network: GroupMadeNetwork, wanted: Sequence[int], precision: str, per_dim: bool
 ) -> Tensor:
-    """As `reference.group_made_log_prob`: the layers in torch, the head in Triton."""
-    return reference.group_made_log_prob(log_mel, network, wanted, precision, per_dim, mixture_log_prob)
+    """As `reference.group_made_log_prob`: one kernel for the hidden layers, one for each wanted group of the head."""
+    from pyasd.kernels import mixture, trunk
+
+    known = _packed.setdefault(network, {})
+    if precision not in known:
+        narrow = max(len(bias) for _, bias in network.layers) <= trunk.MAX_WIDTH
+        known[precision] = trunk.Packed(network.layers, precision) if narrow else None
+    if known[precision] is None:  # the layers in torch
+        return reference.group_made_log_prob(log_mel, network, wanted, precision, per_dim, mixture_log_prob)
+    head, shape = network.head, network.head.shape
+    z = ((log_mel - network.band_mean) / network.band_scale).contiguous()
+    windows = z.as_strided((len(z) - shape.groups + 1, shape.dims), (z.shape[1], 1))
+    return mixture.log_prob(
+        known[precision](z), windows, head.weight, head.bias, shape.prefix, shape.components, shape.log_scale_min,
+        precision, per_dim, wanted,
+    )  # fmt: skip

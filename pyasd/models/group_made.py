@@ -185,30 +185,39 @@ class Scorer:
         )
         self._pooling: Pooling = made.config.pooling
         self._backend, self._precision = backend, precision
-        frames = range(made.config.frames)
+        self._frames = made.config.frames
+        frames = range(self._frames)
         self._places = {
             "joint": list(frames),
             "middle": [len(frames) // 2],
             "conditional": [t for t in frames if made.degrees[t] > 1],
         }
+        self._columns = [torch.tensor(places, device=device) for places in self._places.values()]
 
     def score(self, log_mel: Tensor, machine_id: str | None = None) -> Tensor:
-        """A clip's negative log-likelihoods, in nats per window, in all of `GroupMade.modes` from one pass.
+        """`score_many` of one clip: `[modes]` float64."""
+        return self.score_many([log_mel], [machine_id])[0]
+
+    def score_many(self, log_mels: Sequence[Tensor], machine_ids: Sequence[str | None]) -> Tensor:
+        """Clips' negative log-likelihoods, in nats per window, in all of `GroupMade.modes` from one pass over all of
+        them; a clip's bits don't depend on the others, and a GPU is not waited for.
 
         `joint`: of the whole window (Eq. 3). `middle`: of its middle frame given those before it in the ordering:
         the four others for the order `middle` (Eq. 4), the earlier two for `causal`. `conditional`: of all frames
         but the one that comes first in the ordering and is conditioned on nothing.
 
         Args:
-            log_mel: `[frames, mels]` float32, in dB, at least one window long.
-            machine_id: makes no difference here.
+            log_mels: `[frames, mels]` float32 each, in dB, at least one window long.
+            machine_ids: make no difference here.
 
         Returns:
-            `[3]` float64: windows are summed and pooled in float64.
+            `[clips, 3]` float64: windows are summed and pooled in float64.
         """
-        nll = ops.group_made_score(log_mel, self._network, None, self._backend, self._precision)
-        by_mode = [nll[:, places].sum(1) for places in self._places.values()]
-        return dense.pool(torch.stack(by_mode, 1), self._pooling)
+        lengths = [len(x) for x in log_mels]
+        packed = torch.cat(list(log_mels))
+        nll = ops.group_made_score(packed, self._network, None, self._backend, self._precision, lengths=lengths)
+        by_mode = torch.stack([nll.index_select(1, columns).sum(1) for columns in self._columns], 1)
+        return dense.pool_clips(by_mode, [n - self._frames + 1 for n in lengths], self._pooling)
 
     def explain(self, log_mel: Tensor, mode: str, machine_id: str | None = None) -> Tensor:
         """Where a clip's score comes from: the mean negative log-likelihood of each frame and band, in nats,

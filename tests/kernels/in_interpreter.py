@@ -4,6 +4,7 @@ file in a process of its own with `TRITON_INTERPRET=1`, which must be set before
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from pyasd import ops
 from pyasd.backends import reference, triton
 from pyasd.kernels import log_mel as log_mel_kernels
+from pyasd.kernels import trunk
 
 ORDERS = {"causal": [1, 2, 3, 4, 5], "middle": [1, 2, 5, 3, 4]}
 
@@ -196,6 +198,106 @@ def test_through_autograd_and_the_empty_batch() -> None:
     none.sum().backward()
     assert leaves[2].grad is not None
     assert (leaves[2].grad == 0).all()
+
+
+# -- Group MADE ----------------------------------------------------------------------------------------------------
+
+
+def make_network(order: str, mels: int, hidden: tuple[int, ...], components: int) -> ops.GroupMadeNetwork:
+    """Random layers with the masks of the degrees, scaled so that activations stay of order 1."""
+    degrees = [torch.tensor(ORDERS[order]).repeat_interleave(mels)]
+    degrees += [torch.tensor(sorted(1 + i % 4 for i in range(width))) for width in hidden]
+    layers = []
+    for before, after in itertools.pairwise(degrees):
+        mask = (before <= after[:, None]).float()
+        layers.append((torch.randn(mask.shape) * mask / (0.5 * len(before)) ** 0.5, 0.1 * torch.randn(len(after))))
+    head, _ = make_head(hidden[-1], 5 * mels, components, order)
+    return ops.GroupMadeNetwork(-60 + torch.randn(mels), 3 + torch.rand(mels), tuple(layers), head)
+
+
+def in_double(network: ops.GroupMadeNetwork) -> ops.GroupMadeNetwork:
+    head = ops.MixtureHead.__new__(ops.MixtureHead)
+    head.weight, head.bias = network.head.weight.double(), network.head.bias.double()
+    head.shape = network.head.shape
+    layers = tuple((w.double(), b.double()) for w, b in network.layers)
+    return ops.GroupMadeNetwork(network.band_mean.double(), network.band_scale.double(), layers, head)
+
+
+# mels, widths of the hidden layers, components, frames
+NETWORKS = [
+    (13, (30, 7, 41), 2, 12),  # widths that fill no tile; 65 inputs: two steps and a rest
+    (7, (128, 32, 128), 1, 70),  # the report's widths; two tiles of windows
+    (8, (16,), 3, 5),  # one layer, one window
+    (6, (130, 20), 2, 9),  # wider than the kernel takes: the layers go through torch
+]
+
+
+@pytest.mark.parametrize("order", list(ORDERS))
+@pytest.mark.parametrize(("mels", "hidden", "components", "frames"), NETWORKS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_group_made_equals_float64(
+    order: str, mels: int, hidden: tuple[int, ...], components: int, frames: int, precision: str
+) -> None:
+    network = make_network(order, mels, hidden, components)
+    log_mel = network.band_mean + network.band_scale * torch.randn(frames, mels)
+    args = (range(5), precision, frames % 2 == 0)
+    got = triton.group_made_log_prob(log_mel, network, *args)
+    plain = reference.group_made_log_prob(log_mel, network, *args)
+    exact = reference.group_made_log_prob(log_mel.double(), in_double(network), *args)
+    if precision == "float32":
+        assert_within_budget(got, plain, exact, VALUES)
+    else:  # a sum next to a rounding boundary rounds either way, in torch as here: see test_ops_group_made.py
+        error, allowed = ((x - exact).abs() / (1 + exact.abs()) for x in (got, plain))
+        assert error.mean() <= 4 * allowed.mean() + 1e-6
+        assert error.max() <= max(4 * allowed.max().item(), 0.02)
+
+
+def test_the_hidden_layers_alone_in_bfloat16() -> None:
+    """Activations are rounded to nearest even between layers, as torch rounds them: the sums are then the same."""
+    network = make_network("causal", 13, (30, 7, 41), 1)
+    z = torch.randn(40, 13)
+    windows = z.as_strided((36, 65), (13, 1))
+    expected = windows
+    for weight, bias in network.layers:
+        expected = torch.relu(expected.bfloat16().double() @ weight.bfloat16().double().T + bias.double())
+        expected = expected.float()
+    got = trunk.Packed(network.layers, "bfloat16")(z)
+    assert got.shape == (36, 41)
+    assert (got - expected).abs().mean() < 1e-4, "but for a few that lie on a boundary"
+    assert ((got - expected).abs() < 0.02 * (1 + expected)).all()
+
+
+def test_group_made_same_bits_in_batches_and_wanted_groups_alone() -> None:
+    network = make_network("middle", 13, (32, 16), 2)
+    log_mel = network.band_mean + network.band_scale * torch.randn(90, 13)
+    whole = ops.group_made_score(log_mel, network, backend="triton")
+    assert torch.equal(ops.group_made_score(log_mel, network, backend="triton"), whole)
+    # from a tile's first window on: in the interpreter a row's place decides numpy's order of summation
+    assert torch.equal(ops.group_made_score(log_mel[64:], network, backend="triton"), whole[64:])
+    batch = ops.group_made_score(log_mel, network, backend="triton", lengths=[64, 26])
+    assert torch.equal(batch, torch.cat([whole[:60], whole[64:]]))
+    for per_dim in (False, True):
+        some = ops.group_made_score(log_mel, network, [2, 0], "triton", per_dim=per_dim)
+        assert some[:, [1, 3, 4]].isnan().all()
+        assert torch.equal(some[:, 2], ops.group_made_score(log_mel, network, None, "triton", per_dim=per_dim)[:, 2])
+    assert ops.group_made_score(log_mel, network, [], "triton").isnan().all()
+
+
+def test_group_made_nan_costs_its_own_windows() -> None:
+    network = make_network("causal", 13, (32, 16), 2)
+    log_mel = network.band_mean + network.band_scale * torch.randn(30, 13)
+    clean = ops.group_made_score(log_mel, network, backend="triton")
+    log_mel[20, 7] = float("nan")
+    got = ops.group_made_score(log_mel, network, backend="triton")
+    touched = torch.zeros(26, dtype=torch.bool)
+    touched[16:21] = True
+    assert got[touched].sum(1).isnan().all()
+    assert torch.equal(got[~touched], clean[~touched])
+
+
+def test_layers_that_are_too_wide_are_refused_by_the_kernel() -> None:
+    with pytest.raises(NotImplementedError, match="up to 128 units, not 130"):
+        trunk.Packed([(torch.zeros(130, 30), torch.zeros(130))], "float32")
 
 
 # -- log-Mel -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,39 @@
+"""Tile sizes, warps and pipeline stages of the kernels, for NVIDIA's and AMD's GPUs, in one table.
+
+They were chosen by what the compiler reports (README.md: nothing, or next to nothing, leaves the registers, and
+shared memory fits the smallest GPU served); no run on a GPU has tuned them yet. They depend on the kernel alone, never
+on the batch, so that the same input gives the same bits wherever it stands.
+"""
+
+from __future__ import annotations
+
+import torch
+
+TILES: dict[str, dict[str, tuple[dict[str, int], dict[str, int]]]] = {
+    "mixture": {
+        "nvidia": ({"BLOCK_W": 64, "BLOCK_D": 16, "BLOCK_K": 32}, {"num_warps": 8, "num_stages": 2}),
+        "amd": ({"BLOCK_W": 64, "BLOCK_D": 16, "BLOCK_K": 32}, {"num_warps": 8, "num_stages": 2}),
+    },
+    "trunk": {
+        "nvidia": ({"BLOCK_W": 64, "BLOCK_K": 32}, {"num_warps": 8, "num_stages": 2}),
+        "amd": ({"BLOCK_W": 64, "BLOCK_K": 32}, {"num_warps": 8, "num_stages": 1}),
+    },
+}
+"""By kernel and vendor: the tile (windows, dimensions, depth of a product's step), and how it is launched."""
+
+
+def vendor() -> str:
+    """Whose GPUs this build of torch drives."""
+    return "amd" if torch.version.hip else "nvidia"
+
+
+def tiles(kernel: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Tile and launch options of a kernel."""
+    return TILES[kernel][vendor()]
+
+
+def products() -> str:
+    """How float32 factors are multiplied: three products of TF32 are as good as one of float32 (README.md), which AMD's
+    matrix units have.
+    """
+    return "ieee" if vendor() == "amd" else "tf32x3"
