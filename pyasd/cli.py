@@ -6,33 +6,28 @@ well, 1 when some clips failed or training did, 2 for wrong usage, 130 after Ctr
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
 import platform
 import sys
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
 from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
+
+from pyasd.terminal import command as _command
+from pyasd.terminal import console as _console
+from pyasd.terminal import percent as _percent
+from pyasd.terminal import progress as _progress
+from pyasd.terminal import say as _say
+from pyasd.terminal import table as _table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-    from pyasd.training import Progress as ProgressCallback
-
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     help="Learn what machines sound like when they are healthy, and find the recordings that don't.",
@@ -63,99 +58,6 @@ Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the clips i
 Order = Annotated[str | None, typer.Option(help="Group MADE's order of frames: causal or middle.")]
 
 
-# -- what all commands share -------------------------------------------------------------------------------------
-
-
-def _console(stderr: bool = False) -> Console:
-    """Plain text, whatever the text holds; as wide as it takes where nobody watches."""
-    watched = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if watched else 10_000)
-
-
-def _say(text: str) -> None:
-    """A line for the person at the terminal, on stderr."""
-    _console(stderr=True).print(Text(f"pyasd: {text}"), soft_wrap=True)
-
-
-def _command(function: Callable[..., bool]) -> Callable[..., None]:
-    """Makes a command of a function that says whether all went well: errors become one line and an exit code."""
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
-            try:
-                code = 0 if function(*args, **kwargs) else FAILED
-            except KeyboardInterrupt:
-                _say("stopped" + _kept(kwargs.get("out")))
-                code = INTERRUPTED
-            except BrokenPipeError:  # `pyasd evaluate ... | head`
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                code = FAILED
-            except (ImportError, OSError, TypeError, ValueError) as error:
-                _say(f"error: {_message(error)}")
-                code = USAGE
-            except Exception as error:
-                if not type(error).__module__.startswith("pyasd."):
-                    raise  # a bug: its traceback is wanted
-                _say(f"error: {error}")
-                code = USAGE if type(error).__name__ == "BackendUnavailable" else FAILED
-        raise typer.Exit(code)
-
-    return run
-
-
-def _message(error: Exception) -> str:
-    """One line that names the file, also for an OSError that Python made."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}: check the path and its rights"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split())
-
-
-def _kept(out: Path | None) -> str:
-    """What an interrupted command leaves behind."""
-    if out is not None and os.path.exists(f"{out}.partial"):
-        return f"; the rows so far are in {out}.partial"
-    if out is not None and any(Path(f"{out}.checkpoint").glob("*.safetensors")):
-        return f"; the same command goes on from {out}.checkpoint"
-    return ""
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[ProgressCallback | None]:
-    """A bar for the stage at work, on a terminal; nothing when piped."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, TextColumn("{task.fields[info]}", markup=False), console=_console(True), transient=True
-    ) as bar:
-        now: tuple[str, TaskID] | None = None
-
-        def progress(stage: str, done: int, total: int, info: str) -> None:
-            nonlocal now
-            if now is None or now[0] != stage:
-                if now is not None:
-                    bar.remove_task(now[1])
-                now = stage, bar.add_task(stage, total=total, info=info)
-            bar.update(now[1], completed=done, total=total, info=info)
-
-        yield progress
-
-
-def _table(*columns: str) -> Table:
-    """A table whose columns are numbers, flush right, but for those whose names end in a colon."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        text = name.endswith(":")
-        table.add_column(name.rstrip(":"), justify="left" if text else "right", overflow="fold", no_wrap=not text)
-    return table
-
-
 def _settings(**given: Any) -> dict[str, Any]:
     """The settings that were given."""
     return {name: value for name, value in given.items() if value is not None}
@@ -163,10 +65,6 @@ def _settings(**given: Any) -> dict[str, Any]:
 
 def _channel(text: str) -> Any:
     return int(text) if text.isdecimal() else text
-
-
-def _percent(*shares: float) -> list[str]:
-    return [f"{100 * share:.1f}" for share in shares]
 
 
 # -- commands ----------------------------------------------------------------------------------------------------
@@ -320,22 +218,41 @@ def evaluate(
     ],
     score: Annotated[str, typer.Option(help="The column to evaluate, such as score.group-made.")] = "score",
     max_fpr: Annotated[float, typer.Option(help="pAUC counts false-positive rates up to this.")] = 0.1,
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="How the challenge of a year counts: 2020 (per machine ID, arithmetic means), 2021 (per section and "
+            "domain, harmonic means), 2022 to 2026 (a domain's normal clips against anomalies of both); or pooled: all "
+            "IDs of a type together, which is no challenge's rule."
+        ),
+    ] = "2020",
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="The organisers' list of an evaluation set's labels, eval_data_list_<year>.csv."),
+    ] = None,
 ) -> bool:
     """Print AUC and pAUC per machine ID, and their averages, in per cent.
 
     Needs clips whose names tell what is normal, as DCASE's do (normal_id_00_..., anomaly_id_00_...), or that lie in
-    folders called normal and abnormal.
+    folders called normal and abnormal; or the organisers' list of labels.
 
-    Example: `pyasd evaluate scores.csv`
+    Examples:
+
+    - `pyasd evaluate scores.csv` counts as DCASE 2020 did
+
+    - `pyasd evaluate scores.csv --rule 2023 --labels eval_data_list_2023.csv` evaluates an evaluation set of 2023
     """
     from pyasd import evaluation, results
 
     scores = results.read(table)
-    rows = evaluation.evaluate(scores, max_fpr=max_fpr, score=score)
-    shown = _table("machine:", "ID:", "normal", "anomalous", "AUC %", "pAUC %")
-    for row in rows.itertuples():
-        whole = row.machine_id == evaluation.AVERAGE
-        cells = (row.machine_type, row.machine_id, str(row.normal), str(row.anomalous), *_percent(row.auc, row.pauc))
+    rows = evaluation.evaluate(scores, max_fpr=max_fpr, score=score, rule=rule, labels=labels)
+    figures = [*evaluation.RULES[rule], *(["official"] if "official" in rows else [])]
+    heads = [name.replace("auc", "AUC").replace("_", " ") + " %" for name in figures]
+    shown = _table("machine:", "ID:", "normal", "anomalous", *heads)
+    for row in rows.to_dict("records"):
+        whole = row["machine_id"] == evaluation.AVERAGE
+        cells = [row["machine_type"], row["machine_id"], str(row["normal"]), str(row["anomalous"])]
+        cells += [_percent(row[name])[0] if row[name] == row[name] else "" for name in figures]
         shown.add_row(*map(Text, cells), end_section=whole, style="bold" if whole else None)
     _console().print(shown)
     return _report_failures(scores)

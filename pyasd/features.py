@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyasd import audio, augmentation, ops
-from pyasd.clips import Clip, ClipError
+from pyasd.clips import Clip, ClipError, file_bytes
 
 AHEAD_BYTES = 256 << 20
 """Files being decoded ahead of the kernels, by their size on disk: hour-long ones then wait for each other."""
@@ -114,7 +114,7 @@ def _ahead(
     waiting: deque[tuple[Future[_Decoded], int]] = deque()
     total = 0
     for index, clip in enumerate(clips):
-        size = _bytes(clip)
+        size = file_bytes(clip)
         while waiting and (len(waiting) >= limit or total + size > AHEAD_BYTES):
             future, done = waiting.popleft()
             total -= done
@@ -123,13 +123,6 @@ def _ahead(
         total += size
     while waiting:
         yield waiting.popleft()[0].result()
-
-
-def _bytes(clip: Clip) -> int:
-    try:
-        return clip.path.stat().st_size if clip.path else 0
-    except OSError:  # reading it says what is wrong
-        return 0
 
 
 def _batches(clips: Iterable[_Decoded], batch_size: int) -> Iterator[list[_Decoded]]:
