@@ -79,7 +79,7 @@ def fit(
         str,
         typer.Option(
             help="The report's systems 1, 2 and 3 (with classifiers, for two machine IDs or more) and 4 (group-made); "
-            "or autoencoder, the challenge's baseline."
+            "autoencoder, the challenge's baseline; or a recipe's .toml file: see pyasd recipes."
         ),
     ] = "group-made",
     epochs: Epochs = None,
@@ -306,6 +306,36 @@ def _print_comparison(evaluations: dict[str, DataFrame]) -> None:
         cells = (first.machine_type, first.machine_id, f"{first.normal}/{first.anomalous}", *figures)
         shown.add_row(*map(Text, cells), end_section=whole, style="bold" if whole else None)
     _console().print(shown)
+
+
+@app.command()
+@_command
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(help="Print this one, to be copied and changed.", show_default=False)
+    ] = None,
+) -> bool:
+    """List the recipes that systems are made by, or print one.
+
+    A recipe is a TOML file: members, features, label augmentation, training. A file of your own works like those that
+    come with pyasd.
+
+    Examples:
+
+    - `pyasd recipes 2 > mine.toml` gives one to begin with
+
+    - `pyasd fit fan/ -o fan.safetensors --system mine.toml` learns as it says
+    """
+    from pyasd import config
+
+    if name is not None:
+        print(config.recipe_path(name).read_text(encoding="utf-8"), end="")
+        return True
+    shown = _table("system:", "members:", "recipe:")
+    for system, recipe in config.SYSTEMS.items():
+        shown.add_row(system, " + ".join(recipe.members), str(config.recipe_path(system)))
+    _console().print(shown)
+    return True
 
 
 @app.command()

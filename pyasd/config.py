@@ -10,9 +10,19 @@ This module imports nothing of pyasd, so that every other module may import it.
 from __future__ import annotations
 
 import difflib
+import math
+import numbers
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 Pad = Literal["reflect", "constant"]
 Floor = Literal["max", "add"]
@@ -95,6 +105,7 @@ class LogMelConfig:
     floor: Floor = "max"
 
     def __post_init__(self) -> None:
+        _check_fields(self)
         nyquist = self.sample_rate / 2
         f_max = nyquist if self.f_max is None else self.f_max
         if self.sample_rate < 1 or self.hop_length < 1 or self.n_mels < 1:
@@ -103,10 +114,6 @@ class LogMelConfig:
             raise ValueError(f"n_fft must be even and at least 4, not {self.n_fft}")
         if not 0 <= self.f_min < f_max <= nyquist:
             raise ValueError(f"need 0 <= f_min < f_max <= {nyquist:g} Hz, got f_min={self.f_min}, f_max={self.f_max}")
-        if self.pad not in ("reflect", "constant"):
-            raise ValueError(f"pad must be 'reflect' or 'constant', not {self.pad!r}")
-        if self.floor not in ("max", "add"):
-            raise ValueError(f"floor must be 'max' or 'add', not {self.floor!r}")
 
     def frames(self, samples: int) -> int:
         """Frames of a clip of so many samples (centred frames: the first one's middle is the first sample)."""
@@ -155,8 +162,6 @@ class GroupMadeConfig:
 
     def __post_init__(self) -> None:
         _check_training(self)
-        _one_of("order", self.order, ("causal", "middle"))
-        _one_of("score", self.score, ("joint", "middle", "conditional"))
         if self.frames < 2 or min(self.hidden, default=0) < self.frames - 1 or self.components < 1:
             raise ValueError(
                 f"need at least 2 frames, a component and {self.frames - 1} units in each hidden layer (one for each "
@@ -207,6 +212,8 @@ class ClassifierConfig:
         classifier_score: "log-probability" is -log p of the machine ID that the clip is said to be from,
             "probability" the report's -p, which hardly tells well-known clips apart.
         pooling: how a clip's images make its score. The report takes the mean.
+        pretrained: a safetensors file of weights to begin with, named as torchvision names those of this network
+            (three input channels or one; their last layer is left out); "" for random ones.
         epochs, batch_size, learning_rate, validation, patience: see `GroupMadeConfig` (ours, where the report is
             silent; an image holds many more frames than a window). The learning rate sinks along a cosine.
     """
@@ -224,6 +231,7 @@ class ClassifierConfig:
     ratios: tuple[float, ...] = ()
     classifier_score: ClassifierScore = "log-probability"
     pooling: Pooling = "mean"
+    pretrained: str = ""
     epochs: int = 20
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -232,10 +240,6 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         _check_training(self)
-        _one_of("backbone", self.backbone, ("mobilenet", "resnet"))
-        _one_of("loss", self.loss, ("softmax", "arcface"))
-        _one_of("mix", self.mix, ("none", "power", "log"))
-        _one_of("classifier_score", self.classifier_score, ("log-probability", "probability"))
         if self.width <= 0 or self.image_frames < 32 or self.image_hop < 1 or self.warps < 0:
             raise ValueError(
                 "need width > 0, image_frames >= 32 (the networks halve images five times), image_hop >= 1 and warps "
@@ -273,19 +277,18 @@ class Recipe:
     features: LogMelConfig = field(default_factory=LogMelConfig)
     group_made: GroupMadeConfig = field(default_factory=GroupMadeConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    mobilenet: ClassifierConfig = field(default_factory=lambda: ClassifierConfig(mix="power", warps=2))
-    resnet: ClassifierConfig = field(default_factory=lambda: ClassifierConfig("resnet", mix="power", warps=2))
-    arcface: ClassifierConfig = field(default_factory=lambda: ClassifierConfig(loss="arcface", warps=2))
+    mobilenet: ClassifierConfig = field(default_factory=ClassifierConfig)
+    resnet: ClassifierConfig = field(default_factory=lambda: ClassifierConfig("resnet"))
+    arcface: ClassifierConfig = field(default_factory=lambda: ClassifierConfig(loss="arcface"))
     combine: Combine = "mean"
     statistics: Statistics = "training"
 
     def __post_init__(self) -> None:
+        _check_fields(self)
         if not self.members or len(set(self.members)) != len(self.members):
             raise ValueError(f"a recipe needs members, each once, not {self.members}")
         for name in self.members:
             _one_of("member", name, MEMBER_NAMES)
-        _one_of("combine", self.combine, ("mean", "max"))
-        _one_of("statistics", self.statistics, ("training", "held-out", "robust"))
 
     def override(self, **settings: Any) -> Recipe:
         """This recipe with other settings: `recipe.override(epochs=20, order="middle")`.
@@ -303,9 +306,7 @@ class Recipe:
         homes = {name: [p for p in parts if name in _names(getattr(self, p))] for name in settings}
         for name in settings:
             if name not in own and not homes[name]:
-                known = sorted(own.union(*(_names(getattr(self, p)) for p in parts)))
-                near = difflib.get_close_matches(name, known, 3) or known
-                raise TypeError(f"the recipe has no setting {name!r}; did you mean {', '.join(near)}?")
+                raise TypeError(_unknown("the recipe", name, own.union(*(_names(getattr(self, p)) for p in parts))))
         changed: dict[str, Any] = {name: value for name, value in settings.items() if name in own}
         for part in parts:
             mine = {name: value for name, value in settings.items() if part in homes[name]}
@@ -337,33 +338,81 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """The recipe of which `to_dict` made `values`, perhaps by way of JSON (lists are tuples here)."""
+        """The recipe that plain dictionaries tell: those of `to_dict`, of JSON or of TOML. What they leave out has its
+        default. A part's name may be written with hyphens, as members' are.
 
-        def tuples(part: Mapping[str, Any]) -> dict[str, Any]:
-            return {name: tuple(x) if isinstance(x, list) else x for name, x in part.items()}
-
-        parts: dict[str, Any] = {
-            "features": LogMelConfig,
-            "group_made": GroupMadeConfig,
-            "autoencoder": AutoencoderConfig,
-            "mobilenet": ClassifierConfig,
-            "resnet": ClassifierConfig,
-            "arcface": ClassifierConfig,
-        }
-        return cls(**tuples(values) | {name: kind(**tuples(values[name])) for name, kind in parts.items()})
+        Raises:
+            ValueError: there is no such key, or it can't have such a value; the message says which it can.
+        """
+        parts = {"features", *(name.replace("-", "_") for name in MEMBER_NAMES)}
+        recipe, own = cls(), {}
+        for key, value in values.items():
+            name = key.replace("-", "_")
+            if name not in _names(recipe):
+                raise ValueError(_unknown("a recipe", key, _names(recipe) - parts | {"features", *MEMBER_NAMES}))
+            if name in parts:
+                part = getattr(recipe, name)
+                if not isinstance(value, Mapping):
+                    raise ValueError(f"[{key}] must be a table, not {value!r}")
+                for inner in value:
+                    if inner not in _names(part):
+                        raise ValueError(_unknown(f"[{key}]", inner, _names(part)))
+                try:
+                    value = replace(part, **value)
+                except ValueError as error:
+                    raise ValueError(f"[{key}] {error}") from None
+            own[name] = value
+        return replace(recipe, **own)
 
 
 def _names(part: Any) -> set[str]:
     return {f.name for f in fields(part)}
 
 
-def _one_of(what: str, value: str, choices: tuple[str, ...]) -> None:
+def _unknown(what: str, name: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(known), 3)
+    hint = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(sorted(known))}"
+    return f"{what} has no setting {name!r}; {hint}"
+
+
+def _one_of(what: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
 
 
+def _check_fields(config: Any) -> None:
+    """Give each field a value of its type, or raise ValueError with the values that it can have."""
+    for name, hint in get_type_hints(type(config)).items():
+        object.__setattr__(config, name, _of_type(name, getattr(config, name), hint))
+
+
+def _of_type(name: str, value: Any, hint: Any) -> Any:
+    """`value` as a field of that type: lists, as TOML and JSON have them, are tuples; a whole number is a float."""
+    kinds = get_args(hint)
+    if get_origin(hint) is Literal:
+        _one_of(name, value, kinds)
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{name} must be a list, not {value!r}")
+        return tuple(_of_type(name, x, kinds[0]) for x in value)
+    if type(None) in kinds:
+        return None if value is None else _of_type(name, value, kinds[0])
+    if hint is str and isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    number = not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+    if hint is int and number and isinstance(value, numbers.Integral):
+        return int(value)
+    if hint is float and number:
+        return float(value)
+    if hint in (int, float, str):
+        wanted = {int: "a whole number", float: "a number", str: "a text"}[hint]
+        raise ValueError(f"{name} must be {wanted}, not {value!r}")
+    return value  # a part of a recipe
+
+
 def _check_training(config: MemberConfig) -> None:
-    _one_of("pooling", config.pooling, ("mean", "max", "quantile", "rank"))
+    _check_fields(config)
     if config.epochs < 1 or config.patience < 1 or config.batch_size < 2:
         raise ValueError(
             f"epochs and patience must be at least 1 and batch_size at least 2, got {config.epochs}, "
@@ -375,27 +424,62 @@ def _check_training(config: MemberConfig) -> None:
         )
 
 
-SYSTEMS = {
-    "group-made": Recipe(),
-    "autoencoder": Recipe(members=("autoencoder",)),
-    "1": Recipe(members=("mobilenet", "resnet", "group-made")),
-    "2": Recipe(members=("mobilenet", "group-made")),
-    "3": Recipe(members=("mobilenet", "arcface", "group-made")),
-    "4": Recipe(),
-}
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """The recipe in a TOML file, as docs/recipes.md describes it. A relative `pretrained` is taken from its folder.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it isn't TOML, has an unknown key, or a key can't have its value; the message names the file, the
+            key, and what is allowed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no recipe {path}: `pyasd recipes NAME` prints one to begin with")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        if "members" not in values:
+            raise ValueError(f"members is missing: list some of {', '.join(MEMBER_NAMES)}")
+        recipe = Recipe.from_dict(values)
+        for table in values.keys() & set(MEMBER_NAMES) - set(recipe.members):
+            raise ValueError(f"[{table}] is no member of this recipe: add it to members, or leave its table out")
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not TOML: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    for name in recipe.members:
+        part = recipe.settings_of(name)
+        if isinstance(part, ClassifierConfig) and part.pretrained:
+            changed: dict[str, Any] = {name: replace(part, pretrained=str(path.parent / part.pretrained))}
+            recipe = replace(recipe, **changed)
+    return recipe
+
+
+RECIPES = Path(__file__).with_name("recipes")
+"""The folder of the recipes that come with pyasd: `<name>.toml`, or `system-<number>.toml`."""
+
+SYSTEMS = {path.stem.removeprefix("system-"): read_recipe(path) for path in sorted(RECIPES.glob("*.toml"))}
 """Recipes by name. "1" to "4" are the report's systems (section 2.3), the last of which is Group MADE alone;
-"autoencoder" is its baseline row. The report chose the label augmentation of each machine type by its test labels;
-here it is the same for all: images mixed before the logarithm (which ArcFace, with its one true class, can't learn
-from) and two spectral warps of each ID."""
+"autoencoder" is its baseline row."""
 
 
-def system(name: str | Recipe) -> Recipe:
-    """The recipe of that name (a recipe stands for itself).
+def recipe_path(name: str) -> Path:
+    """The file of a recipe that comes with pyasd.
 
     Raises:
         ValueError: there is no such system; the message lists those there are.
     """
+    if name not in SYSTEMS:
+        raise ValueError(f"system must be one of {', '.join(SYSTEMS)}, or a recipe's .toml file, not {name!r}")
+    return RECIPES / f"{'system-' if name.isdecimal() else ''}{name}.toml"
+
+
+def system(name: str | os.PathLike[str] | Recipe) -> Recipe:
+    """The recipe of that name, or in the file of that name, which ends in ".toml"; a recipe stands for itself.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no such system (the message lists those there are), or a file has no recipe in it.
+    """
     if isinstance(name, Recipe):
         return name
-    _one_of("system", name, tuple(SYSTEMS))
-    return SYSTEMS[name]
+    return read_recipe(name if Path(name).suffix == ".toml" else recipe_path(os.fspath(name)))

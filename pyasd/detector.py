@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """The number of the model files' format: raised whenever older versions can't read newer files."""
+
+BATCH_CLIPS = 64
+"""Clips whose scores are computed together, and then written."""
+
+BATCH_FRAMES = 1 << 15
+"""Frames in a batch after which no clip is added (17 min of sound, 16 MiB): hour-long clips are scored one by one."""
 
 ClipFeatures = Literal["audio", "log-mel"]
 UnknownIds = Literal["refuse", "pool"]
@@ -177,8 +183,9 @@ class Detector:
 
         Returns:
             One row per clip, in order: see `results.COLUMNS`. `score` is in standard deviations above the mean of
-            the machine ID's normal clips, combined over the members; `score.<member>` is what the member itself
-            measures, in nats or dB squared. Higher is more anomalous. The table's `attrs` say in which `precision`
+            the machine ID's normal clips, combined over the members as the recipe says, `score.mean` and `score.max`
+            are both ways of that; `score.<member>` is what the member itself measures, in nats or dB squared. Higher
+            is more anomalous. The table's `attrs` say in which `precision`
             it was computed, and each member's score mode (`modes`).
 
         Raises:
@@ -211,10 +218,10 @@ class Detector:
         }
         rows = []
         with contextlib.closing(pipeline.extract(clips, self.recipe, "scoring")) as items:
-            for item in items:
-                rows.append(self._row(item, scorers, modes, unknown_ids, pipeline.channel))
+            for batch in _batches(items):
+                rows += self._rows(batch, scorers, modes, unknown_ids, pipeline.channel)
                 if writer is not None:
-                    writer.write(rows[-1:])
+                    writer.write(rows[-len(batch) :])
         table = results.table(rows, self.recipe.members)
         table.attrs |= {"precision": pipeline.precision, "modes": modes}
         return table
@@ -311,46 +318,83 @@ class Detector:
             'score against all IDs with unknown_ids="pool"',
         )
 
-    def _row(
+    def _rows(
         self,
-        item: Features,
+        batch: Sequence[Features],
         scorers: dict[tuple[str, str], models.Scorer],
         modes: dict[str, str],
         unknown_ids: UnknownIds,
         channel: Channel,
+    ) -> list[dict[str, Any]]:
+        """Some clips' rows of the table, in their order; those of one machine type are scored together."""
+        rows = []
+        located: dict[str, list[tuple[dict[str, Any], Tensor, str | None]]] = {}
+        for item in batch:
+            clip = item.clip
+            row: dict[str, Any] = {
+                "clip": clip.name,
+                "machine_type": clip.machine_type,
+                "machine_id": clip.machine_id,
+                "channel": channel if clip.log_mel is None else None,
+                "duration": item.duration,
+                "label": clip.label,
+                "status": "silent" if item.silent else "ok",
+            }
+            rows.append(row)
+            try:
+                if item.error is not None:
+                    raise item.error
+                assert item.log_mel is not None
+                machine_type, machine_id = self._locate(clip, unknown_ids)
+                located.setdefault(machine_type, []).append((row, item.log_mel, machine_id))
+                if machine_id is None and not item.silent:
+                    row["status"] = "pooled"
+                elif len(item.log_mel) < self.recipe.image_frames and not item.silent:
+                    row["status"] = "repeated"
+            except ClipError as error:
+                row |= {"status": error.status, "error": str(error)}
+        for machine_type, group in located.items():
+            own_rows, log_mels, machine_ids = zip(*group, strict=True)
+            columns = [
+                models.score_many(scorers[machine_type, name], log_mels, machine_ids)[:, place].tolist()
+                for name, place in self._columns(machine_type, modes)
+            ]
+            for row, machine_id, *values in zip(own_rows, machine_ids, *columns, strict=True):
+                row |= self._scores(row["clip"], machine_type, machine_id, dict(zip(modes, values, strict=True)), modes)
+        return rows
+
+    def _columns(self, machine_type: str, modes: dict[str, str]) -> list[tuple[str, int]]:
+        """Each member, and the place of its score mode among those that its scorer gives."""
+        statistics = self.machines[machine_type].statistics
+        return [(name, statistics[name].modes.index(mode)) for name, mode in modes.items()]
+
+    def _scores(
+        self, clip: str, machine_type: str, machine_id: str | None, own: dict[str, float], modes: dict[str, str]
     ) -> dict[str, Any]:
-        """A clip's row of the table."""
-        clip = item.clip
-        row: dict[str, Any] = {
-            "clip": clip.name,
-            "machine_type": clip.machine_type,
-            "machine_id": clip.machine_id,
-            "channel": channel if clip.log_mel is None else None,
-            "duration": item.duration,
-            "label": clip.label,
-            "status": "silent" if item.silent else "ok",
-        }
-        try:
-            if item.error is not None:
-                raise item.error
-            assert item.log_mel is not None
-            machine_type, machine_id = self._locate(clip, unknown_ids)
-            own, standardised = {}, []
-            for name, mode in modes.items():
-                statistics = self.machines[machine_type].statistics[name]
-                value = scorers[machine_type, name].score(item.log_mel, machine_id)[statistics.modes.index(mode)].item()
-                if not math.isfinite(value):
-                    raise ClipError("not-finite", f"{clip.name}: the {name} score is {value}: check the recording")
-                own[f"score.{name}"] = value
-                standardised.append(statistics.standardise(value, machine_id, mode))
-            row |= own | {"score": combine(standardised, self.recipe.combine)}
-            if machine_id is None and not item.silent:
-                row["status"] = "pooled"
-            elif len(item.log_mel) < self.recipe.image_frames and not item.silent:
-                row["status"] = "repeated"
-        except ClipError as error:
-            row |= {"status": error.status, "error": str(error)}
-        return row
+        """The columns that a clip's scores `own`, by member, make."""
+        for name, value in own.items():
+            if not math.isfinite(value):
+                error = f"{clip}: the {name} score is {value}: check the recording"
+                return {"status": "not-finite", "error": error}
+        statistics = self.machines[machine_type].statistics
+        both = combine([statistics[name].standardise(own[name], machine_id, mode) for name, mode in modes.items()])
+        members = {results.MEMBER_PREFIX + name: value for name, value in own.items()}
+        combined = {results.MEMBER_PREFIX + how: x for how, x in both.items()}
+        return {"score": both[self.recipe.combine]} | combined | members
+
+
+def _batches(items: Iterable[Features]) -> Iterator[list[Features]]:
+    """Clips that are scored together: `BATCH_CLIPS` at most, fewer of long ones, at least one."""
+    batch: list[Features] = []
+    frames = 0
+    for item in items:
+        batch.append(item)
+        frames += 0 if item.log_mel is None else len(item.log_mel)
+        if len(batch) == BATCH_CLIPS or frames >= BATCH_FRAMES:
+            yield batch
+            batch, frames = [], 0
+    if batch:
+        yield batch
 
 
 _STATISTICS = ("count", "mean", "variance", "sample")

@@ -85,6 +85,6 @@ def _robust_variance(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.square(np.median(np.abs(x - np.median(x, 0)), 0) / NormalDist().inv_cdf(0.75))
 
 
-def combine(scores: Sequence[float], how: Combine) -> float:
-    """One score from the members' standardised ones: their mean, or the largest (report section 2.3)."""
-    return float(np.mean(scores) if how == "mean" else np.max(scores))
+def combine(scores: Sequence[float]) -> dict[Combine, float]:
+    """One score from the members' standardised ones, both ways: their mean, and the largest (report section 2.3)."""
+    return {"mean": float(np.mean(scores)), "max": float(np.max(scores))}

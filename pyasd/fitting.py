@@ -18,7 +18,7 @@ from pyasd import config, models, storage, training
 from pyasd.audio import Channel
 from pyasd.clips import Clip, ClipError, find
 from pyasd.config import ClassifierConfig, Recipe
-from pyasd.detector import ClipFeatures, Detector, Machine, Pipeline, UnknownIds, load, table_writer
+from pyasd.detector import BATCH_CLIPS, ClipFeatures, Detector, Machine, Pipeline, UnknownIds, load, table_writer
 from pyasd.ensemble import Statistics
 from pyasd.training import Progress, Run
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def fit(
     clips: Any,
-    system: str | Recipe = "group-made",
+    system: str | os.PathLike[str] | Recipe = "group-made",
     *,
     out: str | os.PathLike[str] | None = None,
     ids: Sequence[str] | str | None = None,
@@ -50,7 +50,7 @@ def fit(
 
     Args:
         clips, ids, sample_rate, features, machine_type: see `clips.find`.
-        system: a name of `config.SYSTEMS`, or a recipe.
+        system: a name of `config.SYSTEMS`, a recipe, or its TOML file (docs/recipes.md).
         out: file to save the detector to. While training, checkpoints lie in a folder beside it, named `out` with
             `.checkpoint` added: the same call after a kill resumes there, and ends with the same detector.
         channel: which channel of a clip, from 0, or "mean".
@@ -213,7 +213,7 @@ def _fit_machine(
             machine.histories[name] = member.fit(log_mels, ids, run)
         machine.members[name] = member
         scorer = member.scorer(pipeline.device, pipeline.backend, pipeline.precision)
-        chosen = range(len(ids))
+        chosen = list(range(len(ids)))
         if recipe.statistics == "held-out":
             chosen = np.flatnonzero(training.held_out(ids, recipe.settings_of(name).validation, seed)).tolist()
             counts = Counter(ids[i] for i in chosen)
@@ -224,10 +224,11 @@ def _fit_machine(
                     'raise validation=, give more clips, or take statistics="training"'
                 )
         scores = []
-        for done, index in enumerate(chosen):
-            scores.append(scorer.score(log_mels[index], ids[index]).cpu().numpy())
+        for first in range(0, len(chosen), BATCH_CLIPS):
+            some = chosen[first : first + BATCH_CLIPS]
+            scores.append(models.score_many(scorer, [log_mels[i] for i in some], [ids[i] for i in some]).numpy())
             if pipeline.progress is not None:
-                pipeline.progress(f"scoring normal {machine_type} clips", done + 1, len(chosen), name)
+                pipeline.progress(f"scoring normal {machine_type} clips", first + len(some), len(chosen), name)
         robust = recipe.statistics == "robust"
-        machine.statistics[name] = Statistics.of(np.stack(scores), [ids[i] for i in chosen], member.modes, robust)
+        machine.statistics[name] = Statistics.of(np.concatenate(scores), [ids[i] for i in chosen], member.modes, robust)
     return machine

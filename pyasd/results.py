@@ -10,17 +10,21 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, get_args
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pyasd.config import Combine
+
 COLUMNS = ("clip", "machine_type", "machine_id", "channel", "duration", "score", "label", "status", "error")
-"""The table's columns. Between `score` and `label` stands one `score.<member>` for each ensemble member."""
+"""The table's columns. Between `score` and `label` stand `score.mean` and `score.max`, the members' standardised scores
+combined in either way (`score` is the one of them that the recipe takes), then one `score.<member>` for each member."""
 
 MEMBER_PREFIX = "score."
+COMBINED = tuple(MEMBER_PREFIX + how for how in get_args(Combine))
 EXTENSIONS = (".csv", ".parquet")
 
 ROW_GROUP = 8192
@@ -30,9 +34,9 @@ _TEXT = ("clip", "machine_type", "machine_id", "channel", "status", "error")
 
 
 def columns(members: Sequence[str]) -> list[str]:
-    """The table's columns in order, with one `score.<member>` per ensemble member."""
+    """The table's columns in order, with both combinations and one `score.<member>` per ensemble member."""
     at = COLUMNS.index("label")
-    return [*COLUMNS[:at], *(MEMBER_PREFIX + member for member in members), *COLUMNS[at:]]
+    return [*COLUMNS[:at], *COMBINED, *(MEMBER_PREFIX + member for member in members), *COLUMNS[at:]]
 
 
 def table(rows: Iterable[dict[str, Any]], members: Sequence[str]) -> pd.DataFrame:

@@ -30,7 +30,7 @@ LEVELS = (
 PARTS = {part: level for level, parts in enumerate(LEVELS) for part in parts} | {"config": len(LEVELS)}
 
 ONLY = {
-    "config": set(),
+    "config": {"tomli"},
     "ops": {"torch", "numpy"},
     "backends": {"torch", "numpy"},
     "kernels": {"torch", "triton"},

@@ -22,7 +22,7 @@ import safetensors
 import safetensors.torch
 import soundfile
 
-from pyasd import cli, evaluation, results
+from pyasd import cli, config, detector, evaluation, results
 from pyasd.datasets import demo
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -274,14 +274,34 @@ def test_an_unknown_kind_of_table(pyasd, factory: Path, model: Path, tmp_path: P
     )
 
 
+def test_recipes_are_listed_and_printed(pyasd) -> None:
+    listed = pyasd("recipes")
+    assert listed.code == 0
+    for name, recipe in config.SYSTEMS.items():
+        assert f"{' + '.join(recipe.members)}" in listed.out
+        printed = pyasd("recipes", name)
+        assert printed.out == config.recipe_path(name).read_text()
+    usage_error(pyasd("recipes", "5"), "group-made", "'5'")
+
+
+def test_fit_by_a_recipe_of_ones_own(pyasd, factory: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('members = ["autoencoder"]\n[autoencoder]\nhidden = [8]\nepochs = 1\n')
+    out = tmp_path / "fan.safetensors"
+    assert pyasd("fit", factory / "fan", "-o", out, "--system", recipe).code == 0
+    recipe.write_text('members = ["autoencoder"]\n[autoencoder]\nepoch = 1\n')
+    usage_error(pyasd("fit", factory / "fan", "-o", out, "--system", recipe), recipe, "'epoch'", "epochs")
+
+
 def test_full_disk(pyasd, factory: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "scores.csv"
     rows: list[object] = []
     real = results.Writer._flush
+    monkeypatch.setattr(detector, "BATCH_CLIPS", 3)
 
     def flush(self: results.Writer) -> None:
         rows.append(self)
-        if len(rows) > 3:
+        if len(rows) > 1:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(self)
 

@@ -88,7 +88,14 @@ def test_scores_are_standardised_per_machine_id(detector: Detector) -> None:
             lambda x: x.std(ddof=0)
         )
         table[f"z.{name}"] = own
-    np.testing.assert_allclose(table["score"], table[[f"z.{name}" for name in BOTH]].mean(axis=1), atol=1e-9)
+    both = table[[f"z.{name}" for name in BOTH]]
+    np.testing.assert_allclose(table["score"], both.mean(axis=1), atol=1e-9)
+    np.testing.assert_allclose(table["score.max"], both.max(axis=1), atol=1e-9)
+    assert table["score.mean"].equals(table["score"].rename("score.mean"))
+    largest = Detector(detector.recipe.override(combine="max"), detector.machines)
+    again = largest.score(log_mels(12), ids=["00", "01"] * 6, features="log-mel")
+    assert again["score"].tolist() == table["score.max"].tolist()
+    assert again["score.mean"].tolist() == table["score.mean"].tolist()
 
 
 def test_save_and_load_score_the_same(detector: Detector, tmp_path: Path) -> None:
@@ -113,6 +120,32 @@ def test_same_clip_same_bits_whatever_the_batch(detector: Detector) -> None:
     assert alone["score"][0] == together["score"][17]
     backwards = detector.score(clips[::-1], ids="00", features="log-mel")
     assert backwards["score"].tolist() == together["score"].tolist()[::-1]
+
+
+def test_clips_are_scored_in_batches_and_keep_their_order(
+    factory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machine types take turns, with a bad file between them: as if each clip were scored alone."""
+    (tmp_path / "text.wav").write_text("this is no sound")
+    clips = sorted((factory / "fan" / "test").iterdir()) + sorted((factory / "pump" / "test").iterdir())
+    clips = [x for pair in zip(clips[:12], clips[12:], strict=True) for x in pair]
+    clips.insert(5, tmp_path / "text.wav")
+    fitted = fit(factory, **TINY)
+    together = fitted.score(clips)
+    assert together["clip"].tolist() == list(map(str, clips))
+    assert together["status"].tolist() == ["ok"] * 5 + ["unreadable"] + ["ok"] * 19
+    sizes: list[int] = []
+    real = Detector._rows
+    monkeypatch.setattr(
+        Detector, "_rows", lambda self, batch, *how: sizes.append(len(batch)) or real(self, batch, *how)
+    )
+    monkeypatch.setattr(pyasd.detector, "BATCH_CLIPS", 4)
+    pd.testing.assert_frame_equal(fitted.score(clips), together)
+    assert sizes == [4] * 6 + [1]
+    sizes.clear()
+    monkeypatch.setattr(pyasd.detector, "BATCH_FRAMES", 60)  # each has 32
+    pd.testing.assert_frame_equal(fitted.score(clips), together)
+    assert sizes[:4] == [2, 2, 3, 2]
 
 
 def test_same_seed_same_file(tmp_path: Path) -> None:
@@ -224,7 +257,7 @@ def test_clips_that_cannot_be_learnt_from_are_skipped_and_listed(factory: Path, 
 def test_unknown_settings_name_near_matches() -> None:
     with pytest.raises(TypeError, match=r"'epoch'.*epochs"):
         fit(log_mels(2), features="log-mel", epoch=3)
-    with pytest.raises(ValueError, match=r"group-made, autoencoder.*'groupmade'"):
+    with pytest.raises(ValueError, match=r"autoencoder, group-made.*'groupmade'"):
         fit(log_mels(2), "groupmade", features="log-mel")
     with pytest.raises(TypeError, match="settings are for fitting"):
         score(log_mels(2), Detector(Recipe(), {}), features="log-mel", epochs=3)

@@ -68,5 +68,17 @@ def test_statistics_of_nothing_or_of_nan_are_refused(scores: np.ndarray) -> None
 
 
 def test_combine_takes_the_mean_or_the_largest() -> None:
-    assert combine([1.0, 4.0], "mean") == 2.5
-    assert combine([1.0, 4.0], "max") == 4.0
+    assert combine([1.0, 4.0]) == {"mean": 2.5, "max": 4.0}
+    assert combine([-3.0]) == {"mean": -3.0, "max": -3.0}
+
+
+def test_an_ensemble_by_hand() -> None:
+    """Two members, two machine IDs: every step with pencil and paper (report section 2.3)."""
+    ids = ["a", "a", "b", "b"]
+    members = {"x": [1.0, 3.0, 10.0, 30.0], "y": [-1.0, -1.5, 0.0, 2.0]}
+    # means 2, 20 and -1.25, 1; standard deviations (of the population) 1, 10 and 0.25, 1
+    fitted = {name: Statistics.of(np.array(x)[:, None], ids, (name,)) for name, x in members.items()}
+    for machine_id, x, y, z_x, z_y in (("a", 5.0, -1.0, 3.0, 1.0), ("b", 5.0, 4.5, -1.5, 3.5)):
+        z = [fitted["x"].standardise(x, machine_id, "x"), fitted["y"].standardise(y, machine_id, "y")]
+        assert z == pytest.approx([z_x, z_y])
+        assert combine(z) == pytest.approx({"mean": (z_x + z_y) / 2, "max": max(z_x, z_y)})

@@ -35,8 +35,8 @@ def write(path: Path, rows: list[dict] = ROWS, times: int = 1) -> None:
 def test_the_table_has_every_column_with_its_type() -> None:
     table = results.table(ROWS, MEMBERS)
     assert list(table) == [
-        "clip", "machine_type", "machine_id", "channel", "duration", "score", "score.group-made", "score.autoencoder",
-        "label", "status", "error",
+        "clip", "machine_type", "machine_id", "channel", "duration", "score", "score.mean", "score.max",
+        "score.group-made", "score.autoencoder", "label", "status", "error",
     ]  # fmt: skip
     assert table["machine_id"].tolist() == ["00", "007", ""]
     assert table["channel"].tolist() == ["0", "mean", ""]

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyasd.config import ClassifierConfig, Precision, Recipe
 from pyasd.models.autoencoder import Autoencoder
 from pyasd.models.classifier import Classifier
+from pyasd.models.classifier import Scorer as ClassifierScorer
 from pyasd.models.group_made import GroupMade
 from pyasd.training import History, Run
 
@@ -61,6 +62,15 @@ class Member(Protocol):
         """Take over the tensors of `state`; ValueError where they don't fit."""
 
 
+def score_many(scorer: Scorer, log_mels: Sequence[Tensor], machine_ids: Sequence[str | None]) -> Tensor:
+    """`scorer.score` of many clips, `[clips, modes]` float64 on the CPU. Classifiers see the images of all of them in
+    passes; a clip's bits don't depend on the others.
+    """
+    if isinstance(scorer, ClassifierScorer):
+        return scorer.score_many(log_mels, machine_ids).cpu()
+    return torch.stack([scorer.score(x, machine_id) for x, machine_id in zip(log_mels, machine_ids, strict=True)]).cpu()
+
+
 def build(name: str, recipe: Recipe, seed: int = 0) -> Member:
     """A new member of that name, as the recipe has it."""
     if name == GroupMade.name:
@@ -72,4 +82,4 @@ def build(name: str, recipe: Recipe, seed: int = 0) -> Member:
     return Classifier(name, settings, recipe.features.n_mels, seed)
 
 
-__all__ = ["Autoencoder", "Classifier", "GroupMade", "Member", "Scorer", "build"]
+__all__ = ["Autoencoder", "Classifier", "GroupMade", "Member", "Scorer", "build", "score_many"]

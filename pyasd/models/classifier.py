@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -96,6 +98,31 @@ class Classifier(nn.Module):
             setattr(net, "fc" if config.backbone == "resnet" else "classifier", nn.Identity())
         self.net: nn.Module = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def _load_pretrained(self, path: Path) -> None:
+        """Begin with weights of torchvision's, but for the last layer, which is of other classes. A first convolution
+        of three channels is summed over them: as if all three were shown the image.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path} of pretrained weights")
+        try:
+            found = safetensors.torch.load_file(path)
+        except safetensors.SafetensorError as error:
+            raise ValueError(
+                f"{path} is not a safetensors file ({error}): write one with safetensors.torch.save_file("
+                "net.state_dict(), ...) from torchvision's network"
+            ) from None
+        head = "fc." if self.config.backbone == "resnet" else "classifier."
+        own = {k: x for k, x in dense.state_of(self.net).items() if not k.startswith(head)}
+        first = next(iter(own))
+        if first in found and found[first].shape[1:2] == (3,):
+            found[first] = found[first].sum(1, keepdim=True)
+        for name, x in own.items():
+            if name not in found or found[name].shape != x.shape:
+                there = f"is {list(found[name].shape)}" if name in found else "is missing"
+                what = f"{self.config.backbone}" + ("" if head == "fc." else f" of width {self.config.width:g}")
+                raise ValueError(f"{path} is not of a {what}: {name} {there}, and must be {list(x.shape)}")
+        self.net.load_state_dict({name: found[name] for name in own}, strict=False)
+
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits `[images, classes]` of images `[images, 1, frames, mels]` in dB; `labels`, the true classes, are for
         training with ArcFace.
@@ -127,13 +154,16 @@ class Classifier(nn.Module):
             resampled: for each of the recipe's `ratios`, the log-Mels of the same clips played that much faster.
 
         Raises:
-            ValueError: there are fewer than two classes.
+            FileNotFoundError: there is no file `pretrained`.
+            ValueError: there are fewer than two classes, or `pretrained` isn't of this network.
             TrainingDiverged: the loss is no longer finite.
         """
         config = self.config
         if len(resampled) != len(config.ratios):
             raise ValueError(f"ratios={config.ratios} need as many resampled sets of clips, not {len(resampled)}")
         self._make(ids)
+        if config.pretrained:
+            self._load_pretrained(Path(config.pretrained))
         held = training.held_out(ids, config.validation, run.seed)
         classes = [self.ids.index(x) * self.variants for x in ids]
         clips = list(log_mels)
@@ -218,8 +248,7 @@ class Scorer:
         Returns:
             `[clips, modes]` float64, computed from the logits in float64.
         """
-        stacks = [self._images(x) for x in log_mels]
-        logits = torch.split(self._logits(torch.cat(stacks)), [len(x) for x in stacks])
+        logits = self._logits([self._images(x) for x in log_mels])
         rows = [self._modes(x, machine_id) for x, machine_id in zip(logits, machine_ids, strict=True)]
         return torch.stack(rows)
 
@@ -229,7 +258,7 @@ class Scorer:
         """
         with torch.enable_grad():
             x = log_mel.detach().clone().requires_grad_()
-            score = self._modes(self._logits(self._images(x)), machine_id)[Classifier.modes.index(mode)]
+            score = self._modes(self._logits([self._images(x)])[0], machine_id)[Classifier.modes.index(mode)]
             (gradient,) = torch.autograd.grad(score, x)
         return gradient * (log_mel - self._classifier.band_mean)
 
@@ -237,15 +266,15 @@ class Scorer:
         frames = self.config.image_frames
         return images(repeat_frames(log_mel, frames), frames, self.config.image_hop)[:, None]
 
-    def _logits(self, x: Tensor) -> Tensor:
-        """Logits `[images, classes]` float64, in passes of one size: the last is filled up with its first image."""
-        size = IMAGES_PER_PASS[x.device.type]
-        passes = []
-        for part in torch.split(x, size):
-            full = torch.cat([part, part[:1].expand(size - len(part), *part.shape[1:])])
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
-                passes.append(self._classifier(full)[: len(part)].double())
-        return torch.cat(passes)
+    def _logits(self, stacks: Sequence[Tensor]) -> list[Tensor]:
+        """Logits `[images, classes]` float64 of each clip's images, in passes of one size across clips."""
+        device = stacks[0].device
+        found = []
+        for part in _passes(stacks, IMAGES_PER_PASS[device.type]):
+            with torch.autocast(device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
+                found.append(self._classifier(part).double())
+        counts = [len(x) for x in stacks]
+        return list(torch.split(torch.cat(found)[: sum(counts)], counts))
 
     def _modes(self, logits: Tensor, machine_id: str | None) -> Tensor:
         """A clip's scores `[modes]` from its images' logits."""
@@ -256,6 +285,21 @@ class Scorer:
             nll = nn.functional.softplus(others - logits[:, own], threshold=40)  # exact also where p is nearly 1
             scores.append(dense.pool(torch.stack([nll, -torch.exp(-nll)], 1), self.config.pooling))
         return torch.stack(scores).amin(0)
+
+
+def _passes(stacks: Sequence[Tensor], size: int) -> Iterator[Tensor]:
+    """The images of all `stacks` in order, `size` at a time; the last batch is filled up with its first image."""
+    waiting: list[Tensor] = []
+    room = size
+    for stack in stacks:
+        for piece in filter(len, (stack[:room], *torch.split(stack[room:], size))):
+            waiting.append(piece)
+            room -= len(piece)
+            if room == 0:
+                yield torch.cat(waiting)
+                waiting, room = [], size
+    if room < size:
+        yield torch.cat([*waiting, waiting[0][:1].expand(room, *waiting[0].shape[1:])])
 
 
 def fold(module: Module) -> Module:

@@ -1,0 +1,201 @@
+"""How well classifiers, Group MADE and the report's Systems 2 and 3 tell anomalies on real and synthetic recordings.
+
+    python -m benchmarks.ensembles toycar --data FOLDER --out FOLDER [--seeds 3] [--epochs 20] [--made-epochs 100]
+
+- `toycar`: ToyCar IDs 01 and 04 of DCASE 2020 Task 2, as log-Mels. Of ID 04 the first 200 normal clips of
+  `numpy.random.default_rng(0).permutation(350)` are learnt from, of ID 01 the first 22 of `.permutation(44)`; the other
+  normal clips and all anomalous ones (265 and 37) are tested.
+- `uav`: a quadcopter with IDs 00 and 01, each clip hidden 10 dB under another normal clip (`make_diluted.py`): 105
+  clips to learn from, 89 normal and 143 anomalous ones to test.
+- `factory`: the synthetic factory of `pyasd demo`, seed 0: 24 clips of each of nine machines to learn from, 24 healthy
+  and 24 faulty ones to test.
+
+All members are trained once for each seed, and Systems 2 and 3 are made of them. Prints a Markdown table: AUC and pAUC
+in per cent, averaged over machine IDs and types as in the challenge, mean and (over the seeds) lowest to highest.
+Models stay in `--out`, and those that are there are not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import pyasd
+from pyasd import config, training
+from pyasd.config import Recipe
+from pyasd.datasets import demo
+from pyasd.detector import Detector
+from pyasd.ensemble import Statistics, combine
+
+SYSTEMS = {
+    "System 2": ("mobilenet", "group-made"),
+    "System 3": ("mobilenet", "arcface", "group-made"),
+}
+
+
+class Task:
+    """Clips to learn from and to test, as `pyasd.fit` and `Detector.score` take them."""
+
+    def __init__(self, train: Any, test: Any, train_how: dict[str, Any], test_how: dict[str, Any], labels: Any) -> None:
+        self.train, self.test = train, test
+        self.train_how, self.test_how = train_how, test_how
+        self.labels = labels
+
+
+def toycar(data: Path, out: Path) -> Task:
+    clips: dict[str, list[np.ndarray]] = defaultdict(list)
+    ids: dict[str, list[str]] = defaultdict(list)
+    labels: list[int] = []
+    for machine_id in ("01", "04"):
+        with np.load(data / "toycar_logmel" / f"id_{machine_id}.npz") as file:
+            log_mels, names = file["logmel_q8"].astype(np.float32) / 256, file["names"]
+        order = np.argsort(names)
+        anomalous = np.array([name.startswith("anomaly") for name in names[order]])
+        normal = order[~anomalous][np.random.default_rng(0).permutation((~anomalous).sum())]
+        count = {"01": 22, "04": 200}[machine_id]
+        test = np.concatenate([normal[count:], order[anomalous]])
+        labels += [0] * (len(normal) - count) + [1] * int(anomalous.sum())
+        for split, places in (("train", normal[:count]), ("test", test)):
+            clips[split] += list(log_mels[places])
+            ids[split] += [machine_id] * len(places)
+    how = {"features": "log-mel", "machine_type": "ToyCar"}
+    return Task(clips["train"], clips["test"], how | {"ids": ids["train"]}, how | {"ids": ids["test"]}, labels)
+
+
+def uav(data: Path, out: Path) -> Task:
+    folder = out / "uav-diluted"
+    if not folder.is_dir():
+        subprocess.run([sys.executable, str(data / "make_diluted.py"), str(folder)], check=True)
+    return Task(folder / "UAV" / "train", folder / "UAV" / "test", {}, {}, None)
+
+
+def factory(data: Path, out: Path) -> Task:
+    folder = out / "factory"
+    if not folder.is_dir():
+        demo.write(folder, seed=0, train=24, test=24)
+    return Task(folder, folder, {}, {}, None)
+
+
+TASKS = {"toycar": toycar, "uav": uav, "factory": factory}
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """System 3's recipe, whose members are System 2's as well, with the epochs asked for."""
+    recipe = config.system("3")
+    return replace(
+        recipe,
+        mobilenet=replace(recipe.mobilenet, epochs=args.epochs),
+        arcface=replace(recipe.arcface, epochs=args.epochs),
+        group_made=replace(recipe.group_made, epochs=args.made_epochs),
+    )
+
+
+def fitted(task: Task, recipe: Recipe, seed: int, path: Path) -> Detector:
+    if not path.exists():
+        start = time.perf_counter()
+        detector = pyasd.fit(task.train, recipe, out=path, seed=seed, **task.train_how)
+        print(f"# {path.name}: {time.perf_counter() - start:.0f} s", flush=True)
+        for machine_type, machine in detector.machines.items():
+            for name, history in machine.histories.items():
+                told = f"{len(history.training)} epochs, the weights of epoch {history.kept + 1} kept"
+                if history.accuracy:
+                    told += f", ID accuracy on the clips held out {history.accuracy[history.kept]:.1%}"
+                print(f"#   {machine_type} {name}: {told}", flush=True)
+    return pyasd.load(path)
+
+
+def standardised(
+    detector: Detector, table: pd.DataFrame, train: pd.DataFrame, modes: dict[str, str], seed: int, held_out: bool
+) -> dict[str, np.ndarray]:
+    """Each member's scores in `table`, standardised by all training clips, or by those held out."""
+    found = {}
+    for name, mode in modes.items():
+        column = np.empty(len(table))
+        for machine_type, own in train.groupby("machine_type"):
+            ids = own["machine_id"].tolist()
+            chosen = np.ones(len(own), bool)
+            if held_out:
+                chosen = training.held_out(ids, detector.recipe.settings_of(name).validation, seed)
+            scores = own[f"score.{name}"].to_numpy()[chosen, None]
+            statistics = Statistics.of(scores, [x for x, c in zip(ids, chosen, strict=True) if c], [mode])
+            places = np.flatnonzero(table["machine_type"] == machine_type)
+            for place in places:
+                row = table.iloc[place]
+                column[place] = statistics.standardise(row[f"score.{name}"], row["machine_id"], mode)
+        found[name] = column
+    return found
+
+
+def rows(task: Task, detector: Detector, seed: int) -> Iterator[tuple[str, float, float]]:
+    """Every row of the table for one seed: what it is, AUC and pAUC."""
+    for made in ("joint", "conditional"):
+        test = detector.score(task.test, score_mode=made, **task.test_how)
+        train = detector.score(train_clips(task), score_mode=made, **task.train_how)
+        if task.labels is not None:
+            test["label"] = task.labels
+        modes = test.attrs["modes"]
+        members = detector.recipe.members if made == "joint" else ("group-made",)
+        for name in members:
+            what = f"{name}, {modes[name]}"
+            yield what, *figures(test, test[f"score.{name}"].to_numpy())
+        for held_out in (False, True):
+            columns = standardised(detector, test, train, modes, seed, held_out)
+            for system, names in SYSTEMS.items():
+                both = [combine(x) for x in zip(*(columns[name] for name in names), strict=True)]
+                for how in ("mean", "max"):
+                    basis = "held-out" if held_out else "training"
+                    yield f"{system}, {how}, {made}, {basis} statistics", *figures(test, [x[how] for x in both])
+
+
+def train_clips(task: Task) -> Any:
+    """The training clips alone: of a folder with both, `Detector.score` takes the test clips."""
+    if isinstance(task.train, Path) and task.train == task.test:
+        return sorted(task.train.glob("*/train/*.wav"))
+    return task.train
+
+
+def figures(table: pd.DataFrame, scores: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """The challenge's average AUC and pAUC, in per cent."""
+    evaluated = pyasd.evaluate(table.assign(score=scores))
+    last = evaluated.iloc[-1]
+    return 100 * last["auc"], 100 * last["pauc"]
+
+
+def main() -> None:
+    default = os.environ.get("PYASD_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--data", type=Path, default=default, help="folder with toycar_logmel and uav")
+    parser.add_argument("--out", type=Path, required=True, help="folder for models and recordings")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=20, help="of the classifiers")
+    parser.add_argument("--made-epochs", type=int, default=100, help="of Group MADE")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    task = TASKS[args.task](Path(args.data), args.out)
+    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for seed in range(args.seeds):
+        path = args.out / f"{args.task}-{args.epochs}-{args.made_epochs}-{seed}.safetensors"
+        detector = fitted(task, recipe_of(args), seed, path)
+        for what, auc, pauc in rows(task, detector, seed):
+            found[what].append((auc, pauc))
+            print(f"# seed {seed}: {what}: AUC {auc:.2f}, pAUC {pauc:.2f}", flush=True)
+    print("\n| score | AUC | pAUC |\n|---|---|---|")
+    for what, results in found.items():
+        cells = [f"{x.mean():.2f} ({x.min():.2f} to {x.max():.2f})" for x in np.array(results).T]
+        print(f"| {what} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
