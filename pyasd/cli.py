@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.text import Text
 
+from pyasd import cli_data
 from pyasd.terminal import command as _command
 from pyasd.terminal import console as _console
 from pyasd.terminal import percent as _percent
@@ -270,6 +271,13 @@ def demo(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the clips in training, instead of each model's own number.")
     ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="dcase2020, ... dcase2026: make a miniature of that data set in its folders and names, and stop.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> bool:
     """Make a small synthetic factory, learn its machines, and score and evaluate its recordings.
 
@@ -278,9 +286,21 @@ def demo(
     machines. Learns a Group MADE and the challenge's autoencoder side by side, and draws a picture of one normal
     and one faulty clip.
 
-    Example: `pyasd demo --out factory --seed 1`
+    Examples:
+
+    - `pyasd demo --out factory --seed 1`
+
+    - `pyasd demo --layout dcase2020 --out mini` makes something to try pyasd reproduce on
     """
     from pyasd.datasets import demo as factory
+
+    if layout is not None:
+        from pyasd.datasets import dcase, miniature
+
+        with _progress() as progress:
+            made = miniature.write(out, dcase.data_set(layout), seed=seed, train=clips, test=clips, progress=progress)
+        _console().print(Text(f"{out}: {len(made)} synthetic clips in the layout of {layout}"), soft_wrap=True)
+        return True
 
     start = time.monotonic()
     recipe = factory.RECIPE.override(epochs=epochs)
@@ -363,6 +383,9 @@ def doctor() -> bool:
     if not native:
         _say("the native CPU kernels can't run, so that everything is slow: install pyasd again with a C++ compiler")
     return native
+
+
+app.command(cls=cli_data.Lists)(cli_data.reproduce)
 
 
 LIBRARIES = ("numpy", "soundfile", "soxr", "scikit-learn", "pandas", "pyarrow", "safetensors", "triton", "matplotlib")

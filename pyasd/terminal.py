@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
-def console(stderr: bool = False) -> Console:
-    """Plain text, whatever the text holds; as wide as it takes where nobody watches."""
-    watched = (sys.stderr if stderr else sys.stdout).isatty()
+def console(stderr: bool = False, wide: bool = False) -> Console:
+    """Plain text, whatever the text holds; as wide as it takes where nobody watches, or where it is to be `wide`."""
+    watched = (sys.stderr if stderr else sys.stdout).isatty() and not wide
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if watched else 10_000)
 
 
@@ -77,6 +77,8 @@ def kept(out: Path | None) -> str:
     """What an interrupted command leaves behind."""
     if out is not None and os.path.exists(f"{out}.partial"):
         return f"; the rows so far are in {out}.partial"
+    if out is not None and (out / "units").is_dir():
+        return f"; the same command goes on with what is in {out}"
     if out is not None and any(Path(f"{out}.checkpoint").glob("*.safetensors")):
         return f"; the same command goes on from {out}.checkpoint"
     return ""
