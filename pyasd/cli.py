@@ -385,6 +385,7 @@ def doctor() -> bool:
     return native
 
 
+app.command(cls=cli_data.Lists)(cli_data.download)
 app.command(cls=cli_data.Lists)(cli_data.reproduce)
 
 

@@ -29,6 +29,61 @@ class Lists(TyperCommand):
         return super().parse_args(ctx, spelt)
 
 
+Machines = Annotated[
+    list[str] | None, typer.Option(help="Machine types, as fan pump; all by default.", show_default=False)
+]
+
+
+@command
+def download(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="dcase2020 to dcase2026.", show_default=False)],
+    to: Annotated[Path, typer.Option(help="The folder for it.", show_default=False)],
+    machines: Machines = None,
+    parts: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="development, additional (training clips of evaluation), evaluation; all by default.",
+            show_default=False,
+        ),
+    ] = None,
+    unpack: Annotated[
+        bool, typer.Option(help="Unpack the archives. All commands read them packed, too, a little more slowly.")
+    ] = True,
+    remove: Annotated[bool, typer.Option("--remove-archives", help="Remove each archive when it is unpacked.")] = False,
+) -> bool:
+    """Download a data set of DCASE Task 2 from Zenodo, verify it, and unpack it.
+
+    An interrupted download or unpacking goes on when the same command is given again. Archives that lie in the folder
+    already, put there by hand perhaps, are checked and not downloaded. dcase2020 takes 18 GB unpacked, and its archives
+    nearly as much again.
+
+    The data sets are not part of pyasd; their licences forbid commercial use. See the pages of the challenge.
+
+    Examples:
+
+    - `pyasd download dcase2020 --to dcase2020`
+
+    - `pyasd download dcase2020 --to dcase2020 --machines fan --parts development` is 1.4 GB
+    """
+    from pyasd.datasets import dcase
+    from pyasd.datasets import download as downloads
+
+    year = dcase.data_set(dataset)
+    with progress() as bar:
+        notes = downloads.download(
+            year, to, machines=machines or None, parts=parts or tuple(dcase.FOLDERS), unpack=unpack, remove=remove,
+            progress=bar,
+        )  # fmt: skip
+    for note in notes:
+        say(note)
+    entries = dcase.find(to, year, machines or None)
+    missing = dcase.shortfalls(entries, year, machines or None)
+    if parts is None and missing:
+        say(f"the archives lack clips that should be there; the first: {missing[0]}")
+    console().print(Text(f"{to}: {len(entries)} clips of {dataset}"), soft_wrap=True)
+    return True
+
+
 @command
 def reproduce(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="dcase2020.", show_default=False)],
@@ -42,9 +97,7 @@ def reproduce(
     systems: Annotated[
         list[str] | None, typer.Option(help="The report's systems, 1 to 4; all by default.", show_default=False)
     ] = None,
-    machines: Annotated[
-        list[str] | None, typer.Option(help="Machine types, as fan pump; all by default.", show_default=False)
-    ] = None,
+    machines: Machines = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train with: figures are means over them.")] = 4,
     quick: Annotated[
         bool, typer.Option("--quick", help="Few epochs, few clips, one seed: does everything, reproduces nothing.")

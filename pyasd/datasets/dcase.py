@@ -29,6 +29,10 @@ Part = Literal["development", "additional", "evaluation"]
 gave no labels before it was over."""
 
 
+FOLDERS: dict[Part, str] = {"development": "dev_data", "additional": "eval_data", "evaluation": "eval_data"}
+"""The folder that the challenge has each part in."""
+
+
 class Entry(NamedTuple):
     """One clip of a data set: its record, with label and domain from the list of labels where its name has none."""
 

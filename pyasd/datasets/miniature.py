@@ -19,7 +19,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from pyasd.datasets import demo, sounds
-from pyasd.datasets.dcase import YEARS, Part
+from pyasd.datasets.dcase import FOLDERS, YEARS, Part
 from pyasd.datasets.sounds import MACHINES, RATE
 from pyasd.training import Progress
 
@@ -27,8 +27,6 @@ NOTICE = """\
 SYNTHETIC RECORDINGS. Nothing here was recorded: pyasd made these sounds (pyasd/datasets/sounds.py) in the folders and
 names of DCASE {year} Task 2, to try programs on. They are no part of that data set.
 """
-
-FOLDERS: dict[Part, str] = {"development": "dev_data", "additional": "eval_data", "evaluation": "eval_data"}
 
 _SPEED = {"source": "21", "target": "25"}
 """The attribute `vel` of each domain's machines."""
