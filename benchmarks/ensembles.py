@@ -1,6 +1,6 @@
 """How well classifiers, Group MADE and the report's Systems 2 and 3 tell anomalies on real and synthetic recordings.
 
-    python -m benchmarks.ensembles toycar --data FOLDER --out FOLDER [--seeds 3] [--epochs 20] [--made-epochs 100]
+    python -m benchmarks.ensembles toycar --data FOLDER --out FOLDER [--seeds 0 1 2] [--epochs 20] [--made-epochs 100]
 
 - `toycar`: ToyCar IDs 01 and 04 of DCASE 2020 Task 2, as log-Mels. Of ID 04 the first 200 normal clips of
   `numpy.random.default_rng(0).permutation(350)` are learnt from, of ID 01 the first 22 of `.permutation(44)`; the other
@@ -33,9 +33,10 @@ import pandas as pd
 
 import pyasd
 from pyasd import config, training
+from pyasd.clips import find
 from pyasd.config import Recipe
 from pyasd.datasets import demo
-from pyasd.detector import Detector
+from pyasd.detector import Detector, Machine
 from pyasd.ensemble import Statistics, combine
 
 SYSTEMS = {
@@ -115,57 +116,69 @@ def fitted(task: Task, recipe: Recipe, seed: int, path: Path) -> Detector:
     return pyasd.load(path)
 
 
+def held_out(task: Task, detector: Detector, seed: int) -> pd.DataFrame:
+    """Scores of the training clips that validated the training: the same ones for every member."""
+    found = find(task.train, **task.train_how)
+    found = [clip for clip in found if clip.split != "test"]
+    chosen = []
+    for machine_type in detector.machines:
+        own = [clip for clip in found if clip.machine_type == machine_type]
+        mask = training.held_out([clip.machine_id for clip in own], detector.recipe.group_made.validation, seed)
+        chosen += [clip for clip, out in zip(own, mask, strict=True) if out]
+    how = task.train_how | ({"ids": [clip.machine_id for clip in chosen]} if "ids" in task.train_how else {})
+    return detector.score([clip.log_mel if clip.path is None else clip.path for clip in chosen], **how)
+
+
 def standardised(
-    detector: Detector, table: pd.DataFrame, train: pd.DataFrame, modes: dict[str, str], seed: int, held_out: bool
-) -> dict[str, np.ndarray]:
-    """Each member's scores in `table`, standardised by all training clips, or by those held out."""
-    found = {}
+    table: pd.DataFrame, statistics: dict[str, dict[str, Statistics]], modes: dict[str, str]
+) -> dict[str, list[float]]:
+    """Each member's scores in `table`, standardised by its statistics of the machine type."""
+    found: dict[str, list[float]] = {}
     for name, mode in modes.items():
-        column = np.empty(len(table))
-        for machine_type, own in train.groupby("machine_type"):
-            ids = own["machine_id"].tolist()
-            chosen = np.ones(len(own), bool)
-            if held_out:
-                chosen = training.held_out(ids, detector.recipe.settings_of(name).validation, seed)
-            scores = own[f"score.{name}"].to_numpy()[chosen, None]
-            statistics = Statistics.of(scores, [x for x, c in zip(ids, chosen, strict=True) if c], [mode])
-            places = np.flatnonzero(table["machine_type"] == machine_type)
-            for place in places:
-                row = table.iloc[place]
-                column[place] = statistics.standardise(row[f"score.{name}"], row["machine_id"], mode)
-        found[name] = column
+        cells = zip(table["machine_type"], table["machine_id"], table[f"score.{name}"], strict=True)
+        found[name] = [statistics[kind][name].standardise(x, machine_id, mode) for kind, machine_id, x in cells]
     return found
 
 
 def rows(task: Task, detector: Detector, seed: int) -> Iterator[tuple[str, float, float]]:
     """Every row of the table for one seed: what it is, AUC and pAUC."""
+    test, held = detector.score(task.test, **task.test_how), held_out(task, detector, seed)
+    if task.labels is not None:
+        test["label"] = task.labels
     for made in ("joint", "conditional"):
-        test = detector.score(task.test, score_mode=made, **task.test_how)
-        train = detector.score(train_clips(task), score_mode=made, **task.train_how)
-        if task.labels is not None:
-            test["label"] = task.labels
-        modes = test.attrs["modes"]
-        members = detector.recipe.members if made == "joint" else ("group-made",)
-        for name in members:
-            what = f"{name}, {modes[name]}"
-            yield what, *figures(test, test[f"score.{name}"].to_numpy())
-        for held_out in (False, True):
-            columns = standardised(detector, test, train, modes, seed, held_out)
+        modes = test.attrs["modes"] | {"group-made": made}
+        if made != "joint":
+            alone = only(detector, "group-made")
+            test["score.group-made"] = alone.score(task.test, score_mode=made, **task.test_how)["score.group-made"]
+            held = held_out(task, alone, seed)[["score.group-made"]].combine_first(held)
+        for name in detector.recipe.members if made == "joint" else ("group-made",):
+            yield f"{name}, {modes[name]}", *figures(test, test[f"score.{name}"])
+        learnt = {kind: machine.statistics for kind, machine in detector.machines.items()}
+        scarce = {
+            kind: {
+                name: Statistics.of(own[f"score.{name}"].to_numpy()[:, None], own["machine_id"].tolist(), [mode])
+                for name, mode in modes.items()
+            }
+            for kind, own in held.groupby("machine_type")
+        }
+        for basis, statistics in {"training": learnt, "held-out": scarce}.items():
+            columns = standardised(test, statistics, modes)
             for system, names in SYSTEMS.items():
                 both = [combine(x) for x in zip(*(columns[name] for name in names), strict=True)]
                 for how in ("mean", "max"):
-                    basis = "held-out" if held_out else "training"
                     yield f"{system}, {how}, {made}, {basis} statistics", *figures(test, [x[how] for x in both])
 
 
-def train_clips(task: Task) -> Any:
-    """The training clips alone: of a folder with both, `Detector.score` takes the test clips."""
-    if isinstance(task.train, Path) and task.train == task.test:
-        return sorted(task.train.glob("*/train/*.wav"))
-    return task.train
+def only(detector: Detector, name: str) -> Detector:
+    """A detector of one of the members."""
+    machines = {
+        kind: Machine({name: x.members[name]}, {name: x.statistics[name]}, {name: x.histories[name]})
+        for kind, x in detector.machines.items()
+    }
+    return Detector(replace(detector.recipe, members=(name,)), machines)
 
 
-def figures(table: pd.DataFrame, scores: Sequence[float] | np.ndarray) -> tuple[float, float]:
+def figures(table: pd.DataFrame, scores: Sequence[float] | pd.Series) -> tuple[float, float]:
     """The challenge's average AUC and pAUC, in per cent."""
     evaluated = pyasd.evaluate(table.assign(score=scores))
     last = evaluated.iloc[-1]
@@ -178,14 +191,14 @@ def main() -> None:
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--data", type=Path, default=default, help="folder with toycar_logmel and uav")
     parser.add_argument("--out", type=Path, required=True, help="folder for models and recordings")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20, help="of the classifiers")
     parser.add_argument("--made-epochs", type=int, default=100, help="of Group MADE")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     task = TASKS[args.task](Path(args.data), args.out)
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for seed in range(args.seeds):
+    for seed in args.seeds:
         path = args.out / f"{args.task}-{args.epochs}-{args.made_epochs}-{seed}.safetensors"
         detector = fitted(task, recipe_of(args), seed, path)
         for what, auc, pauc in rows(task, detector, seed):

@@ -255,6 +255,11 @@ class ClassifierConfig:
         if self.loss == "arcface" and self.mix != "none":
             raise ValueError('loss="arcface" needs one true class per image: take mix="none" with it')
 
+    @property
+    def variants(self) -> int:
+        """Classes that each machine ID has: itself, its warps, its resamplings."""
+        return 1 + self.warps + len(self.ratios)
+
 
 MemberConfig = GroupMadeConfig | AutoencoderConfig | ClassifierConfig
 

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from pyasd import models, ops, results, storage
 from pyasd.audio import Channel
+from pyasd.backends import cpu
 from pyasd.clips import Clip, ClipError, find
-from pyasd.config import Precision, Recipe
+from pyasd.config import ClassifierConfig, MemberConfig, Precision, Recipe
 from pyasd.ensemble import Statistics, combine
 from pyasd.features import Features, extract
 from pyasd.storage import ModelFileError
@@ -52,6 +53,7 @@ class Pipeline:
         device: where features and models run.
         backend, precision: of the operators, see `ops`.
         progress: told of each step.
+        mixed: classifiers are trained in bfloat16 where that is faster, and everything else is float32.
     """
 
     channel: Channel
@@ -59,10 +61,11 @@ class Pipeline:
     backend: str
     precision: Precision
     progress: Progress | None
+    mixed: bool = False
 
     @classmethod
     def of(cls, channel: Channel, device: str, backend: str, precision: str, progress: Progress | None) -> Pipeline:
-        """A pipeline in which "auto" is decided: a GPU where there is one, and float32.
+        """A pipeline in which "auto" is decided: a GPU where there is one, and float32, but `mixed`.
 
         Raises:
             ValueError: there is no such device here, or no such precision.
@@ -76,7 +79,19 @@ class Pipeline:
         if precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}")
         chosen: Precision = "bfloat16" if precision == "bfloat16" else "float32"
-        return cls(channel, torch.device(device), backend, chosen, progress)
+        return cls(channel, torch.device(device), backend, chosen, progress, precision == "auto")
+
+    def training_precision(self, member: MemberConfig) -> Precision:
+        """What a member is trained in. `mixed` takes bfloat16 for classifiers on GPUs that have it and, on CPUs that
+        multiply in it, for ResNet-50 (twice as fast there; MobileNetV2's convolutions of single channels gain nothing).
+        """
+        if not self.mixed or not isinstance(member, ClassifierConfig):
+            return self.precision
+        if self.device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported()
+        else:
+            fast = member.backbone == "resnet" and cpu.unavailable(self.device) is None and cpu.isa() == "avx512bf16"
+        return "bfloat16" if fast else "float32"
 
     def extract(self, clips: Sequence[Clip], recipe: Recipe, stage: str, ratio: float = 1.0) -> Generator[Features]:
         """`features.extract` as the recipe has it, telling the progress."""
@@ -260,7 +275,10 @@ class Detector:
             raise item.error
         assert item.log_mel is not None
         machine_type, machine_id = self._locate(item.clip, "pool")
-        scorer = self.machines[machine_type].members[member].scorer(pipeline.device, backend)
+        members = self.machines[machine_type].members
+        if member not in members:
+            raise ValueError(f"{machine_type} has no member {member!r}: its clips were all of one machine ID")
+        scorer = members[member].scorer(pipeline.device, backend)
         return Explanation(item.log_mel.cpu().numpy(), scorer.explain(item.log_mel, mode, machine_id).cpu().numpy())
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -285,8 +303,11 @@ class Detector:
         storage.write(path, tensors, header)
 
     def _modes(self, score_mode: str | None) -> dict[str, str]:
-        """Each member's score mode: the one asked for where the member has it, else its own."""
-        members = next(iter(self.machines.values())).members
+        """Each member's score mode: the one asked for where the member has it, else its own. At least one machine type
+        has the member.
+        """
+        fitted = {name: member for machine in self.machines.values() for name, member in machine.members.items()}
+        members = {name: fitted[name] for name in self.recipe.members}
         known = sorted({mode for member in members.values() for mode in member.modes})
         if score_mode is not None and score_mode not in known:
             raise ValueError(f"no score mode {score_mode!r}; this detector has {', '.join(known)}")
@@ -355,30 +376,33 @@ class Detector:
                 row |= {"status": error.status, "error": str(error)}
         for machine_type, group in located.items():
             own_rows, log_mels, machine_ids = zip(*group, strict=True)
-            columns = [
-                models.score_many(scorers[machine_type, name], log_mels, machine_ids)[:, place].tolist()
-                for name, place in self._columns(machine_type, modes)
-            ]
-            for row, machine_id, *values in zip(own_rows, machine_ids, *columns, strict=True):
-                row |= self._scores(row["clip"], machine_type, machine_id, dict(zip(modes, values, strict=True)), modes)
+            statistics = self.machines[machine_type].statistics
+            columns = {
+                name: models.score_many(scorers[machine_type, name], log_mels, machine_ids)[
+                    :, own.modes.index(modes[name])
+                ].tolist()
+                for name, own in statistics.items()
+            }
+            for row, machine_id, *values in zip(own_rows, machine_ids, *columns.values(), strict=True):
+                scores = dict(zip(columns, values, strict=True))
+                row |= self._combined(row["clip"], scores, statistics, machine_id, modes)
         return rows
 
-    def _columns(self, machine_type: str, modes: dict[str, str]) -> list[tuple[str, int]]:
-        """Each member, and the place of its score mode among those that its scorer gives."""
-        statistics = self.machines[machine_type].statistics
-        return [(name, statistics[name].modes.index(mode)) for name, mode in modes.items()]
-
-    def _scores(
-        self, clip: str, machine_type: str, machine_id: str | None, own: dict[str, float], modes: dict[str, str]
+    def _combined(
+        self,
+        clip: str,
+        scores: dict[str, float],
+        statistics: dict[str, Statistics],
+        machine_id: str | None,
+        modes: dict[str, str],
     ) -> dict[str, Any]:
-        """The columns that a clip's scores `own`, by member, make."""
-        for name, value in own.items():
+        """The table's columns that a clip's scores, by member, make."""
+        for name, value in scores.items():
             if not math.isfinite(value):
                 error = f"{clip}: the {name} score is {value}: check the recording"
                 return {"status": "not-finite", "error": error}
-        statistics = self.machines[machine_type].statistics
-        both = combine([statistics[name].standardise(own[name], machine_id, mode) for name, mode in modes.items()])
-        members = {results.MEMBER_PREFIX + name: value for name, value in own.items()}
+        both = combine([statistics[name].standardise(x, machine_id, modes[name]) for name, x in scores.items()])
+        members = {results.MEMBER_PREFIX + name: value for name, value in scores.items()}
         combined = {results.MEMBER_PREFIX + how: x for how, x in both.items()}
         return {"score": both[self.recipe.combine]} | combined | members
 

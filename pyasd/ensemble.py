@@ -37,7 +37,8 @@ class Statistics:
         cls, scores: NDArray[np.float64], ids: Sequence[str], modes: Sequence[str], robust: bool = False
     ) -> Statistics:
         """Statistics of clip scores `[clips, modes]`; `robust` takes medians for means, and for variances those of
-        normal distributions with the scores' median absolute deviations.
+        normal distributions with the scores' median absolute deviations. An ID with a single clip gets the mean
+        variance of the others.
 
         Raises:
             ValueError: there is no clip, or a score is not finite.
@@ -46,6 +47,11 @@ class Statistics:
             raise ValueError(f"standardisation needs finite scores, and at least one; got {len(scores)} clips")
         names = tuple(sorted(set(ids)))
         own = [scores[[x == name for x in ids]] for name in names]
+        count = np.array([len(x) for x in own])
+        variance = np.stack([_robust_variance(x) if robust else x.var(0) for x in own])
+        several = count > 1
+        if several.any():
+            variance[~several] = np.average(variance[several], axis=0, weights=count[several])
         sample = np.full((len(names), len(modes), SAMPLE_SIZE), np.nan)
         for row, x in zip(sample, own, strict=True):
             x = np.sort(x, axis=0)
@@ -55,9 +61,9 @@ class Statistics:
         return cls(
             ids=names,
             modes=tuple(modes),
-            count=np.array([len(x) for x in own]),
+            count=count,
             mean=np.stack([np.median(x, 0) if robust else x.mean(0) for x in own]),
-            variance=np.stack([_robust_variance(x) if robust else x.var(0) for x in own]),
+            variance=variance,
             sample=sample,
         )
 

@@ -56,7 +56,8 @@ def fit(
         channel: which channel of a clip, from 0, or "mean".
         seed: the same seed on the same machine, with as many threads, gives the same detector, bit for bit.
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
-        backend, precision: of the operators, see `ops`; "auto" precision is float32.
+        backend, precision: of the operators, see `ops`; "auto" precision is float32, but classifiers are trained with
+            bfloat16 products where the device is faster so (see `Pipeline.training_precision`).
         progress: told how reading, training and scoring go.
         **settings: of the recipe, to override its own: `epochs=20`, `order="middle"`, `score="conditional"`, ...
 
@@ -200,11 +201,19 @@ def _fit_machine(
     """A machine type's members, fitted to its clips' log-Mels; `versions` has these by the ratio they are played at."""
     machine = Machine({}, {}, {})
     log_mels = versions[1.0]
-    for name in recipe.members:
+    single = sorted(machine_id for machine_id, count in Counter(ids).items() if count == 1)
+    if single and len(ids) > 1 and recipe.statistics == "training":
+        warnings.warn(
+            f"machine ID {', '.join(map(repr, single))} has a single {machine_type} clip".replace("  ", " ")
+            + ", and its scores are standardised by the other IDs' spread: give more clips of it",
+            stacklevel=2,
+        )
+    for name in _able(recipe, machine_type, ids):
         place = f"{urllib.parse.quote(machine_type, safe='') or 'machine'}.{name}.safetensors"
         stage = f"training {name} {machine_type}".strip()
         checkpoint = None if checkpoints is None else checkpoints / place
-        run = Run(seed, pipeline.device, pipeline.backend, pipeline.precision, checkpoint, pipeline.progress, stage)
+        precision = pipeline.training_precision(recipe.settings_of(name))
+        run = Run(seed, pipeline.device, pipeline.backend, precision, checkpoint, pipeline.progress, stage)
         member = models.build(name, recipe, seed)
         if isinstance(member, models.Classifier):
             resampled = [versions[ratio] for ratio in member.config.ratios]
@@ -232,3 +241,25 @@ def _fit_machine(
         robust = recipe.statistics == "robust"
         machine.statistics[name] = Statistics.of(np.concatenate(scores), [ids[i] for i in chosen], member.modes, robust)
     return machine
+
+
+def _able(recipe: Recipe, machine_type: str, ids: Sequence[str]) -> list[str]:
+    """The members that can learn from clips of these machine IDs; warns where one ID is all that classifiers have."""
+    settings = {name: recipe.settings_of(name) for name in recipe.members}
+    classifiers = {name: x for name, x in settings.items() if isinstance(x, ClassifierConfig)}
+    if len(set(ids)) > 1 or not classifiers:
+        return list(settings)
+    left_out = [name for name, x in classifiers.items() if x.variants == 1]
+    able = [name for name in settings if name not in left_out]
+    told = f"all {machine_type} clips are of machine ID {ids[0]!r}".replace("  ", " ")
+    if not able:
+        raise ValueError(
+            f"{told}, and classifiers tell IDs apart: give clips of two IDs or more, take warps=1 or more (each warp of"
+            " an ID is a further class), or fit group-made"
+        )
+    if left_out:
+        told += f", and classifiers tell IDs apart: {', '.join(left_out)} left out, {' and '.join(able)} learnt"
+    else:
+        told += f": {', '.join(classifiers)} learnt to tell it from its own warps and resamplings"
+    warnings.warn(told, stacklevel=2)
+    return able

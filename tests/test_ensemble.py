@@ -43,6 +43,13 @@ def test_robust_statistics_do_not_see_a_few_anomalies() -> None:
     assert robust.variance[0, 0] < 100
 
 
+def test_an_id_with_a_single_clip_has_the_others_spread() -> None:
+    scores = np.array([1.0, 3.0, 10.0, 14.0, 18.0, 7.0])[:, None]  # variances 1 and 32/3
+    statistics = Statistics.of(scores, ["a", "a", "b", "b", "b", "c"], ("x",))
+    assert statistics.mean[:, 0].tolist() == [2, 14, 7]
+    assert statistics.variance[:, 0] == pytest.approx([1, 32 / 3, (2 * 1 + 3 * 32 / 3) / 5])
+
+
 def test_variance_has_a_floor() -> None:
     constant = Statistics.of(np.full((3, 1), 2.0), ["", "", ""], ("a",))
     assert constant.standardise(2.0, "", "a") == 0

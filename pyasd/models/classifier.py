@@ -70,16 +70,11 @@ class Classifier(nn.Module):
         warps = augmentation.polynomial_warps(config.warps, config.image_frames, mels, WARP_STRENGTH, WARP_SEED)
         self.register_buffer("warps", warps, persistent=False)
 
-    @property
-    def variants(self) -> int:
-        """Classes that each machine ID has."""
-        return 1 + self.config.warps + len(self.config.ratios)
-
     def _make(self, ids: Sequence[str]) -> None:
         """Build the network for these machine IDs, which the number of classes depends on."""
         self.ids = tuple(sorted(set(ids)))
         config = self.config
-        classes = len(self.ids) * self.variants
+        classes = len(self.ids) * self.config.variants
         if classes < 2:
             raise ValueError(
                 f"{self.name} tells machine IDs apart, and all clips are of ID {self.ids[0]!r}: give clips of two IDs "
@@ -165,7 +160,7 @@ class Classifier(nn.Module):
         if config.pretrained:
             self._load_pretrained(Path(config.pretrained))
         held = training.held_out(ids, config.validation, run.seed)
-        classes = [self.ids.index(x) * self.variants for x in ids]
+        classes = [self.ids.index(x) * self.config.variants for x in ids]
         clips = list(log_mels)
         for variant, versions in enumerate(resampled, 1 + config.warps):
             clips += [x for x, out in zip(versions, held, strict=True) if not out]
@@ -190,9 +185,9 @@ class Classifier(nn.Module):
     def _measure(self, x: Tensor, true: Tensor) -> Tensor:
         """Mean loss and share of images whose class is found, `[2]`, augmented in training mode."""
         config = self.config
-        classes = len(self.ids) * self.variants
+        classes = len(self.ids) * self.config.variants
         if self.training and config.warps:
-            which = torch.randint(1 + config.warps, true.shape, device=true.device) * (true % self.variants == 0)
+            which = torch.randint(1 + config.warps, true.shape, device=true.device) * (true % self.config.variants == 0)
             true = true + which
             x = augmentation.warp(x, self.warps, which)
         target = nn.functional.one_hot(true, classes).float()
@@ -227,7 +222,7 @@ class Scorer:
     def __init__(self, classifier: Classifier, device: torch.device, precision: Precision) -> None:
         self.config = classifier.config
         self.ids = classifier.ids
-        self._variants = classifier.variants
+        self._variants = classifier.config.variants
         self._precision = precision
         self._classifier = fold(classifier).to(device)
 

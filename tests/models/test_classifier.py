@@ -187,7 +187,7 @@ def test_classes_of_warped_and_resampled_ids(clips: Clips, monkeypatch: pytest.M
     log_mels, ids = clips
     faster = [[x[: round(len(x) / ratio)] for x in log_mels] for ratio in config.ratios]
     member.fit(log_mels, ids, training.Run(), faster)
-    assert member.variants == 5
+    assert member.config.variants == 5
     assert member.arcface is not None
     assert member.arcface.weight.shape[0] == 10
     counts = np.bincount(seen[True], minlength=10)

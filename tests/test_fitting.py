@@ -1,0 +1,197 @@
+"""What `fit` does with machine types that classifiers can't learn, scarce clips, and precisions."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import pyasd
+from pyasd import storage, training
+from pyasd.backends import cpu
+from pyasd.config import AutoencoderConfig, ClassifierConfig, GroupMadeConfig, LogMelConfig, Recipe
+from pyasd.detector import Pipeline
+from pyasd.training import TrainingDiverged
+
+MELS = 32
+SMALL = ClassifierConfig(width=0.1, image_frames=32, epochs=2, batch_size=16, validation=0.25)
+RECIPE = Recipe(
+    members=("mobilenet", "group-made"),
+    features=LogMelConfig(n_mels=MELS),
+    mobilenet=SMALL,
+    group_made=GroupMadeConfig(hidden=(8, 8), components=2, epochs=1, batch_size=64),
+    autoencoder=AutoencoderConfig(hidden=(8, 2, 8), epochs=1),
+)
+HOW: dict[str, Any] = {"features": "log-mel", "device": "cpu"}
+
+
+def log_mels(count: int, seed: int = 0, frames: int = 48) -> list[np.ndarray]:
+    return list(np.random.default_rng(seed).normal(-40, 8, (count, frames, MELS)).astype(np.float32))
+
+
+# -- one machine ID ----------------------------------------------------------------------------------------------
+
+
+def test_of_one_machine_id_group_made_is_learnt_alone_and_that_is_said() -> None:
+    with pytest.warns(UserWarning, match=r"all clips are of machine ID '00'.*mobilenet left out, group-made learnt"):
+        fitted = pyasd.fit(log_mels(6), RECIPE, ids="00", **HOW)
+    assert list(fitted.machines[""].members) == ["group-made"]
+
+
+def test_of_one_machine_id_warps_make_further_classes() -> None:
+    recipe = replace(RECIPE, mobilenet=replace(SMALL, warps=1))
+    with pytest.warns(UserWarning, match=r"machine ID '00': mobilenet learnt to tell it from its own warps"):
+        fitted = pyasd.fit(log_mels(6), recipe, ids="00", **HOW)
+    assert list(fitted.machines[""].members) == ["mobilenet", "group-made"]
+    assert np.isfinite(fitted.score(log_mels(2, 1), ids="00", **HOW)["score"]).all()
+
+
+def test_classifiers_alone_need_something_to_tell_apart() -> None:
+    with pytest.raises(ValueError, match=r"machine ID '00'.*two IDs or more.*warps=1.*group-made"):
+        pyasd.fit(log_mels(6), replace(RECIPE, members=("mobilenet",)), ids="00", **HOW)
+
+
+def test_machine_types_may_have_different_members(tmp_path: Path) -> None:
+    """The fan has two IDs, the pump one: its clips have no classifier's score, and are combined without it."""
+    rng = np.random.default_rng(0)
+    for machine, machine_ids in (("fan", ("00", "02")), ("pump", ("00",))):
+        (tmp_path / machine / "train").mkdir(parents=True)
+        for machine_id in machine_ids:
+            for number in range(4):
+                path = tmp_path / machine / "train" / f"normal_id_{machine_id}_{number:08}.wav"
+                soundfile.write(path, 0.1 * rng.normal(size=20000), 16000)
+    path = tmp_path / "model.safetensors"
+    with pytest.warns(UserWarning, match="all pump clips are of machine ID '00'.*mobilenet left out"):
+        fitted = pyasd.fit(tmp_path, RECIPE, out=path, device="cpu")
+    assert list(fitted.machines["fan"].members) == ["mobilenet", "group-made"]
+    table = fitted.score(tmp_path)
+    fan, pump = table[table["machine_type"] == "fan"], table[table["machine_type"] == "pump"]
+    assert fan[["score", "score.mobilenet", "score.group-made"]].notna().all(axis=None)
+    assert pump["score.mobilenet"].isna().all()
+    assert pump["status"].eq("ok").all()
+    assert pump["score"].tolist() == pump["score.mean"].tolist() == pump["score.max"].tolist()
+    assert pyasd.load(path).score(tmp_path).equals(table)
+    with pytest.raises(ValueError, match="pump has no member 'mobilenet'"):
+        fitted.explain(pump["clip"].iloc[0], member="mobilenet")
+
+
+# -- few clips ---------------------------------------------------------------------------------------------------
+
+
+def test_an_id_with_a_single_clip_is_standardised_by_the_others_spread() -> None:
+    with pytest.warns(UserWarning, match="machine ID '01' has a single clip.*give more"):
+        fitted = pyasd.fit(log_mels(7), RECIPE, ids=["00"] * 6 + ["01"], **HOW)
+    for statistics in fitted.machines[""].statistics.values():
+        assert statistics.count.tolist() == [6, 1]
+        assert statistics.variance[1].tolist() == statistics.variance[0].tolist()
+    assert fitted.score(log_mels(4, 1), ids="01", **HOW)["score"].abs().max() < 100
+
+
+def test_further_ids_join_a_machine_type_that_is_tested_without_them(tmp_path: Path) -> None:
+    """As the challenge's additional training set does: folders given together are one machine type."""
+    rng = np.random.default_rng(0)
+    for folder, machine_ids in (("dev", ("01", "02")), ("additional", ("05",))):
+        (tmp_path / folder / "fan" / "train").mkdir(parents=True)
+        for machine_id in machine_ids:
+            for number in range(3):
+                path = tmp_path / folder / "fan" / "train" / f"normal_id_{machine_id}_{number:08}.wav"
+                soundfile.write(path, 0.1 * rng.normal(size=20000), 16000)
+    fitted = pyasd.fit([tmp_path / "dev", tmp_path / "additional"], RECIPE, device="cpu")
+    assert fitted.machines["fan"].ids == ("01", "02", "05")
+    assert fitted.machines["fan"].members["mobilenet"].ids == ("01", "02", "05")  # type: ignore[attr-defined]
+
+
+# -- divergence, and a kill --------------------------------------------------------------------------------------
+
+
+def test_nan_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss is NaN in the second epoch: the first one's checkpoint stays, and a new try begins with it."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    real = torch.nn.functional.kl_div
+    calls = 0
+
+    def kl_div(*args: Any, **how: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += torch.is_grad_enabled()
+        value = real(*args, **how)
+        return value * float("nan") if calls > batches + 1 else value
+
+    recipe = replace(RECIPE, members=("mobilenet",), mobilenet=replace(SMALL, epochs=4))
+    batches = 2  # of 9 clips with 3 images each
+    monkeypatch.setattr(torch.nn.functional, "kl_div", kl_div)
+    out = tmp_path / "model.safetensors"
+    with pytest.raises(TrainingDiverged, match=r"nan in epoch 2, batch 2.*learning_rate"):
+        pyasd.fit(log_mels(12), recipe, ids=["00", "01"] * 6, out=out, **HOW)
+    checkpoint = tmp_path / "model.safetensors.checkpoint" / "machine.mobilenet.safetensors"
+    tensors, header = storage.read(checkpoint)
+    assert len(header["history"]["training"]) == 1
+    assert all(torch.isfinite(x).all() for x in tensors.values())
+    monkeypatch.setattr(torch.nn.functional, "kl_div", real)
+    again = pyasd.fit(log_mels(12), recipe, ids=["00", "01"] * 6, out=out, **HOW)
+    whole = pyasd.fit(log_mels(12), recipe, ids=["00", "01"] * 6, **HOW)
+    assert again.machines[""].histories == whole.machines[""].histories
+    assert not checkpoint.exists()
+
+
+KILLED = """
+import os, signal, sys, numpy as np, pyasd, torch
+from pyasd import training
+torch.set_num_threads(1)
+training.CHECKPOINT_SECONDS = 0.0
+def progress(stage, done, total, info):
+    if stage.startswith("training arcface") and done > total // 2 and sys.argv[2] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+rng = np.random.default_rng(0)
+clips = [rng.normal(-40, 8, (56, 32)).astype(np.float32) for _ in range(16)]
+pyasd.fit(clips, "3", out=sys.argv[1], ids=["00", "01"] * 8, features="log-mel", n_mels=32, width=0.1, image_frames=32,
+          hidden=(8, 8), components=2, epochs=4, batch_size=16, device="cpu", progress=progress)
+"""
+
+
+def test_classifiers_killed_in_mid_training_end_with_the_same_file(tmp_path: Path) -> None:
+    broken, unbroken = tmp_path / "broken.safetensors", tmp_path / "unbroken.safetensors"
+
+    def run(*arguments: object) -> int:
+        return subprocess.run(
+            [sys.executable, "-c", KILLED, *map(str, arguments)], env=os.environ, check=False
+        ).returncode
+
+    assert run(broken, "kill") == -signal.SIGKILL
+    names = [f"machine.{name}.safetensors" for name in ("arcface", "mobilenet")]
+    assert sorted(x.name for x in (tmp_path / "broken.safetensors.checkpoint").iterdir()) == names
+    _, header = storage.read(tmp_path / "broken.safetensors.checkpoint" / names[0])
+    assert 0 < len(header["history"]["training"]) < 4
+    assert run(broken, "") == run(unbroken, "") == 0
+    assert broken.read_bytes() == unbroken.read_bytes()
+
+
+# -- precision ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx512bf16"])
+def test_classifiers_learn_in_bfloat16_where_that_is_faster(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "isa", lambda: isa)
+    monkeypatch.setattr(cpu, "unavailable", lambda device: None)
+    resnet, mobilenet, made = ClassifierConfig("resnet"), ClassifierConfig(), GroupMadeConfig()
+    chosen = {
+        asked: [Pipeline.of(0, "cpu", "auto", asked, None).training_precision(x) for x in (resnet, mobilenet, made)]
+        for asked in ("auto", "float32", "bfloat16")
+    }
+    assert chosen == {
+        "auto": ["bfloat16" if isa == "avx512bf16" else "float32", "float32", "float32"],
+        "float32": ["float32"] * 3,
+        "bfloat16": ["bfloat16"] * 3,
+    }
+    on_gpu = replace(Pipeline.of(0, "cpu", "auto", "auto", None), device=torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert [on_gpu.training_precision(x) for x in (resnet, mobilenet, made)] == ["bfloat16", "bfloat16", "float32"]
+    assert on_gpu.precision == "float32"
