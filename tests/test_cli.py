@@ -195,7 +195,7 @@ def test_doctor_without_the_native_kernels(pyasd, monkeypatch: pytest.MonkeyPatc
 
 def test_help_teaches(pyasd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    for command in ("fit", "score", "evaluate", "demo", "doctor"):
+    for command in ("fit", "score", "evaluate", "download", "reproduce", "demo", "doctor"):
         assert command in pyasd("--help").out
         outcome = pyasd(command, "-h")
         assert outcome.code == 0

@@ -47,7 +47,7 @@ class Result(NamedTuple):
         scores: all units' tables: a row for each seed and test clip.
         tables: `table1.figures` by title, the challenge's own definition first.
         notes: what isn't there or went wrong, a line each.
-        failed: units that gave no scores, and clips without one.
+        failed: units that gave no scores, and clips without one; units of which some clips could not be learnt from.
         report: the Markdown report.
     """
 
@@ -108,8 +108,8 @@ def reproduce(
         raise ValueError(f"seeds must be at least 1, not {seeds}")
     if quick:
         seeds, settings = 1, QUICK | settings
-    recipes = {system: config.system(system).override(**settings) for system in dict.fromkeys(systems)}
-    baseline = config.system("autoencoder").override(**_known(settings, config.system("autoencoder")))
+    recipes = _recipes(systems, settings)
+    baseline = recipes.pop("autoencoder")
     entries = dcase.find(data, YEAR, machines, labels)
     wanted = _complete(entries, machines)
     notes = _notes(entries, wanted, machines)
@@ -118,6 +118,7 @@ def reproduce(
         notes.insert(0, "these recordings are synthetic, a miniature of the data set: the figures say nothing")
     learnt = {x.clip.machine_type for x in entries if x.part == "additional"}
     entries = [x for x in entries if x.part != "evaluation" or x.clip.machine_type in learnt]
+    possible = {name: _possible(recipes, name, entries, notes) for name in wanted}
     if quick:
         entries = _few(entries)
     folder = Path(out)
@@ -128,7 +129,7 @@ def reproduce(
                 machine_type, seed, folder / "units" / f"{machine_type}-seed{seed}",
                 tuple(x for x in entries if x.clip.machine_type == machine_type and x.clip.split == "train"),
                 tuple(x for x in entries if x.clip.machine_type == machine_type and x.clip.split == "test"),
-                recipes, baseline, device, backend, precision,
+                possible[machine_type], baseline, device, backend, precision,
             )
             for seed in range(seeds)
             for machine_type in wanted
@@ -137,14 +138,20 @@ def reproduce(
         return _finish(folder, outcomes, recipes, notes, quick)
 
 
-def _known(settings: dict[str, Any], recipe: config.Recipe) -> dict[str, Any]:
-    """Those settings that a recipe has: others are for the systems' members alone."""
-    known = {}
-    for name, value in settings.items():
-        with contextlib.suppress(TypeError):
-            recipe.override(**{name: value})
-            known[name] = value
-    return known
+def _recipes(systems: Sequence[str], settings: dict[str, Any]) -> dict[str, config.Recipe]:
+    """The systems' recipes and the baseline's, with settings that go to all that have them.
+
+    Raises:
+        TypeError: none has such a setting.
+    """
+    recipes = {name: config.system(name) for name in dict.fromkeys((*systems, "autoencoder"))}
+    members = dict.fromkeys(member for recipe in recipes.values() for member in recipe.members)
+    config.Recipe(tuple(members)).override(**settings)
+    for setting, value in settings.items():
+        for name in recipes:
+            with contextlib.suppress(TypeError):  # others have it
+                recipes[name] = recipes[name].override(**{setting: value})
+    return recipes
 
 
 @contextlib.contextmanager
@@ -194,11 +201,6 @@ def _notes(entries: Sequence[Entry], wanted: Sequence[str], machines: Sequence[s
     for name in wanted:
         own = [x for x in entries if x.clip.machine_type == name]
         ids = {x.clip.machine_id for x in own if x.clip.split == "train"}
-        if len(ids) == 1:
-            notes.append(
-                f"{name} has one machine ID, {min(ids)}: its classifiers have no other ID to tell it from, only its "
-                "own warps; Group MADE is not concerned"
-            )
         if not any(x.part == "additional" for x in own):
             notes.append(f"{name}: no additional training set: the systems learn {len(ids)} machine IDs")
             if any(x.part == "evaluation" for x in own):
@@ -211,6 +213,28 @@ def _notes(entries: Sequence[Entry], wanted: Sequence[str], machines: Sequence[s
             f"not the whole data set: {len(short)} of its folders are not as they should be; the first: {short[0]}"
         )
     return notes
+
+
+def _possible(
+    recipes: dict[str, config.Recipe], name: str, entries: Sequence[Entry], notes: list[str]
+) -> dict[str, config.Recipe]:
+    """The systems whose classifiers have something to tell apart: machine IDs, or an ID's own warps."""
+    ids = {x.clip.machine_id for x in entries if x.clip.machine_type == name and x.clip.split == "train"}
+
+    def able(recipe: config.Recipe) -> bool:
+        members = [recipe.settings_of(member) for member in recipe.members]
+        return all(x.variants > 1 for x in members if isinstance(x, config.ClassifierConfig))
+
+    if len(ids) > 1:
+        return recipes
+    possible = {system: recipe for system, recipe in recipes.items() if able(recipe)}
+    if not possible:
+        raise ValueError(f"{name} has one machine ID, {min(ids)}: only system 4 can be made of it")
+    impossible = sorted(recipes.keys() - possible.keys())
+    if impossible:
+        none = " and ".join(f"no system {system}" for system in impossible)
+        notes.append(f"{name} has one machine ID, {min(ids)}, and classifiers tell IDs apart: {none}")
+    return possible
 
 
 def _few(entries: Sequence[Entry]) -> list[Entry]:
@@ -233,8 +257,10 @@ def _finish(
     folder: Path, outcomes: Sequence[Outcome], recipes: dict[str, config.Recipe], notes: list[str], quick: bool
 ) -> Result:
     """Tables of all units, written."""
+    spoilt = 0
     for outcome in outcomes:
         notes += [f"{outcome.unit.name}: {x}" for x in outcome.warnings]
+        spoilt += any("were not learnt from" in x for x in outcome.warnings)
         if outcome.table is None:
             notes.append(f"{outcome.unit.name} gave no scores: {outcome.error}")
     done = [x for x in outcomes if x.table is not None]
@@ -265,7 +291,7 @@ def _finish(
             table1.challenge_files(place, own, row)
     report = folder / "report.md"
     report.write_text(_report(tables, notes, recipes, outcomes, quick), encoding="utf-8")
-    return Result(scores, tables, notes, len(outcomes) - len(done) + len(unscored), report)
+    return Result(scores, tables, notes, len(outcomes) - len(done) + len(unscored) + spoilt, report)
 
 
 def _write_parquet(path: Path, table: pd.DataFrame) -> None:

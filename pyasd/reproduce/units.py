@@ -70,12 +70,20 @@ class Unit:
 
 
 class Outcome(NamedTuple):
-    """What became of a unit: its table of scores, or why there is none; and what went wrong on the way."""
+    """What became of a unit: its table of scores, or why there is none, and the warnings on the way."""
 
     unit: Unit
     table: pd.DataFrame | None
     error: str
     warnings: list[str]
+
+
+class _Fit(NamedTuple):
+    """One training: its recipe, of one member; its clips; and the fingerprint of all that it comes of."""
+
+    recipe: Recipe
+    clips: Sequence[Entry]
+    fingerprint: str
 
 
 def run(unit: Unit, progress: Progress | None = None) -> Outcome:
@@ -84,37 +92,52 @@ def run(unit: Unit, progress: Progress | None = None) -> Outcome:
     Raises:
         OSError: its folder can't be written to.
     """
+    told: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            table, error = _scores(unit, progress), ""
+            fits = _fits(unit)
+            unit.folder.mkdir(parents=True, exist_ok=True)
+            table, error = _scores(unit, fits, progress), ""
+            told = [x for name in fits for x in _notes(unit.folder / f"{name}.safetensors")]
         except (TrainingDiverged, ValueError) as failure:
             table, error = None, str(failure)
-    return Outcome(unit, table, error, list(dict.fromkeys(str(x.message) for x in caught if x.category is UserWarning)))
+    told += _texts(caught)
+    return Outcome(unit, table, error, list(dict.fromkeys(told)))
 
 
-def _scores(unit: Unit, progress: Progress | None) -> pd.DataFrame:
-    """A unit's table: a row per test clip, with every member's score, the baseline's and each system's."""
-    unit.folder.mkdir(parents=True, exist_ok=True)
-    development = [x for x in unit.training if x.part == "development"]
-    additional = [x for x in unit.training if x.part == "additional"]
-    members = dict.fromkeys(name for recipe in unit.systems.values() for name in recipe.members)
-    fits: dict[str, tuple[Recipe, Sequence[Entry]]] = {
-        name: (_alone(unit.systems, name), unit.training) for name in members
-    }
+def _texts(caught: Sequence[warnings.WarningMessage]) -> list[str]:
+    return [str(x.message) for x in caught if x.category is UserWarning]
+
+
+def _fits(unit: Unit) -> dict[str, _Fit]:
+    """A unit's trainings: one for each member of its systems, and the baseline's."""
+
+    def fit(recipe: Recipe, clips: Sequence[Entry]) -> _Fit:
+        return _Fit(recipe, clips, _digest([recipe.to_dict(), unit.seed, unit.precision, _told(clips)]))
+
+    fits = {name: fit(_alone(unit.systems, name), unit.training) for name in _members(unit)}
     # The challenge's baseline learns each part by itself (its modes -d and -e).
-    for part, clips in (("development", development), ("evaluation", additional)):
+    for part, source in (("development", "development"), ("evaluation", "additional")):
+        clips = [x for x in unit.training if x.part == source]
         if clips and any(x.part == part for x in unit.test):
-            fits[f"{BASELINE}-{part}"] = unit.baseline, clips
-    prints = {name: _fingerprint(unit, recipe, clips) for name, (recipe, clips) in fits.items()}
+            fits[f"{BASELINE}-{part}"] = fit(unit.baseline, clips)
+    return fits
+
+
+def _members(unit: Unit) -> list[str]:
+    return list(dict.fromkeys(name for recipe in unit.systems.values() for name in recipe.members))
+
+
+def _scores(unit: Unit, fits: dict[str, _Fit], progress: Progress | None) -> pd.DataFrame:
+    """A unit's table: a row per test clip, with every member's score, the baseline's and each system's."""
+    prints = {name: x.fingerprint for name, x in fits.items()}
     mark = _digest([prints, sorted(unit.systems), _told(unit.test), metadata.version("pyasd")])
     path = unit.folder / "scores.parquet"
     if _is(path, mark):
         return pd.read_parquet(path)
-    detectors = {
-        name: _fitted(unit, name, prints[name], recipe, clips, progress) for name, (recipe, clips) in fits.items()
-    }
-    table = _score(unit, detectors, list(members), progress)
+    detectors = {name: _fitted(unit, name, x, progress) for name, x in fits.items()}
+    table = _score(unit, detectors, progress)
     partial = path.with_name(path.name + ".partial")
     table.to_parquet(partial, index=False)
     os.replace(partial, path)
@@ -134,26 +157,35 @@ def _alone(systems: dict[str, Recipe], member: str) -> Recipe:
     return alone[0]
 
 
-def _fitted(
-    unit: Unit, name: str, fingerprint: str, recipe: Recipe, clips: Sequence[Entry], progress: Progress | None
-) -> Detector:
+def _fitted(unit: Unit, name: str, fit: _Fit, progress: Progress | None) -> Detector:
     """A detector of one member: loaded where it is there, else learnt, from its checkpoint on where there is one."""
     path = unit.folder / f"{name}.safetensors"
-    if not _is(path, fingerprint, begun=True):
+    if not _is(path, fit.fingerprint, begun=True):
         if path.exists():
             warnings.warn(f"{path} came of other clips or settings: it is learnt again", stacklevel=2)
         path.unlink(missing_ok=True)
-        _mark(path, fingerprint)
+        _mark(path, fit.fingerprint)
     if path.exists():
         return load(path)
-    return fitting.fit(
-        [x.clip for x in clips], recipe, out=path, seed=unit.seed, device=unit.device, backend=unit.backend,
-        precision=unit.precision, progress=progress,
-    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        detector = fitting.fit(
+            [x.clip for x in fit.clips], fit.recipe, out=path, seed=unit.seed, device=unit.device,
+            backend=unit.backend, precision=unit.precision, progress=progress,
+        )  # fmt: skip
+    path.with_name(path.name + ".notes").write_text(json.dumps(_texts(caught)), encoding="utf-8")
+    return detector
 
 
-def _score(unit: Unit, detectors: dict[str, Detector], members: list[str], progress: Progress | None) -> pd.DataFrame:
+def _notes(path: Path) -> list[str]:
+    """The warnings in the training of a model, which hold as long as it is used."""
+    beside = path.with_name(path.name + ".notes")
+    return list(json.loads(beside.read_text(encoding="utf-8"))) if beside.is_file() else []
+
+
+def _score(unit: Unit, detectors: dict[str, Detector], progress: Progress | None) -> pd.DataFrame:
     """Scores of the test clips: those of all systems' members from one log-Mel of each clip."""
+    members = _members(unit)
     parts = {id(x.clip): x.part for x in unit.test}
     clips = [x.clip for x in unit.test]
     how: dict[str, Any] = {
@@ -209,10 +241,6 @@ def _together(unit: Unit, detectors: Sequence[Detector]) -> Detector:
 
 
 # -- fingerprints ------------------------------------------------------------------------------------------------
-
-
-def _fingerprint(unit: Unit, recipe: Recipe, clips: Sequence[Entry]) -> str:
-    return _digest([recipe.to_dict(), unit.seed, unit.precision, _told(clips)])
 
 
 def _told(clips: Sequence[Entry]) -> list[list[Any]]:
