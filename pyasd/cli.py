@@ -19,13 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.text import Text
 
-from pyasd import cli_data
-from pyasd.terminal import command as _command
-from pyasd.terminal import console as _console
-from pyasd.terminal import percent as _percent
-from pyasd.terminal import progress as _progress
-from pyasd.terminal import say as _say
-from pyasd.terminal import table as _table
+from pyasd import cli_data, terminal
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -72,7 +66,7 @@ def _channel(text: str) -> Any:
 
 
 @app.command()
-@_command
+@terminal.command
 def fit(
     clips: Clips,
     out: Annotated[Path, typer.Option("--out", "-o", help="The model's file, such as fan.safetensors.")],
@@ -123,17 +117,17 @@ def fit(
     import pyasd
 
     settings = _settings(epochs=epochs, order=order, score=score, pooling=pooling, statistics=statistics)
-    with _progress() as progress:
+    with terminal.progress() as progress:
         detector = pyasd.fit(
             clips, system, out=out, ids=id, machine_type=machine_type, channel=_channel(channel), seed=seed,
             device=device, backend=backend, precision=precision, progress=progress, **settings,
         )  # fmt: skip
-    _console().print(Text(f"{out}: {detector!r}"), soft_wrap=True)
+    terminal.console().print(Text(f"{out}: {detector!r}"), soft_wrap=True)
     return not detector.skipped
 
 
 @app.command()
-@_command
+@terminal.command
 def score(
     clips: Clips,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="What pyasd fit wrote.")] = None,
@@ -180,7 +174,7 @@ def score(
     """
     import pyasd
 
-    with _progress() as progress:
+    with terminal.progress() as progress:
         table = pyasd.score(
             clips, model, ids=id, machine_type=machine_type, channel=_channel(channel), seed=seed, device=device,
             backend=backend, precision=precision, unknown_ids=cast(Any, unknown_ids), score_mode=score, out=out,
@@ -188,17 +182,17 @@ def score(
         )  # fmt: skip
     _print_top(table, top)
     if out is not None:
-        _say(f"{len(table)} rows are in {out}")
+        terminal.say(f"{len(table)} rows are in {out}")
     return _report_failures(table)
 
 
 def _print_top(table: DataFrame, count: int) -> None:
     best = table[table["score"].notna()].nlargest(count, "score", keep="first")
-    shown = _table("score", "status:", "clip:")
+    shown = terminal.table("score", "status:", "clip:")
     for value, status, clip in zip(best["score"], best["status"], best["clip"], strict=True):
         shown.add_row(f"{value:.2f}", status, Text(clip))
     if len(best):
-        _console().print(shown)
+        terminal.console().print(shown)
 
 
 def _report_failures(table: DataFrame) -> bool:
@@ -207,12 +201,12 @@ def _report_failures(table: DataFrame) -> bool:
     if failed.empty:
         return True
     counts = ", ".join(f"{count} {status}" for status, count in Counter(failed["status"]).items())
-    _say(f"{len(failed)} of {len(table)} clips have no score ({counts}). The first: {failed['error'].iloc[0]}")
+    terminal.say(f"{len(failed)} of {len(table)} clips have no score ({counts}). The first: {failed['error'].iloc[0]}")
     return False
 
 
 @app.command()
-@_command
+@terminal.command
 def evaluate(
     table: Annotated[
         Path, typer.Argument(metavar="TABLE", help="What pyasd score wrote, .csv or .parquet.", show_default=False)
@@ -249,18 +243,18 @@ def evaluate(
     rows = evaluation.evaluate(scores, max_fpr=max_fpr, score=score, rule=rule, labels=labels)
     figures = [*evaluation.RULES[rule], *(["official"] if "official" in rows else [])]
     heads = [name.replace("auc", "AUC").replace("_", " ") + " %" for name in figures]
-    shown = _table("machine:", "ID:", "normal", "anomalous", *heads)
+    shown = terminal.table("machine:", "ID:", "normal", "anomalous", *heads)
     for row in rows.to_dict("records"):
         whole = row["machine_id"] == evaluation.AVERAGE
         cells = [row["machine_type"], row["machine_id"], str(row["normal"]), str(row["anomalous"])]
-        cells += [_percent(row[name])[0] if row[name] == row[name] else "" for name in figures]
+        cells += [terminal.percent(row[name])[0] if row[name] == row[name] else "" for name in figures]
         shown.add_row(*map(Text, cells), end_section=whole, style="bold" if whole else None)
-    _console().print(shown)
+    terminal.console().print(shown)
     return _report_failures(scores)
 
 
 @app.command()
-@_command
+@terminal.command
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for recordings and results.")] = Path("pyasd-demo"),
     seed: Seed = 0,
@@ -297,20 +291,20 @@ def demo(
     if layout is not None:
         from pyasd.datasets import dcase, miniature
 
-        with _progress() as progress:
+        with terminal.progress() as progress:
             made = miniature.write(out, dcase.data_set(layout), seed=seed, train=clips, test=clips, progress=progress)
-        _console().print(Text(f"{out}: {len(made)} synthetic clips in the layout of {layout}"), soft_wrap=True)
+        terminal.console().print(Text(f"{out}: {len(made)} synthetic clips in the layout of {layout}"), soft_wrap=True)
         return True
 
     start = time.monotonic()
     recipe = factory.RECIPE.override(epochs=epochs)
-    with _progress() as progress:
+    with terminal.progress() as progress:
         result = factory.run(out, seed=seed, clips=clips, recipe=recipe, progress=progress)
     _print_comparison(result.evaluations)
     lines = [f"{what + ':':12}{path}" for what, path in result.files.items()]
     lines.append(f"{time.monotonic() - start:.0f} s. All sounds are synthetic. Next, with recordings of your own:")
     lines.append("  pyasd score RECORDINGS/")
-    _console().print(Text("\n".join(lines)), soft_wrap=True)
+    terminal.console().print(Text("\n".join(lines)), soft_wrap=True)
     return not result.detector.skipped and _report_failures(result.scores)
 
 
@@ -318,18 +312,18 @@ def _print_comparison(evaluations: dict[str, DataFrame]) -> None:
     """AUC / pAUC in per cent: a row per machine ID, a column per model."""
     from pyasd.evaluation import AVERAGE
 
-    shown = _table("machine:", "ID:", "normal/faulty", *evaluations)
+    shown = terminal.table("machine:", "ID:", "normal/faulty", *evaluations)
     shown.title = "AUC / pAUC in %, synthetic recordings"
     for rows in zip(*(x.itertuples() for x in evaluations.values()), strict=True):
         first, whole = rows[0], rows[0].machine_id == AVERAGE
-        figures = [" / ".join(_percent(row.auc, row.pauc)) for row in rows]
+        figures = [" / ".join(terminal.percent(row.auc, row.pauc)) for row in rows]
         cells = (first.machine_type, first.machine_id, f"{first.normal}/{first.anomalous}", *figures)
         shown.add_row(*map(Text, cells), end_section=whole, style="bold" if whole else None)
-    _console().print(shown)
+    terminal.console().print(shown)
 
 
 @app.command()
-@_command
+@terminal.command
 def recipes(
     name: Annotated[
         str | None, typer.Argument(help="Print this one, to be copied and changed.", show_default=False)
@@ -351,15 +345,15 @@ def recipes(
     if name is not None:
         print(config.recipe_path(name).read_text(encoding="utf-8"), end="")
         return True
-    shown = _table("system:", "members:", "recipe:")
+    shown = terminal.table("system:", "members:", "recipe:")
     for system, recipe in config.SYSTEMS.items():
         shown.add_row(system, " + ".join(recipe.members), str(config.recipe_path(system)))
-    _console().print(shown)
+    terminal.console().print(shown)
     return True
 
 
 @app.command()
-@_command
+@terminal.command
 def doctor() -> bool:
     """Say what pyasd finds on this machine: versions, instruction set, backends and why one can't run, GPU."""
     import torch
@@ -379,9 +373,11 @@ def doctor() -> bool:
     }
     facts |= {f"backend {name}": why or "ready" for name, why in found.items()}
     facts |= {name: _version(name) for name in LIBRARIES}
-    _console().print(Text("\n".join(f"{name:18}{fact}" for name, fact in facts.items())), soft_wrap=True)
+    terminal.console().print(Text("\n".join(f"{name:18}{fact}" for name, fact in facts.items())), soft_wrap=True)
     if not native:
-        _say("the native CPU kernels can't run, so that everything is slow: install pyasd again with a C++ compiler")
+        terminal.say(
+            "the native CPU kernels can't run, so that everything is slow: install pyasd again with a C++ compiler"
+        )
     return native
 
 
@@ -410,7 +406,7 @@ def _gpu() -> str:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        _console().print(f"pyasd {metadata.version('pyasd')}")
+        terminal.console().print(f"pyasd {metadata.version('pyasd')}")
         raise typer.Exit
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperCommand
 
-from pyasd.terminal import command, console, progress, say, table
+from pyasd import terminal
 
 
 class Lists(TyperCommand):
@@ -34,7 +34,7 @@ Machines = Annotated[
 ]
 
 
-@command
+@terminal.command
 def download(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="dcase2020 to dcase2026.", show_default=False)],
     to: Annotated[Path, typer.Option(help="The folder for it.", show_default=False)],
@@ -69,22 +69,22 @@ def download(
     from pyasd.datasets import download as downloads
 
     year = dcase.data_set(dataset)
-    with progress() as bar:
+    with terminal.progress() as progress:
         notes = downloads.download(
             year, to, machines=machines or None, parts=parts or tuple(dcase.FOLDERS), unpack=unpack, remove=remove,
-            progress=bar,
+            progress=progress,
         )  # fmt: skip
     for note in notes:
-        say(note)
+        terminal.say(note)
     entries = dcase.find(to, year, machines or None)
     missing = dcase.shortfalls(entries, year, machines or None)
     if parts is None and missing:
-        say(f"the archives lack clips that should be there; the first: {missing[0]}")
-    console().print(Text(f"{to}: {len(entries)} clips of {dataset}"), soft_wrap=True)
+        terminal.say(f"the archives lack clips that should be there; the first: {missing[0]}")
+    terminal.console().print(Text(f"{to}: {len(entries)} clips of {dataset}"), soft_wrap=True)
     return True
 
 
-@command
+@terminal.command
 def reproduce(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="dcase2020.", show_default=False)],
     data: Annotated[
@@ -142,23 +142,23 @@ def reproduce(
     if dcase.data_set(dataset) != YEAR:
         raise ValueError(f"the report's Table 1 is of dcase{YEAR}; for other years see pyasd fit, score and evaluate")
     if quick:
-        say(QUICK_NOTICE)
+        terminal.say(QUICK_NOTICE)
     settings = {} if epochs is None else {"epochs": epochs}
-    with progress() as bar:
+    with terminal.progress() as progress:
         result = run(
             data, out, systems=systems or SYSTEMS, machines=machines or None, seeds=seeds, quick=quick, labels=labels,
-            device=device, backend=backend, precision=precision, jobs=jobs, progress=bar, **settings,
+            device=device, backend=backend, precision=precision, jobs=jobs, progress=progress, **settings,
         )  # fmt: skip
     for title, found in result.tables.items():
         names, lines = table1.lines(found, compared(title))
-        shown = table("AUC (pAUC), %:", *names)
-        console().print(Text(title), soft_wrap=True)
+        shown = terminal.table("AUC (pAUC), %:", *names)
+        terminal.console().print(Text(title), soft_wrap=True)
         for line in lines:
             shown.add_row(line.name, *map(Text, line.cells), style="bold" if line.first else None)
-        console(wide=True).print(shown)
+        terminal.console(wide=True).print(shown)
     for note in result.notes:
-        say(f"note: {note}")
+        terminal.say(f"note: {note}")
     if quick:
-        say(QUICK_NOTICE)
-    console().print(Text(f"{result.report}: the report"), soft_wrap=True)
+        terminal.say(QUICK_NOTICE)
+    terminal.console().print(Text(f"{result.report}: the report"), soft_wrap=True)
     return not result.failed

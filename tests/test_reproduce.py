@@ -461,6 +461,18 @@ def test_what_the_command_refuses(capsys: pytest.CaptureFixture[str], data: Path
     assert not (tmp_path / "out").exists()
 
 
+def test_ctrl_c_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitting, "fit", interrupted)
+    code, _, err = command(capsys, "reproduce", "dcase2020", "--data", data, "--systems", 4, "-o", tmp_path)
+    assert code == 130
+    assert err == f"pyasd: stopped; the same command goes on with what is in {tmp_path}\n"
+
+
 # -- long ones ---------------------------------------------------------------------------------------------------
 
 

@@ -313,7 +313,8 @@ def _report(
     quick: bool,
 ) -> str:
     seeds = sorted({x.unit.seed for x in outcomes})
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    on_gpu = torch.cuda.is_available() and outcomes[0].unit.device != "cpu"
+    device = torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     lines = [
         "# Table 1 of Giri et al. (2020), reproduced with pyasd",
         "",
