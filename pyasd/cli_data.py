@@ -55,7 +55,7 @@ def download(
 
     An interrupted download or unpacking goes on when the same command is given again. Archives that lie in the folder
     already, put there by hand perhaps, are checked and not downloaded. dcase2020 takes 18 GB unpacked, and its archives
-    nearly as much again.
+    about three quarters of that.
 
     The data sets are not part of pyasd; their licences forbid commercial use. See the pages of the challenge.
 

@@ -56,7 +56,7 @@ class Clip:
         log_mel: `[frames, mels]` float32, in dB.
         machine_type: "" when the path doesn't tell.
         machine_id: as the name spells it, such as "00"; "" when unknown.
-        split: "train", "test" or "".
+        split: "train", "test", "supplemental" (2025: clips of clean machines, or of noise alone) or "".
         label: 0 for normal, 1 for anomalous, `None` when unknown.
         domain: "source" or "target" where a name of the challenges from 2021 on tells.
     """
@@ -134,7 +134,11 @@ _NAME_2021 = re.compile(
     r"section_(?P<id>\d+)(?:_(?P<domain>source|target))?(?:_(?P<split>train|test))?(?:_(?P<label>normal|anomaly))?"
     r"(?:_machine)?_\d+(?:_(?P<attributes>.*))?"
 )
-_SPLITS = {"train": "train", "test": "test", "source_test": "test", "target_test": "test", "test_rename": "test"}
+_SPLITS = {
+    **dict.fromkeys(("test", "source_test", "target_test", "test_rename"), "test"),
+    "train": "train",
+    "supplemental": "supplemental",
+}
 _LABELS = {"normal": 0, "abnormal": 1, "anomaly": 1}
 
 

@@ -41,7 +41,7 @@ def told(clip: Clip) -> tuple[str, str, str, int | None]:
         ("fan/target_test/section_02_target_test_normal_0001_noAttribute_.wav", ("fan", "02", "test", 0)),
         ("fan/test/section_03_test_0000.wav", ("fan", "03", "test", None)),
         ("fan/test/section_03_0000.wav", ("fan", "03", "test", None)),
-        ("fan/supplemental/section_00_machine_0007_.wav", ("", "00", "", None)),
+        ("fan/supplemental/section_00_machine_0007_.wav", ("fan", "00", "supplemental", None)),
         # MIMII
         ("6_dB_pump/pump/id_02/abnormal/00000001.wav", ("pump", "02", "", 1)),
         ("pump/id_02/normal/00000001.wav", ("pump", "02", "", 0)),

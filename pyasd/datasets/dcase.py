@@ -92,7 +92,7 @@ class Year:
     def part(self, clip: Clip) -> Part | None:
         """The part that a clip belongs to; `None` if it is none of this data set's clips to train or to test with."""
         if clip.machine_id in self.development.get(clip.machine_type, ()):
-            return "development" if clip.split else None
+            return "development" if clip.split in ("train", "test") else None
         if clip.machine_id in self.evaluation.get(clip.machine_type, ()):
             return {"train": "additional", "test": "evaluation"}.get(clip.split)  # type: ignore[return-value]
         return None

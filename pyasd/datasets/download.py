@@ -27,7 +27,9 @@ LISTS = (
 """Where the organisers have their lists of the evaluation parts' labels."""
 
 ATTEMPTS, WAIT, TIMEOUT = 4, 2.0, 60.0
-"""Attempts at a connection that breaks, seconds between them, and seconds of silence that count as a break."""
+"""Attempts at a connection that breaks, seconds between them, and seconds of silence that count as a break. After a
+file could not be had, there is one attempt at each further one.
+"""
 
 CHUNK = 1 << 20
 
@@ -90,7 +92,7 @@ def download(
             checksum = checksums[archive.record].get(archive.name)
             notes[_verification(year, checksum is not None)] = None
             url = f"{ZENODO}/records/{archive.record}/files/{archive.name}?download=1"
-            _have(path, url, f"md5:{checksum}" if checksum else None, progress)
+            _have(path, url, f"md5:{checksum}" if checksum else None, progress, 1 if failed else ATTEMPTS)
             if unpack:
                 _unpack(path, folder / FOLDERS[archive.part], progress)
                 if remove:
@@ -101,7 +103,7 @@ def download(
     if "evaluation" in parts and year in LABELS:
         name = f"eval_data_list_{year}.csv"
         try:
-            _have(folder / name, f"{LISTS}/{name}", f"sha256:{LABELS[year]}", progress)
+            _have(folder / name, f"{LISTS}/{name}", f"sha256:{LABELS[year]}", progress, 1 if failed else ATTEMPTS)
         except DownloadError as error:
             failed[name] = str(error)
     if failed:
@@ -147,7 +149,7 @@ def _listed(record: str) -> dict[str, str]:
 # -- one file ----------------------------------------------------------------------------------------------------
 
 
-def _have(path: Path, url: str, checksum: str | None, progress: Progress | None) -> None:
+def _have(path: Path, url: str, checksum: str | None, progress: Progress | None, attempts: int) -> None:
     """Have a file with that checksum ("md5:..."; `None` for any) at `path`.
 
     An interrupted download leaves `<path>.partial`, and is gone on with; it becomes `path` when it is verified.
@@ -161,14 +163,13 @@ def _have(path: Path, url: str, checksum: str | None, progress: Progress | None)
         there = f"; the {path.name} that is there is damaged or another version"
         warnings.warn(f"{path} hasn't the checksum of record, {checksum}: it is downloaded again", stacklevel=3)
     rest = path.with_name(path.name + ".partial")
-    for attempt in range(ATTEMPTS):
+    for attempt in range(attempts):
         try:
             _continue(url, rest, path.name, progress)
             break
         except requests.RequestException as error:
-            if attempt + 1 == ATTEMPTS or isinstance(error, requests.HTTPError):
-                reason = f"{url.split('/')[2]} gave no {path.name} ({_reason(error)}){there}"
-                raise DownloadError(reason) from None
+            if attempt + 1 == attempts or isinstance(error, requests.HTTPError):
+                raise DownloadError(_reason(error, url, path.name) + there) from None
             time.sleep(WAIT)
     if not _matches(rest, checksum):
         rest.unlink()
@@ -190,17 +191,17 @@ def _matches(path: Path, checksum: str | None) -> bool:
     return digest.hexdigest() == wanted
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, url: str, name: str) -> str:
     """A few words of an error's: requests' own are long, and name its innards."""
     import requests
 
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"HTTP {error.response.status_code}"
-    if isinstance(error, requests.Timeout):
-        return "no answer"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection"
-    return type(error).__name__
+    host = url.split("/")[2]
+    if isinstance(error, requests.ConnectionError | requests.Timeout):
+        return f"no connection to {host}"
+    status = (
+        error.response.status_code if isinstance(error, requests.HTTPError) and error.response is not None else None
+    )
+    return f"{host} gave no {name} ({f'HTTP {status}' if status else type(error).__name__})"
 
 
 def _continue(url: str, rest: Path, name: str, progress: Progress | None) -> None:

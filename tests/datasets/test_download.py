@@ -255,8 +255,7 @@ def test_no_network_says_which_files_to_put_where(
     with pytest.raises(DownloadError) as caught:
         get(to, machines=["fan"])
     text = str(caught.value)
-    assert text.startswith("4 files are not there: ")
-    assert "gave no dev_data_fan.zip (no connection)" in text
+    assert text.startswith(f"4 files are not there: no connection to {download.ZENODO[7:]}. Give the command again")
     assert f"put them into {to} by hand, and then give it again (pyasd download dcase2020 --to {to}): " in text
     for name, record in (("dev_data_fan", 3678171), ("eval_data_train_fan", 3727685), ("eval_data_test_fan", 3841772)):
         assert f"{name}.zip (from {download.ZENODO}/records/{record})" in text
@@ -299,9 +298,7 @@ def test_a_damaged_archive_and_no_network(zenodo: Server, tmp_path: Path) -> Non
     (to / "dev_data_fan.zip").write_bytes(b"half")
     with (
         pytest.warns(UserWarning, match="hasn't the checksum"),
-        pytest.raises(
-            DownloadError, match=r"no connection\); the dev_data_fan\.zip that is there is damaged or another"
-        ),
+        pytest.raises(DownloadError, match=r"no connection to .*; the dev_data_fan\.zip that is there is damaged or"),
     ):
         get(to, machines=["fan"], parts=["development"])
     assert (to / "dev_data_fan.zip").read_bytes() == b"half", "nothing is lost"
