@@ -70,10 +70,10 @@ def evaluate(
     """
     if rule not in RULES:
         raise ValueError(f"no rule {rule!r}; there are {', '.join(RULES)}")
-    frame = _labelled(table if isinstance(table, pd.DataFrame) else results.read(table), score, labels)
     if not 0 < max_fpr <= 1:
         raise ValueError(f"max_fpr must be above 0 and at most 1, not {max_fpr}")
     harmonic = rule not in ("2020", POOLED)
+    frame = _labelled(table if isinstance(table, pd.DataFrame) else results.read(table), score, labels, harmonic)
     if harmonic and (frame["domain"] == "").any():
         first = frame.loc[frame["domain"] == "", "clip"].iloc[0]
         raise ValueError(
@@ -100,8 +100,10 @@ def evaluate(
     return pd.concat(parts, ignore_index=True)
 
 
-def _labelled(table: pd.DataFrame, score: str, labels: str | os.PathLike[str] | None) -> pd.DataFrame:
-    """The clips that count, with the columns `clip`, `machine_type`, `machine_id`, `domain`, `label` and `score`."""
+def _labelled(table: pd.DataFrame, score: str, labels: str | os.PathLike[str] | None, domains: bool) -> pd.DataFrame:
+    """The clips that count, with the columns `clip`, `machine_type`, `machine_id`, `domain` ("" unless `domains` are
+    wanted), `label` and `score`.
+    """
     missing = [name for name in ("machine_type", "machine_id", "label", score) if name not in table]
     if missing:
         scores = [name for name in table if str(name).startswith("score")]
@@ -110,7 +112,8 @@ def _labelled(table: pd.DataFrame, score: str, labels: str | os.PathLike[str] | 
     types, machine_ids = (table[key].astype(object).where(table[key].notna(), "") for key in COLUMNS[:2])
     names = table["clip"].astype(str) if "clip" in table else pd.Series("", table.index)
     label = table["label"].astype("Float64")
-    domain = pd.Series([clips.parse(Path(name))["domain"] for name in names], table.index, dtype=object)
+    told_by_names = [clips.parse(Path(name))["domain"] if domains else "" for name in names]
+    domain = pd.Series(told_by_names, table.index, dtype=object)
     if labels is not None:
         truth = dcase.read_labels(labels)
         told = [truth.get((kind, dcase.label_key(name))) for kind, name in zip(types, names, strict=True)]

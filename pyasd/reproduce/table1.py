@@ -83,14 +83,19 @@ def figures(scores: pd.DataFrame, rows: Sequence[str], rule: str = "2020") -> pd
 
 def _averages(table: pd.DataFrame, row: str, rule: str) -> dict[str, Any]:
     """AUC and pAUC of each machine type, with one seed."""
+    own = _evaluated(table, row, rule)
+    own = own[(own["machine_id"] == evaluation.AVERAGE) & (own["machine_type"] != evaluation.AVERAGE)]
+    return {x["machine_type"]: (x["auc"], x["pauc"]) for x in own.to_dict("records")}
+
+
+def _evaluated(table: pd.DataFrame, row: str, rule: str = "2020") -> pd.DataFrame:
+    """`evaluation.evaluate`, without a row where no machine ID has both kinds of clips."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # failed clips are reported once, not for each row
         try:
-            evaluated = evaluation.evaluate(table, score=row, rule=rule)
-        except ValueError:  # no machine ID has both kinds of clips
-            return {}
-    own = evaluated[(evaluated["machine_id"] == evaluation.AVERAGE) & (evaluated["machine_type"] != evaluation.AVERAGE)]
-    return {x["machine_type"]: (x["auc"], x["pauc"]) for x in own.to_dict("records")}
+            return evaluation.evaluate(table, score=row, rule=rule)
+        except ValueError:
+            return pd.DataFrame(columns=list(evaluation.COLUMNS))
 
 
 def _over_seeds(row: str, machine_type: str, values: Sequence[Any]) -> tuple[Any, ...]:
@@ -161,22 +166,21 @@ def challenge_files(folder: Path, scores: pd.DataFrame, row: str) -> None:
     clips have labels `result.csv`. A clip without a score is in neither (the challenge's baseline would count it as 0).
     """
     folder.mkdir(parents=True, exist_ok=True)
+    scored = scores[scores[row].notna()]
+    scored = scored.assign(name=[Path(x).name for x in scored["clip"]])
+    for (machine_type, machine_id), clips in scored.groupby(["machine_type", "machine_id"]):
+        # As the challenge's baseline lists them: normal clips first, each kind sorted by name.
+        clips = clips.sort_values(["label", "name"])
+        path = folder / f"anomaly_score_{machine_type}_id_{machine_id}.csv"
+        _write_csv(path, zip(clips["name"], clips[row], strict=True))
+    evaluated = _evaluated(scored, row)
     blocks: list[list[Any]] = []
-    for machine_type, own in scores[scores[row].notna()].groupby("machine_type"):
-        rows = []
-        for machine_id, clips in own.groupby("machine_id"):
-            # As the challenge's baseline lists them: normal clips first, each kind sorted by name.
-            clips = clips.assign(name=[Path(x).name for x in clips["clip"]]).sort_values(["label", "name"])
-            _write_csv(folder / f"anomaly_score_{machine_type}_id_{machine_id}.csv", zip(clips["name"], clips[row]))  # noqa: B905
-            if set(clips["label"].dropna()) == {0, 1}:
-                label = clips.assign(machine_type=machine_type)
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", UserWarning)
-                    first = evaluation.evaluate(label, score=row).iloc[0]
-                rows.append([machine_id, first["auc"], first["pauc"]])
-        if rows:
-            average = np.mean([x[1:] for x in rows], axis=0)
-            blocks += [[machine_type], ["id", "AUC", "pAUC"], *rows, ["Average", *average], []]
+    for machine_type, own in evaluated[evaluated["machine_type"] != evaluation.AVERAGE].groupby("machine_type"):
+        blocks += [[machine_type], ["id", "AUC", "pAUC"]]
+        for x in own.to_dict("records"):  # the last one is their average
+            name = "Average" if x["machine_id"] == evaluation.AVERAGE else x["machine_id"]
+            blocks.append([name, x["auc"], x["pauc"]])
+        blocks.append([])
     if blocks:
         _write_csv(folder / "result.csv", blocks)
 
