@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import struct
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -14,7 +17,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from pyasd.clips import Clip, ClipError
+from pyasd.clips import Clip, ClipError, open_zip
 from pyasd.config import FULL_SCALE
 
 Channel = int | Literal["mean"]
@@ -125,15 +128,24 @@ def _decode(clip: Clip, channel: Channel) -> tuple[NDArray[Any], int]:
 
 
 def _decode_file(clip: Clip, path: Path, channel: Channel) -> tuple[NDArray[Any], int]:
+    source: bytes | BinaryIO = os.fsencode(path)
+    if clip.member:
+        source = _unzip(clip, path)
+        _check_file(clip, source, source.getbuffer().nbytes)
+        source.seek(0)
+    else:
+        try:
+            with open(path, "rb") as stream:
+                info = os.fstat(stream.fileno())
+                if not stat.S_ISREG(info.st_mode):
+                    raise ClipError("unreadable", f"{clip.name} is not a file: give audio files")
+                _check_file(clip, stream, info.st_size)
+        except FileNotFoundError:
+            raise ClipError("missing", f"{clip.name} doesn't exist: check the spelling and the folder") from None
+        except OSError as error:
+            raise ClipError("unreadable", f"{clip.name} can't be opened ({error.strerror}): check its rights") from None
     try:
-        with open(path, "rb") as stream:
-            _check_file(clip, stream)
-    except FileNotFoundError:
-        raise ClipError("missing", f"{clip.name} doesn't exist: check the spelling and the folder") from None
-    except OSError as error:
-        raise ClipError("unreadable", f"{clip.name} can't be opened ({error.strerror}): check its rights") from None
-    try:
-        file = soundfile.SoundFile(os.fsencode(path))
+        file = soundfile.SoundFile(source)
     except soundfile.LibsndfileError as error:
         reason = error.error_string.rstrip(".")
         raise ClipError(
@@ -143,6 +155,19 @@ def _decode_file(clip: Clip, path: Path, channel: Channel) -> tuple[NDArray[Any]
         ) from None
     with file:
         return _decode_blocks(clip, file, channel), file.samplerate
+
+
+def _unzip(clip: Clip, path: Path) -> io.BytesIO:
+    """The file in the archive `path` that a clip is, whole and checked against the archive's checksum."""
+    try:
+        return io.BytesIO(open_zip(path).read(clip.member))
+    except FileNotFoundError:
+        raise ClipError("missing", f"{clip.name}: the archive {path} doesn't exist any more") from None
+    except (KeyError, ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise ClipError(
+            "unreadable", f"{clip.name} can't be unpacked ({reason}): copy or download {path} again"
+        ) from None
 
 
 def _decode_blocks(clip: Clip, file: soundfile.SoundFile, channel: Channel) -> NDArray[Any]:
@@ -172,27 +197,24 @@ def _truncated(clip: Clip, file: soundfile.SoundFile, reason: str) -> ClipError:
     )
 
 
-def _check_file(clip: Clip, stream: BinaryIO) -> None:
-    """Raises ClipError for a file that is empty or not all there.
+def _check_file(clip: Clip, stream: BinaryIO, size: int) -> None:
+    """Raises ClipError for a file of `size` bytes that is empty or not all there.
 
     libsndfile takes a WAV, AIFF or Ogg file that ends early for a shorter one.
     """
-    info = os.fstat(stream.fileno())
-    if not stat.S_ISREG(info.st_mode):
-        raise ClipError("unreadable", f"{clip.name} is not a file: give audio files")
-    if not info.st_size:
+    if not size:
         raise ClipError("empty", f"{clip.name} is a file of zero bytes: record or copy it again, or leave it out")
     magic = stream.read(4)
     if magic in (b"RIFF", b"RF64", b"FORM"):
-        claimed, there = _pcm_bytes(stream, magic), info.st_size
-        if claimed is not None and claimed > there:
+        claimed = _pcm_bytes(stream, magic)
+        if claimed is not None and claimed > size:
             raise ClipError(
                 "truncated",
-                f"{clip.name} is cut off: it has {there:,} of {claimed:,} bytes; copy it again from its source, or "
+                f"{clip.name} is cut off: it has {size:,} of {claimed:,} bytes; copy it again from its source, or "
                 "leave it out",
             )
     elif magic == b"OggS":
-        stream.seek(max(0, info.st_size - (1 << 16)))  # no page is longer
+        stream.seek(max(0, size - (1 << 16)))  # no page is longer
         if not _ends_ogg(stream.read()):
             raise ClipError("truncated", f"{clip.name} is cut off: it has no last page; copy it again, or leave it out")
 

@@ -6,33 +6,23 @@ well, 1 when some clips failed or training did, 2 for wrong usage, 130 after Ctr
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
 import platform
 import sys
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
 from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
+
+from pyasd import cli_data, terminal
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-    from pyasd.training import Progress as ProgressCallback
-
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     help="Learn what machines sound like when they are healthy, and find the recordings that don't.",
@@ -63,99 +53,6 @@ Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the clips i
 Order = Annotated[str | None, typer.Option(help="Group MADE's order of frames: causal or middle.")]
 
 
-# -- what all commands share -------------------------------------------------------------------------------------
-
-
-def _console(stderr: bool = False) -> Console:
-    """Plain text, whatever the text holds; as wide as it takes where nobody watches."""
-    watched = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if watched else 10_000)
-
-
-def _say(text: str) -> None:
-    """A line for the person at the terminal, on stderr."""
-    _console(stderr=True).print(Text(f"pyasd: {text}"), soft_wrap=True)
-
-
-def _command(function: Callable[..., bool]) -> Callable[..., None]:
-    """Makes a command of a function that says whether all went well: errors become one line and an exit code."""
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
-            try:
-                code = 0 if function(*args, **kwargs) else FAILED
-            except KeyboardInterrupt:
-                _say("stopped" + _kept(kwargs.get("out")))
-                code = INTERRUPTED
-            except BrokenPipeError:  # `pyasd evaluate ... | head`
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                code = FAILED
-            except (ImportError, OSError, TypeError, ValueError) as error:
-                _say(f"error: {_message(error)}")
-                code = USAGE
-            except Exception as error:
-                if not type(error).__module__.startswith("pyasd."):
-                    raise  # a bug: its traceback is wanted
-                _say(f"error: {error}")
-                code = USAGE if type(error).__name__ == "BackendUnavailable" else FAILED
-        raise typer.Exit(code)
-
-    return run
-
-
-def _message(error: Exception) -> str:
-    """One line that names the file, also for an OSError that Python made."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}: check the path and its rights"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split())
-
-
-def _kept(out: Path | None) -> str:
-    """What an interrupted command leaves behind."""
-    if out is not None and os.path.exists(f"{out}.partial"):
-        return f"; the rows so far are in {out}.partial"
-    if out is not None and any(Path(f"{out}.checkpoint").glob("*.safetensors")):
-        return f"; the same command goes on from {out}.checkpoint"
-    return ""
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[ProgressCallback | None]:
-    """A bar for the stage at work, on a terminal; nothing when piped."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, TextColumn("{task.fields[info]}", markup=False), console=_console(True), transient=True
-    ) as bar:
-        now: tuple[str, TaskID] | None = None
-
-        def progress(stage: str, done: int, total: int, info: str) -> None:
-            nonlocal now
-            if now is None or now[0] != stage:
-                if now is not None:
-                    bar.remove_task(now[1])
-                now = stage, bar.add_task(stage, total=total, info=info)
-            bar.update(now[1], completed=done, total=total, info=info)
-
-        yield progress
-
-
-def _table(*columns: str) -> Table:
-    """A table whose columns are numbers, flush right, but for those whose names end in a colon."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        text = name.endswith(":")
-        table.add_column(name.rstrip(":"), justify="left" if text else "right", overflow="fold", no_wrap=not text)
-    return table
-
-
 def _settings(**given: Any) -> dict[str, Any]:
     """The settings that were given."""
     return {name: value for name, value in given.items() if value is not None}
@@ -165,15 +62,11 @@ def _channel(text: str) -> Any:
     return int(text) if text.isdecimal() else text
 
 
-def _percent(*shares: float) -> list[str]:
-    return [f"{100 * share:.1f}" for share in shares]
-
-
 # -- commands ----------------------------------------------------------------------------------------------------
 
 
 @app.command()
-@_command
+@terminal.command
 def fit(
     clips: Clips,
     out: Annotated[Path, typer.Option("--out", "-o", help="The model's file, such as fan.safetensors.")],
@@ -224,17 +117,17 @@ def fit(
     import pyasd
 
     settings = _settings(epochs=epochs, order=order, score=score, pooling=pooling, statistics=statistics)
-    with _progress() as progress:
+    with terminal.progress() as progress:
         detector = pyasd.fit(
             clips, system, out=out, ids=id, machine_type=machine_type, channel=_channel(channel), seed=seed,
             device=device, backend=backend, precision=precision, progress=progress, **settings,
         )  # fmt: skip
-    _console().print(Text(f"{out}: {detector!r}"), soft_wrap=True)
+    terminal.console().print(Text(f"{out}: {detector!r}"), soft_wrap=True)
     return not detector.skipped
 
 
 @app.command()
-@_command
+@terminal.command
 def score(
     clips: Clips,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="What pyasd fit wrote.")] = None,
@@ -281,7 +174,7 @@ def score(
     """
     import pyasd
 
-    with _progress() as progress:
+    with terminal.progress() as progress:
         table = pyasd.score(
             clips, model, ids=id, machine_type=machine_type, channel=_channel(channel), seed=seed, device=device,
             backend=backend, precision=precision, unknown_ids=cast(Any, unknown_ids), score_mode=score, out=out,
@@ -289,17 +182,17 @@ def score(
         )  # fmt: skip
     _print_top(table, top)
     if out is not None:
-        _say(f"{len(table)} rows are in {out}")
+        terminal.say(f"{len(table)} rows are in {out}")
     return _report_failures(table)
 
 
 def _print_top(table: DataFrame, count: int) -> None:
     best = table[table["score"].notna()].nlargest(count, "score", keep="first")
-    shown = _table("score", "status:", "clip:")
+    shown = terminal.table("score", "status:", "clip:")
     for value, status, clip in zip(best["score"], best["status"], best["clip"], strict=True):
         shown.add_row(f"{value:.2f}", status, Text(clip))
     if len(best):
-        _console().print(shown)
+        terminal.console().print(shown)
 
 
 def _report_failures(table: DataFrame) -> bool:
@@ -308,41 +201,60 @@ def _report_failures(table: DataFrame) -> bool:
     if failed.empty:
         return True
     counts = ", ".join(f"{count} {status}" for status, count in Counter(failed["status"]).items())
-    _say(f"{len(failed)} of {len(table)} clips have no score ({counts}). The first: {failed['error'].iloc[0]}")
+    terminal.say(f"{len(failed)} of {len(table)} clips have no score ({counts}). The first: {failed['error'].iloc[0]}")
     return False
 
 
 @app.command()
-@_command
+@terminal.command
 def evaluate(
     table: Annotated[
         Path, typer.Argument(metavar="TABLE", help="What pyasd score wrote, .csv or .parquet.", show_default=False)
     ],
     score: Annotated[str, typer.Option(help="The column to evaluate, such as score.group-made.")] = "score",
     max_fpr: Annotated[float, typer.Option(help="pAUC counts false-positive rates up to this.")] = 0.1,
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="How the challenge of a year counts: 2020 (per machine ID, arithmetic means), 2021 (per section and "
+            "domain, harmonic means), 2022 to 2026 (a domain's normal clips against anomalies of both); or pooled: all "
+            "IDs of a type together, which is no challenge's rule."
+        ),
+    ] = "2020",
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="The organisers' list of an evaluation set's labels, eval_data_list_<year>.csv."),
+    ] = None,
 ) -> bool:
     """Print AUC and pAUC per machine ID, and their averages, in per cent.
 
     Needs clips whose names tell what is normal, as DCASE's do (normal_id_00_..., anomaly_id_00_...), or that lie in
-    folders called normal and abnormal.
+    folders called normal and abnormal; or the organisers' list of labels.
 
-    Example: `pyasd evaluate scores.csv`
+    Examples:
+
+    - `pyasd evaluate scores.csv` counts as DCASE 2020 did
+
+    - `pyasd evaluate scores.csv --rule 2023 --labels eval_data_list_2023.csv` evaluates an evaluation set of 2023
     """
     from pyasd import evaluation, results
 
     scores = results.read(table)
-    rows = evaluation.evaluate(scores, max_fpr=max_fpr, score=score)
-    shown = _table("machine:", "ID:", "normal", "anomalous", "AUC %", "pAUC %")
-    for row in rows.itertuples():
-        whole = row.machine_id == evaluation.AVERAGE
-        cells = (row.machine_type, row.machine_id, str(row.normal), str(row.anomalous), *_percent(row.auc, row.pauc))
+    rows = evaluation.evaluate(scores, max_fpr=max_fpr, score=score, rule=rule, labels=labels)
+    figures = [*evaluation.RULES[rule], *(["official"] if "official" in rows else [])]
+    heads = [name.replace("auc", "AUC").replace("_", " ") + " %" for name in figures]
+    shown = terminal.table("machine:", "ID:", "normal", "anomalous", *heads)
+    for row in rows.to_dict("records"):
+        whole = row["machine_id"] == evaluation.AVERAGE
+        cells = [row["machine_type"], row["machine_id"], str(row["normal"]), str(row["anomalous"])]
+        cells += [terminal.percent(row[name])[0] if row[name] == row[name] else "" for name in figures]
         shown.add_row(*map(Text, cells), end_section=whole, style="bold" if whole else None)
-    _console().print(shown)
+    terminal.console().print(shown)
     return _report_failures(scores)
 
 
 @app.command()
-@_command
+@terminal.command
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for recordings and results.")] = Path("pyasd-demo"),
     seed: Seed = 0,
@@ -353,6 +265,13 @@ def demo(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the clips in training, instead of each model's own number.")
     ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="dcase2020, ... dcase2026: make a miniature of that data set in its folders and names, and stop.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> bool:
     """Make a small synthetic factory, learn its machines, and score and evaluate its recordings.
 
@@ -361,19 +280,31 @@ def demo(
     machines. Learns a Group MADE and the challenge's autoencoder side by side, and draws a picture of one normal
     and one faulty clip.
 
-    Example: `pyasd demo --out factory --seed 1`
+    Examples:
+
+    - `pyasd demo --out factory --seed 1`
+
+    - `pyasd demo --layout dcase2020 --out mini` makes something to try pyasd reproduce on
     """
     from pyasd.datasets import demo as factory
 
+    if layout is not None:
+        from pyasd.datasets import dcase, miniature
+
+        with terminal.progress() as progress:
+            made = miniature.write(out, dcase.data_set(layout), seed=seed, train=clips, test=clips, progress=progress)
+        terminal.console().print(Text(f"{out}: {len(made)} synthetic clips in the layout of {layout}"), soft_wrap=True)
+        return True
+
     start = time.monotonic()
     recipe = factory.RECIPE.override(epochs=epochs)
-    with _progress() as progress:
+    with terminal.progress() as progress:
         result = factory.run(out, seed=seed, clips=clips, recipe=recipe, progress=progress)
     _print_comparison(result.evaluations)
     lines = [f"{what + ':':12}{path}" for what, path in result.files.items()]
     lines.append(f"{time.monotonic() - start:.0f} s. All sounds are synthetic. Next, with recordings of your own:")
     lines.append("  pyasd score RECORDINGS/")
-    _console().print(Text("\n".join(lines)), soft_wrap=True)
+    terminal.console().print(Text("\n".join(lines)), soft_wrap=True)
     return not result.detector.skipped and _report_failures(result.scores)
 
 
@@ -381,18 +312,18 @@ def _print_comparison(evaluations: dict[str, DataFrame]) -> None:
     """AUC / pAUC in per cent: a row per machine ID, a column per model."""
     from pyasd.evaluation import AVERAGE
 
-    shown = _table("machine:", "ID:", "normal/faulty", *evaluations)
+    shown = terminal.table("machine:", "ID:", "normal/faulty", *evaluations)
     shown.title = "AUC / pAUC in %, synthetic recordings"
     for rows in zip(*(x.itertuples() for x in evaluations.values()), strict=True):
         first, whole = rows[0], rows[0].machine_id == AVERAGE
-        figures = [" / ".join(_percent(row.auc, row.pauc)) for row in rows]
+        figures = [" / ".join(terminal.percent(row.auc, row.pauc)) for row in rows]
         cells = (first.machine_type, first.machine_id, f"{first.normal}/{first.anomalous}", *figures)
         shown.add_row(*map(Text, cells), end_section=whole, style="bold" if whole else None)
-    _console().print(shown)
+    terminal.console().print(shown)
 
 
 @app.command()
-@_command
+@terminal.command
 def recipes(
     name: Annotated[
         str | None, typer.Argument(help="Print this one, to be copied and changed.", show_default=False)
@@ -414,15 +345,15 @@ def recipes(
     if name is not None:
         print(config.recipe_path(name).read_text(encoding="utf-8"), end="")
         return True
-    shown = _table("system:", "members:", "recipe:")
+    shown = terminal.table("system:", "members:", "recipe:")
     for system, recipe in config.SYSTEMS.items():
         shown.add_row(system, " + ".join(recipe.members), str(config.recipe_path(system)))
-    _console().print(shown)
+    terminal.console().print(shown)
     return True
 
 
 @app.command()
-@_command
+@terminal.command
 def doctor() -> bool:
     """Say what pyasd finds on this machine: versions, instruction set, backends and why one can't run, GPU."""
     import torch
@@ -443,10 +374,16 @@ def doctor() -> bool:
     }
     facts |= {f"backend {name}": why or "ready" for name, why in found.items()}
     facts |= {name: _version(name) for name in LIBRARIES}
-    _console().print(Text("\n".join(f"{name:18}{fact}" for name, fact in facts.items())), soft_wrap=True)
+    terminal.console().print(Text("\n".join(f"{name:18}{fact}" for name, fact in facts.items())), soft_wrap=True)
     if not native:
-        _say("the native CPU kernels can't run, so that everything is slow: install pyasd again with a C++ compiler")
+        terminal.say(
+            "the native CPU kernels can't run, so that everything is slow: install pyasd again with a C++ compiler"
+        )
     return native
+
+
+app.command(cls=cli_data.Lists)(cli_data.download)
+app.command(cls=cli_data.Lists)(cli_data.reproduce)
 
 
 LIBRARIES = ("numpy", "soundfile", "soxr", "scikit-learn", "pandas", "pyarrow", "safetensors", "triton", "matplotlib")
@@ -473,7 +410,7 @@ def _gpu() -> str:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        _console().print(f"pyasd {metadata.version('pyasd')}")
+        terminal.console().print(f"pyasd {metadata.version('pyasd')}")
         raise typer.Exit
 
 

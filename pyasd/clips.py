@@ -1,7 +1,7 @@
 """Which clips there are: paths, folders, globs and arrays become `Clip` records, in order.
 
-A record says where the clip is and what its name tells: machine type, machine ID, split and label. Nothing is
-opened here.
+A record says where the clip is and what its name tells: machine type, machine ID, split, domain and label. No clip is
+opened here; of a zip archive the list of its files is read.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import glob
 import os
 import re
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +25,9 @@ EXTENSIONS = (
 )  # fmt: skip
 """The files that are taken from folders and globs. A file that is named itself is always taken."""
 
-ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z")
+ZIP = ".zip"
+ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z")
+"""Archives whose clips can't be read one by one."""
 
 
 class ClipError(Exception):
@@ -45,18 +49,21 @@ class Clip:
 
     Attributes:
         name: the table's `clip` column: the path as found, or "clip 3" for the fourth array.
-        path: its file.
+        path: its file, or the zip archive that it is in.
+        member: its name in that archive; "" for a file.
         samples: `[n]` or `[channels, n]`, int16 or float with full scale 1.
         sample_rate: of `samples`, in Hz.
         log_mel: `[frames, mels]` float32, in dB.
         machine_type: "" when the path doesn't tell.
         machine_id: as the name spells it, such as "00"; "" when unknown.
-        split: "train", "test" or "".
+        split: "train", "test", "supplemental" (2025: clips of clean machines, or of noise alone) or "".
         label: 0 for normal, 1 for anomalous, `None` when unknown.
+        domain: "source" or "target" where a name of the challenges from 2021 on tells.
     """
 
     name: str
     path: Path | None = None
+    member: str = ""
     samples: NDArray[Any] | None = None
     sample_rate: int | None = None
     log_mel: NDArray[np.float32] | None = None
@@ -64,6 +71,7 @@ class Clip:
     machine_id: str = ""
     split: str = ""
     label: int | None = None
+    domain: str = ""
 
 
 def find(
@@ -77,9 +85,10 @@ def find(
     """The clips that `clips` stands for, in order; what is in a folder or glob is sorted by path.
 
     Args:
-        clips: a file, a folder (searched with its subfolders), a glob, or a list of these; or an array of samples
-            `[n]`, a list of such arrays (`[n]` or `[channels, n]`) or of `(samples, sample_rate)` pairs; or, with
-            `features="log-mel"`, log-Mel arrays `[frames, mels]` in dB. NumPy arrays or torch tensors.
+        clips: a file, a folder (searched with its subfolders), a zip archive, a glob, or a list of these or of `Clip`
+            records; or an array of samples `[n]`, a list of such arrays (`[n]` or `[channels, n]`) or of
+            `(samples, sample_rate)` pairs; or, with `features="log-mel"`, log-Mel arrays `[frames, mels]` in dB. NumPy
+            arrays or torch tensors.
         ids: machine IDs, one per clip, or one for all; they replace those that names tell.
         sample_rate: of arrays of samples, in Hz.
         features: what arrays hold.
@@ -90,8 +99,8 @@ def find(
 
     Raises:
         FileNotFoundError: the only path given doesn't exist, or the only glob matches nothing.
-        ValueError: a folder or glob has no audio file; no clips at all; an archive; `ids` of the wrong number;
-            an array of the wrong shape, or without a sample rate.
+        ValueError: a folder or glob has no audio file; no clips at all; an archive that is damaged, or no zip; `ids` of
+            the wrong number; an array of the wrong shape, or without a sample rate.
         TypeError: something that is neither a path nor an array.
     """
     if features not in ("audio", "log-mel"):
@@ -101,9 +110,10 @@ def find(
         raise ValueError("no clips given: name files, folders, globs or arrays")
     found: list[Clip] = []
     for index, item in enumerate(items):
-        if isinstance(item, (str, os.PathLike)):
-            paths = _expand(os.fspath(item), alone=len(items) == 1)
-            found += (Clip(_printable(path), path, **parse(path)) for path in paths)
+        if isinstance(item, Clip):
+            found.append(item)
+        elif isinstance(item, (str, os.PathLike)):
+            found += _expand(os.fspath(item), alone=len(items) == 1)
         else:
             found.append(_from_array(index, item, sample_rate, features))
     if machine_type is not None:
@@ -121,15 +131,19 @@ _NAME_2020 = re.compile(r"(?:(?P<label>normal|anomaly)_)?id_(?P<id>\d+)_\d+")
 # From 2021: section_00_source_train_normal_0012, then perhaps attributes; in the evaluation set section_03_test_0012
 # or section_03_0012; supplements of 2025 have `machine` before the number.
 _NAME_2021 = re.compile(
-    r"section_(?P<id>\d+)(?:_(?:source|target))?(?:_(?P<split>train|test))?(?:_(?P<label>normal|anomaly))?"
-    r"(?:_machine)?_\d+(?:_.*)?"
+    r"section_(?P<id>\d+)(?:_(?P<domain>source|target))?(?:_(?P<split>train|test))?(?:_(?P<label>normal|anomaly))?"
+    r"(?:_machine)?_\d+(?:_(?P<attributes>.*))?"
 )
-_SPLITS = {"train": "train", "test": "test", "source_test": "test", "target_test": "test"}
+_SPLITS = {
+    **dict.fromkeys(("test", "source_test", "target_test", "test_rename"), "test"),
+    "train": "train",
+    "supplemental": "supplemental",
+}
 _LABELS = {"normal": 0, "abnormal": 1, "anomaly": 1}
 
 
 def parse(path: Path) -> dict[str, Any]:
-    """What a path tells: `machine_type`, `machine_id`, `split` and `label` of its clip.
+    """What a path tells: `machine_type`, `machine_id`, `split`, `label` and `domain` of its clip.
 
     Known are `<machine>/{train,test}/` with the file names of the DCASE challenges from 2020 on, and MIMII's
     `<machine>/id_XX/{normal,abnormal}/`. Of any other path, a folder called `train` or `test` gives the split and
@@ -148,6 +162,7 @@ def parse(path: Path) -> dict[str, Any]:
             "machine_id": told["id"],
             "split": told.get("split") or split,
             "label": _LABELS.get(told["label"] or ""),
+            "domain": told.get("domain") or "",
         }
     label = _LABELS.get(parent)
     mimii = re.fullmatch(r"id_(\d+)", above) if label is not None else None
@@ -156,7 +171,45 @@ def parse(path: Path) -> dict[str, Any]:
         "machine_id": mimii[1] if mimii else "",
         "split": split,
         "label": label,
+        "domain": "",
     }
+
+
+def attributes(name: str) -> str:
+    """What a file name of the challenges from 2021 on says of how the clip was recorded, as it is spelt there, such as
+    "vel_21_loc_A"; "" where it says nothing.
+    """
+    found = _NAME_2021.fullmatch(PurePosixPath(name).stem)
+    return (found["attributes"] or "").strip("_") if found else ""
+
+
+@lru_cache(maxsize=64)
+def _open_zip(path: Path, stamp: tuple[int, int]) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """A zip archive, opened once for all threads that read from it.
+
+    Raises:
+        ValueError: it is damaged, or no zip archive.
+        OSError: it can't be opened.
+    """
+    info = path.stat()
+    try:
+        return _open_zip(path, (info.st_mtime_ns, info.st_size))
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise ValueError(f"{path} is no whole zip archive ({error}): copy or download it again") from None
+
+
+def file_bytes(clip: Clip) -> int:
+    """Bytes of the file that a clip is decoded from; 0 where there is none, or it can't be looked at."""
+    try:
+        if clip.path is None:
+            return 0
+        return open_zip(clip.path).getinfo(clip.member).file_size if clip.member else clip.path.stat().st_size
+    except (OSError, ValueError, KeyError):  # reading it says what is wrong
+        return 0
 
 
 def _items(clips: Any, features: str) -> list[Any]:
@@ -184,22 +237,48 @@ def _printable(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _expand(given: str, alone: bool) -> list[Path]:
-    """The files that a path, folder or glob stands for."""
+def _expand(given: str, alone: bool) -> list[Clip]:
+    """The clips that a path, folder, archive or glob stands for."""
     path = Path(given)
     if path.is_dir():
-        return _walk(path) or _none_in(given)
+        return in_folder(path) or _none_in(given)
     if given.lower().endswith(ARCHIVES):
-        raise ValueError(f"{given} is an archive, which can't be read yet: unpack it and give the folder")
+        raise ValueError(f"{given} is an archive of a kind that can't be read: unpack it, or make it a zip archive")
+    if path.suffix.lower() == ZIP and path.is_file():
+        return in_zip(path) or _none_in(given)
     if path.exists():
-        return [path]
+        return _records([path])
     matches = [Path(match) for match in glob.glob(given, recursive=True)] if glob.has_magic(given) else []
     if matches:  # folders too: `**` matches a folder as well as what is in it
         files = {file for match in matches for file in (_walk(match) if match.is_dir() else [match])}
-        return sorted(file for file in files if _is_audio(file.name)) or _none_in(given)
+        return _records(sorted(file for file in files if _is_audio(file.name))) or _none_in(given)
     if alone:
         raise FileNotFoundError(f"{given} doesn't exist: check the spelling and the current folder, {Path.cwd()}")
-    return [path]
+    return _records([path])
+
+
+def _records(paths: Sequence[Path]) -> list[Clip]:
+    return [Clip(_printable(path), path, **parse(path)) for path in paths]
+
+
+def in_folder(folder: Path) -> list[Clip]:
+    """The clips in a folder and its subfolders, sorted by path; hidden ones are left out."""
+    return _records(_walk(folder))
+
+
+def in_zip(path: Path) -> list[Clip]:
+    """The clips in a zip archive, sorted by name. What names tell is as if it were unpacked where it lies.
+
+    Raises:
+        ValueError: the archive is damaged, or no zip archive.
+        OSError: it can't be opened.
+    """
+    found = []
+    for name in sorted(open_zip(path).namelist()):
+        parts = PurePosixPath(name).parts
+        if _is_audio(name) and not any(part.startswith((".", "__MACOSX")) for part in parts):
+            found.append(Clip(_printable(path / name), path, name, **parse(path.parent / name)))
+    return found
 
 
 def _walk(folder: Path) -> list[Path]:
@@ -226,7 +305,7 @@ def _is_audio(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
-def _none_in(place: str) -> list[Path]:
+def _none_in(place: str) -> list[Clip]:
     raise ValueError(f"{place} has no audio file: looked for {', '.join(EXTENSIONS)}")
 
 

@@ -228,7 +228,7 @@ class Detector:
         """
         found = find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
         if {"train", "test"} <= {clip.split for clip in found}:
-            found = [clip for clip in found if clip.split != "train"]
+            found = [clip for clip in found if clip.split not in ("train", "supplemental")]
         pipeline = Pipeline.of(channel, device, backend, precision, progress)
         with table_writer(out, self.recipe) as writer:
             return self.score_found(found, pipeline, unknown_ids, score_mode, writer)

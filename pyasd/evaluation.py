@@ -1,87 +1,188 @@
-"""AUC and pAUC of a table of scores, as the DCASE challenge of 2020 counts them."""
+"""AUC and pAUC of a table of scores, by the rules of the DCASE challenges, year by year."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from pyasd import results
+from pyasd import clips, results
 from pyasd.config import P_AUC_MAX_FPR
+from pyasd.datasets import dcase
 
 AVERAGE = "average"
+POOLED = "pooled"
 COLUMNS = ("machine_type", "machine_id", "normal", "anomalous", "auc", "pauc")
+
+RULES = {
+    "2020": ("auc", "pauc"),
+    POOLED: ("auc", "pauc"),
+    "2021": ("auc_source", "auc_target", "pauc_source", "pauc_target"),
+    **dict.fromkeys(("2022", "2023", "2024", "2025", "2026"), ("auc_source", "auc_target", "pauc")),
+}
+"""The rules, and what each counts of a machine ID (section)."""
 
 
 def evaluate(
-    table: pd.DataFrame | str | os.PathLike[str], *, max_fpr: float = P_AUC_MAX_FPR, score: str = "score"
+    table: pd.DataFrame | str | os.PathLike[str],
+    *,
+    max_fpr: float = P_AUC_MAX_FPR,
+    score: str = "score",
+    rule: str = "2020",
+    labels: str | os.PathLike[str] | None = None,
 ) -> pd.DataFrame:
-    """AUC and pAUC per machine ID, and their arithmetic means per machine type and over all types.
+    """AUC and pAUC per machine ID, and their means per machine type and over all types.
 
-    Clips without a score or a label don't count. Both are scikit-learn's `roc_auc_score`: ties count half, and pAUC
-    is standardised after McClish (1989), so that chance is 0.5 in both.
+    Clips without a score or a label don't count. All are scikit-learn's `roc_auc_score`: ties count half, and pAUC is
+    standardised after McClish (1989), so that chance is 0.5 in both.
+
+    Rules:
+        "2020": AUC and pAUC of each machine ID; arithmetic means of these.
+        "pooled": the scores of all IDs of a machine type in one ROC curve, as some publications count them. It is not
+            the challenge's, and differs from it by several points in both directions.
+        "2021": AUC and pAUC of each section and domain; harmonic means.
+        "2022" to "2026": AUC of a domain's normal clips against the section's anomalies of both domains; one pAUC of
+            all clips of both; harmonic means. (2026 as 2025: its evaluator wasn't out yet.)
 
     Args:
         table: what `pyasd.score` returned, or its file.
         max_fpr: the p of pAUC, the largest false-positive rate that counts.
         score: the column to evaluate, such as "score.group-made".
+        rule: see above.
+        labels: the organisers' list of labels of an evaluation set, `eval_data_list_....csv`, for clips whose names
+            tell none; see `datasets.dcase.read_labels`.
 
     Returns:
         Columns `machine_type`, `machine_id`, `normal` and `anomalous` (clips), `auc` and `pauc` (0 to 1). One row per
         machine ID; one with `machine_id` "average" per machine type; and, if there are several types, one with
         "average" in both: the mean of the types' averages. The counts of averages are sums.
+        By the rules from 2021 on, `auc` is two columns, `auc_source` and `auc_target` (in 2021 `pauc` as well), and
+        averages have a column `official`: the harmonic mean of all those figures of all sections that they average.
 
     Raises:
-        ValueError: a column is missing, no clip has a label, or no machine ID has both kinds of clips.
+        ValueError: a column is missing, no clip has a label, no machine ID has both kinds of clips, or clips have no
+            domain where the rule needs it.
     """
-    frame = table if isinstance(table, pd.DataFrame) else results.read(table)
-    missing = [name for name in ("machine_type", "machine_id", "label", score) if name not in frame]
-    if missing:
-        scores = [name for name in frame if str(name).startswith("score")]
-        raise ValueError(f"the table has no column {', '.join(missing)} (scores are in {', '.join(scores) or 'none'})")
+    if rule not in RULES:
+        raise ValueError(f"no rule {rule!r}; there are {', '.join(RULES)}")
     if not 0 < max_fpr <= 1:
         raise ValueError(f"max_fpr must be above 0 and at most 1, not {max_fpr}")
+    harmonic = rule not in ("2020", POOLED)
+    frame = _labelled(table if isinstance(table, pd.DataFrame) else results.read(table), score, labels, harmonic)
+    if harmonic and (frame["domain"] == "").any():
+        first = frame.loc[frame["domain"] == "", "clip"].iloc[0]
+        raise ValueError(
+            f"the rule of {rule} needs each clip's domain, and {first} tells none: names like section_00_source_test_"
+            "normal_0000.wav do, and for the evaluation set the organisers' list, labels=eval_data_list_....csv"
+        )
+    if rule == POOLED:
+        frame = frame.assign(machine_id=POOLED)
+    rows = [
+        {"machine_type": machine_type, "machine_id": machine_id} | row
+        for (machine_type, machine_id), group in frame.groupby(["machine_type", "machine_id"])
+        for row in _figures(group, f"{machine_type} {machine_id}".strip(), rule, max_fpr)
+    ]
+    if not rows:
+        raise ValueError("no machine ID has both normal and anomalous clips with a score: AUC needs both")
+    each = pd.DataFrame(rows)
+    parts = [part for _, ids in each.groupby("machine_type", sort=False) for part in (ids, _average(ids, harmonic))]
+    averages = pd.concat(parts[1::2])
+    if len(averages) > 1:
+        overall = _average(averages, harmonic).assign(machine_type=AVERAGE)
+        if harmonic:
+            overall["official"] = _harmonic(each[list(RULES[rule])].to_numpy())
+        parts.append(overall)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _labelled(table: pd.DataFrame, score: str, labels: str | os.PathLike[str] | None, domains: bool) -> pd.DataFrame:
+    """The clips that count, with the columns `clip`, `machine_type`, `machine_id`, `domain` ("" unless `domains` are
+    wanted), `label` and `score`.
+    """
+    missing = [name for name in ("machine_type", "machine_id", "label", score) if name not in table]
+    if missing:
+        scores = [name for name in table if str(name).startswith("score")]
+        raise ValueError(f"the table has no column {', '.join(missing)} (scores are in {', '.join(scores) or 'none'})")
+    # NaN is what pandas makes of empty text that it reads by itself.
+    types, machine_ids = (table[key].astype(object).where(table[key].notna(), "") for key in COLUMNS[:2])
+    names = table["clip"].astype(str) if "clip" in table else pd.Series("", table.index)
+    label = table["label"].astype("Float64")
+    told_by_names = [clips.parse(Path(name))["domain"] if domains else "" for name in names]
+    domain = pd.Series(told_by_names, table.index, dtype=object)
+    if labels is not None:
+        truth = dcase.read_labels(labels)
+        told = [truth.get((kind, dcase.label_key(name))) for kind, name in zip(types, names, strict=True)]
+        if not any(told):
+            raise ValueError(f"{labels} has none of the table's clips: is it the list of another year?")
+        known = pd.Series([x.label if x else pd.NA for x in told], table.index, dtype="Float64")
+        label = label.fillna(known)
+        domain = domain.mask(domain == "", pd.Series([x.domain if x else "" for x in told], table.index))
+    frame = pd.DataFrame(
+        {"clip": names, "machine_type": types, "machine_id": machine_ids, "domain": domain, "label": label,
+         "score": table[score]}
+    )  # fmt: skip
     labelled = frame[frame["label"].notna()]
     if labelled.empty:
         raise ValueError(
             "no clip has a label, so there is nothing to evaluate against: names like normal_id_00_00000000.wav and "
-            "anomaly_id_00_00000000.wav carry labels, and folders called normal and abnormal or anomaly"
+            "anomaly_id_00_00000000.wav carry labels, and folders called normal and abnormal or anomaly; for a "
+            "challenge's evaluation set give the organisers' list, labels=eval_data_list_....csv"
         )
-    scored = labelled[labelled[score].notna()]
+    scored = labelled[labelled["score"].notna()]
     if failed := len(labelled) - len(scored):
-        clips = "clip has" if failed == 1 else "clips have"
-        warnings.warn(f"{failed} labelled {clips} no score and can't count: see the table's `error`", stacklevel=2)
-    # NaN is what pandas makes of empty text that it reads by itself.
-    types, machine_ids = (scored[key].astype(object).where(scored[key].notna(), "") for key in COLUMNS[:2])
-    rows = []
-    for (machine_type, machine_id), group in scored.groupby([types, machine_ids]):
-        label, values = group["label"].to_numpy(np.int64), group[score].to_numpy(np.float64)
-        anomalous = int(label.sum())
-        normal = len(label) - anomalous
-        if normal and anomalous:
-            auc, pauc = roc_auc_score(label, values), roc_auc_score(label, values, max_fpr=max_fpr)
-            rows.append((machine_type, machine_id, normal, anomalous, float(auc), float(pauc)))
-        else:
-            only, none = ("normal", "anomalous") if normal else ("anomalous", "normal")
-            warnings.warn(
-                f"{machine_type} {machine_id}".strip() + f" is left out: it has {only} clips, but no {none} ones",
-                stacklevel=2,
-            )
-    if not rows:
-        raise ValueError("no machine ID has both normal and anomalous clips with a score: AUC needs both")
-    each = pd.DataFrame(rows, columns=list(COLUMNS))
-    parts = [part for _, ids in each.groupby("machine_type", sort=False) for part in (ids, _average(ids))]
-    averages = pd.concat(parts[1::2])
-    if len(averages) > 1:
-        parts.append(_average(averages).assign(machine_type=AVERAGE))
-    return pd.concat(parts, ignore_index=True)
+        count = "clip has" if failed == 1 else "clips have"
+        warnings.warn(f"{failed} labelled {count} no score and can't count: see the table's `error`", stacklevel=3)
+    return scored
 
 
-def _average(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row: sums of the counts, arithmetic means of the rest."""
-    counts, means = rows[["normal", "anomalous"]].sum(), rows[["auc", "pauc"]].mean()
+def _figures(group: pd.DataFrame, name: str, rule: str, max_fpr: float) -> Iterator[dict[str, float]]:
+    """The figures of one machine ID's clips, in one row; none where it has no normal or no anomalous ones."""
+    label, values = group["label"].to_numpy(np.int64), group["score"].to_numpy(np.float64)
+    anomalous = int(label.sum())
+    normal = len(label) - anomalous
+    if not (normal and anomalous):
+        only, none = ("normal", "anomalous") if normal else ("anomalous", "normal")
+        warnings.warn(f"{name} is left out: it has {only} clips, but no {none} ones", stacklevel=3)
+        return
+
+    def area(chosen: np.ndarray, largest: float | None) -> float:
+        if len(set(label[chosen])) < 2:
+            return np.nan
+        return float(roc_auc_score(label[chosen], values[chosen], max_fpr=largest))
+
+    row: dict[str, float] = {"normal": normal, "anomalous": anomalous}
+    for column in RULES[rule]:
+        kind, _, domain = column.partition("_")
+        chosen = np.ones(len(label), bool)
+        if domain:
+            chosen = group["domain"].to_numpy() == domain
+            if rule != "2021":
+                chosen |= label == 1
+        row[column] = area(chosen, max_fpr if kind == "pauc" else None)
+        if np.isnan(row[column]):
+            warnings.warn(f"{name} has no {column}: it lacks normal or anomalous clips for it", stacklevel=3)
+    yield row
+
+
+def _average(rows: pd.DataFrame, harmonic: bool) -> pd.DataFrame:
+    """One row: sums of the counts, means of the rest."""
+    counts = rows[["normal", "anomalous"]].sum()
+    figures = rows.drop(columns=["machine_type", "machine_id", "normal", "anomalous", "official"], errors="ignore")
     first = {"machine_type": rows["machine_type"].iloc[0], "machine_id": AVERAGE}
-    return pd.DataFrame([first | counts.to_dict() | means.to_dict()], columns=list(COLUMNS))
+    if not harmonic:
+        return pd.DataFrame([first | counts.to_dict() | figures.mean().to_dict()])
+    means = {name: _harmonic(figures[name].to_numpy()) for name in figures}
+    return pd.DataFrame([first | counts.to_dict() | means | {"official": _harmonic(figures.to_numpy())}])
+
+
+def _harmonic(figures: np.ndarray) -> float:
+    """The harmonic mean of those that are there: 0 where one is 0."""
+    known = figures[~np.isnan(figures)]
+    if not len(known):
+        return np.nan
+    return 0.0 if (known == 0).any() else float(len(known) / np.sum(1 / known))

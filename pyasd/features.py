@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyasd import audio, augmentation, ops
-from pyasd.clips import Clip, ClipError
+from pyasd.clips import Clip, ClipError, file_bytes
 from pyasd.transfer import MemoryLimit, Uploader, too_large
 
 AHEAD_BYTES = 256 << 20
@@ -123,7 +123,7 @@ def _ahead(
     waiting: deque[tuple[Future[_Decoded], int]] = deque()
     total = 0
     for index, clip in enumerate(clips):
-        size = _bytes(clip)
+        size = file_bytes(clip)
         while waiting and (len(waiting) >= limit or total + size > AHEAD_BYTES):
             future, done = waiting.popleft()
             total -= done
@@ -132,13 +132,6 @@ def _ahead(
         total += size
     while waiting:
         yield waiting.popleft()[0].result()
-
-
-def _bytes(clip: Clip) -> int:
-    try:
-        return clip.path.stat().st_size if clip.path else 0
-    except OSError:  # reading it says what is wrong
-        return 0
 
 
 def _batches(clips: Iterable[_Decoded], batch_size: int, batch_samples: int) -> Iterator[list[_Decoded]]:

@@ -45,8 +45,8 @@ def fit(
 ) -> Detector:
     """Learn what machines sound like when they are healthy: one model per machine type, over all its machine IDs.
 
-    Where some clips are training clips (in a folder `train`), test clips are left out. Clips whose name or folder
-    says that they are anomalous are never learnt from.
+    Where some clips are training clips (in a folder `train`), test and supplemental clips are left out. Clips
+    whose name or folder says that they are anomalous are never learnt from.
 
     Args:
         clips, ids, sample_rate, features, machine_type: see `clips.find`.
@@ -71,7 +71,7 @@ def fit(
     found = find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
     normal = [clip for clip in found if clip.label != 1]
     if any(clip.split == "train" for clip in normal):
-        normal = [clip for clip in normal if clip.split != "test"]
+        normal = [clip for clip in normal if clip.split not in ("test", "supplemental")]
     if not normal:
         raise ValueError(f"all {len(found)} clips are labelled anomalous: learning needs clips of healthy machines")
     pipeline = Pipeline.of(channel, device, backend, precision, progress)

@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = (
     {"__main__"},
     {"cli"},
+    {"cli_data", "terminal"},
     {"__init__"},
+    {"reproduce"},
     {"detector", "fitting", "evaluation", "datasets", "picture"},
     {
         "models",

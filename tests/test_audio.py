@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -347,6 +348,44 @@ def test_more_than_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     error = fails(path)
     assert error.status == "unreadable"
     assert "too long for this machine's memory: cut it" in str(error)
+
+
+@pytest.mark.parametrize("extension", ["wav", "flac"])
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_clip_in_a_zip_archive_is_the_same(tmp_path: Path, extension: str, method: int) -> None:
+    path = tmp_path / "clips.zip"
+    with zipfile.ZipFile(path, "w", method) as file:
+        for seed in range(3):
+            file.writestr(f"fan/{seed}.{extension}", encoded(extension, noise(seed=seed)))
+    for seed, clip in enumerate(find(path)):
+        found = audio.read(clip, RATE)
+        assert np.array_equal(found.samples, noise(seed=seed))
+        assert (found.samples.dtype, found.duration) == (np.int16, 1.0)
+
+
+def test_damage_in_a_zip_archive_costs_the_clip_alone(tmp_path: Path) -> None:
+    path = tmp_path / "clips.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("1.wav", encoded("wav"))
+        file.writestr("2.wav", encoded("wav", noise(seed=1)))
+        file.writestr("3.wav", encoded("wav")[:-100])
+        file.writestr("4.wav", b"")
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 255  # in the first clip's samples
+    path.write_bytes(content)
+    damaged, good, cut, empty = find(path)
+    with pytest.raises(ClipError, match=r"1\.wav can't be unpacked .*: copy or download .*clips\.zip again") as caught:
+        audio.read(damaged, RATE)
+    assert caught.value.status == "unreadable"
+    assert np.array_equal(audio.read(good, RATE).samples, noise(seed=1))
+    with pytest.raises(ClipError, match=r"3\.wav is cut off"):
+        audio.read(cut, RATE)
+    with pytest.raises(ClipError, match=r"4\.wav is a file of zero bytes"):
+        audio.read(empty, RATE)
+    path.unlink()
+    with pytest.raises(ClipError, match="doesn't exist any more") as caught:
+        audio.read(good, RATE)
+    assert caught.value.status == "missing"
 
 
 def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pyasd.clips import Clip, find, parse
+from pyasd.clips import Clip, attributes, file_bytes, find, in_zip, parse
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -40,7 +41,7 @@ def told(clip: Clip) -> tuple[str, str, str, int | None]:
         ("fan/target_test/section_02_target_test_normal_0001_noAttribute_.wav", ("fan", "02", "test", 0)),
         ("fan/test/section_03_test_0000.wav", ("fan", "03", "test", None)),
         ("fan/test/section_03_0000.wav", ("fan", "03", "test", None)),
-        ("fan/supplemental/section_00_machine_0007_.wav", ("", "00", "", None)),
+        ("fan/supplemental/section_00_machine_0007_.wav", ("fan", "00", "supplemental", None)),
         # MIMII
         ("6_dB_pump/pump/id_02/abnormal/00000001.wav", ("pump", "02", "", 1)),
         ("pump/id_02/normal/00000001.wav", ("pump", "02", "", 0)),
@@ -53,7 +54,25 @@ def told(clip: Clip) -> tuple[str, str, str, int | None]:
     ],
 )
 def test_what_paths_tell(path: str, expected: tuple) -> None:
-    assert tuple(parse(Path("/data") / path).values()) == expected
+    told = parse(Path("/data") / path)
+    assert tuple(told[key] for key in ("machine_type", "machine_id", "split", "label")) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "domain", "said"),
+    [
+        ("section_00_source_train_normal_0012_strength_1_ambient.wav", "source", "strength_1_ambient"),
+        ("section_00_target_test_anomaly_0012_id_C1_spd_2_mic_2.wav", "target", "id_C1_spd_2_mic_2"),
+        ("section_00_source_train_normal_0000_.wav", "source", ""),
+        ("section_03_target_test_0000.wav", "target", ""),
+        ("section_03_test_0000.wav", "", ""),
+        ("section_00_machine_0007_.wav", "", ""),
+        ("normal_id_00_00000012.wav", "", ""),
+    ],
+)
+def test_domains_and_attributes(name: str, domain: str, said: str) -> None:
+    assert parse(Path("/data/fan/train") / name)["domain"] == domain
+    assert attributes(name) == said
 
 
 def test_a_relative_path_knows_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,10 +135,41 @@ def test_a_folder_without_audio(tmp_path: Path) -> None:
         find(str(tmp_path / "*.txt"))
 
 
-def test_an_archive_is_refused(tmp_path: Path) -> None:
-    touch(tmp_path, "dev_data_fan.ZIP")
-    with pytest.raises(ValueError, match=r"dev_data_fan\.ZIP is an archive.*unpack it"):
-        find(tmp_path / "dev_data_fan.ZIP")
+@pytest.mark.parametrize("name", ["fan.tar.gz", "fan.7z", "fan.tgz"])
+def test_an_archive_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, name)
+    with pytest.raises(ValueError, match=rf"{name} is an archive of a kind that can't be read: unpack it"):
+        find(tmp_path / name)
+
+
+def zipped(path: Path, *names: str) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for name in names:
+            file.writestr(name, b"x" * 10)
+    return path
+
+
+def test_clips_in_a_zip_archive(tmp_path: Path) -> None:
+    path = zipped(
+        tmp_path / "dev_data_fan.ZIP", "fan/test/anomaly_id_02_00000001.wav", "fan/train/normal_id_00_00000000.wav",
+        "fan/train/.hidden.wav", "__MACOSX/fan/._a.wav", "fan/readme.txt", "fan/",
+    )  # fmt: skip
+    found = find(path)
+    assert [told(clip) for clip in found] == [("fan", "02", "test", 1), ("fan", "00", "train", 0)]
+    assert found[0].name == str(path / "fan/test/anomaly_id_02_00000001.wav")
+    assert (found[0].path, found[0].member) == (path, "fan/test/anomaly_id_02_00000001.wav")
+    assert [file_bytes(clip) for clip in found] == [10, 10]
+    assert found == find(found) == find([found[0], found[1]]), "records are clips"
+    assert [clip.name for clip in in_zip(path)] == [clip.name for clip in found]
+
+
+def test_a_zip_archive_without_clips_or_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"empty\.zip has no audio file"):
+        find(zipped(tmp_path / "empty.zip"))
+    whole = zipped(tmp_path / "cut.zip", "fan/train/normal_id_00_00000000.wav").read_bytes()
+    (tmp_path / "cut.zip").write_bytes(whole[:-10])
+    with pytest.raises(ValueError, match=r"cut\.zip is no whole zip archive .*: copy or download it again"):
+        find(tmp_path / "cut.zip")
 
 
 @pytest.mark.parametrize("nothing", [[], (), np.zeros((0, 2, 5))])

@@ -13,7 +13,8 @@ import typer.main
 from pyasd import cli
 from pyasd.datasets import demo
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,9 +33,10 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_its_commands_exist() -> None:
-    """Every `pyasd ...` of the README has a command and options that there are."""
+    """Every `pyasd ...` of the README and the pages in docs/ has a command and options that there are."""
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    told = re.findall(r"\bpyasd ((?:fit|score|evaluate|demo|doctor)\b[^`#\n&]*)", README)
+    pages = [README, *(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
+    told = re.findall(rf"(?:^|`|&& )pyasd ((?:{'|'.join(commands)})\b[^`#\n&>]*)", "\n".join(pages), re.MULTILINE)
     assert {shlex.split(x)[0] for x in told} == set(commands)
     for text in told:
         name, *arguments = shlex.split(text)
@@ -43,9 +45,9 @@ def test_its_commands_exist() -> None:
 
 
 def test_its_links_lead_somewhere() -> None:
-    root = Path(__file__).resolve().parents[1]
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (root / target).exists(), target
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_ci_finds_its_test_command() -> None:

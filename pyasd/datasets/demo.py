@@ -89,14 +89,35 @@ def clip(name: str, seed: int = 0, seconds: float = SECONDS) -> NDArray[np.int16
         ValueError: the factory has no clip of that name.
     """
     parsed = _parse(name)
-    machine_type, machine_id = parsed["machine"], parsed["id"]
+    machine = MACHINES[parsed["machine"]][parsed["id"]]
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    n = round(seconds * RATE)
-    machine = MACHINES[machine_type][machine_id].sound(rng, n, fault(name), severity=rng.random())
-    machine /= _loudness(machine_type, machine_id)
+    return record(machine, parsed["machine"], rng, round(seconds * RATE), fault(name), seed)[0]
+
+
+def record(
+    machine: sounds.Machine,
+    machine_type: str,
+    rng: np.random.Generator,
+    n: int,
+    wrong: str | None,
+    seed: int,
+    distances: tuple[float, ...] = (0.0,),
+) -> NDArray[np.int16]:
+    """A machine in the hall, `[microphones, n]` at 16 kHz.
+
+    Args:
+        machine, machine_type: what is recorded; machines of the other types are heard behind it.
+        rng: of this clip.
+        n: samples.
+        wrong: one of the machine's `faults`, or `None`.
+        seed: of the hall.
+        distances: of each microphone: by how many dB it hears the machine less than its surroundings.
+    """
+    sound = machine.sound(rng, n, wrong, severity=rng.random())
+    sound /= _loudness(machine)
     around = _background(rng, n, machine_type, seed)
     snr = rng.uniform(*SNR)
-    mix = machine + around * sounds.gain(-snr)
+    mix = sound * np.array([sounds.gain(-x) for x in distances])[:, None] + around * sounds.gain(-snr)
     loudness = LEVEL * sounds.gain(rng.uniform(-2, 2))
     return np.clip(np.rint(mix * loudness * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
@@ -256,9 +277,9 @@ def _background(rng: np.random.Generator, n: int, machine_type: str, seed: int) 
 
 
 @lru_cache(maxsize=64)
-def _loudness(machine_type: str, machine_id: str) -> float:
+def _loudness(machine: sounds.Machine) -> float:
     """The root mean square of a machine when it is healthy."""
-    sound = MACHINES[machine_type][machine_id].sound(np.random.default_rng(0), 10 * RATE, None, 0.0)
+    sound = machine.sound(np.random.default_rng(0), 10 * RATE, None, 0.0)
     return float(np.std(sound))
 
 

@@ -1,0 +1,164 @@
+"""The commands about the DCASE data sets: `download` and `reproduce`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+from typer.core import TyperCommand
+
+from pyasd import terminal
+
+
+class Lists(TyperCommand):
+    """A command whose repeatable options take several values: `--systems 1 2` is `--systems 1 --systems 2`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Spells such options out before click reads them."""
+        lists = {name for x in self.params if getattr(x, "multiple", False) for name in x.opts}
+        spelt: list[str] = []
+        option = ""
+        for arg in args:
+            if arg.startswith("-"):
+                option = arg if arg in lists else ""
+                spelt.append(arg)
+            else:
+                spelt += [option, arg] if option and spelt[-1] != option else [arg]
+        return super().parse_args(ctx, spelt)
+
+
+Machines = Annotated[
+    list[str] | None, typer.Option(help="Machine types, as fan pump; all by default.", show_default=False)
+]
+
+
+@terminal.command
+def download(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="dcase2020 to dcase2026.", show_default=False)],
+    to: Annotated[Path, typer.Option(help="The folder for it.", show_default=False)],
+    machines: Machines = None,
+    parts: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="development, additional (training clips of evaluation), evaluation; all by default.",
+            show_default=False,
+        ),
+    ] = None,
+    unpack: Annotated[
+        bool, typer.Option(help="Unpack the archives. All commands read them packed, too, a little more slowly.")
+    ] = True,
+    remove: Annotated[bool, typer.Option("--remove-archives", help="Remove each archive when it is unpacked.")] = False,
+) -> bool:
+    """Download a data set of DCASE Task 2 from Zenodo, verify it, and unpack it.
+
+    An interrupted download or unpacking goes on when the same command is given again. Archives that lie in the folder
+    already, put there by hand perhaps, are checked and not downloaded. dcase2020 takes 18 GB unpacked, and its archives
+    about three quarters of that.
+
+    The data sets are not part of pyasd; their licences forbid commercial use. See the pages of the challenge.
+
+    Examples:
+
+    - `pyasd download dcase2020 --to dcase2020`
+
+    - `pyasd download dcase2020 --to dcase2020 --machines fan --parts development` is 1.4 GB
+    """
+    from pyasd.datasets import dcase
+    from pyasd.datasets import download as downloads
+
+    year = dcase.data_set(dataset)
+    with terminal.progress() as progress:
+        notes = downloads.download(
+            year, to, machines=machines or None, parts=parts or tuple(dcase.FOLDERS), unpack=unpack, remove=remove,
+            progress=progress,
+        )  # fmt: skip
+    for note in notes:
+        terminal.say(note)
+    entries = dcase.find(to, year, machines or None)
+    missing = dcase.shortfalls(entries, year, machines or None)
+    if parts is None and missing:
+        terminal.say(f"the archives lack clips that should be there; the first: {missing[0]}")
+    terminal.console().print(Text(f"{to}: {len(entries)} clips of {dataset}"), soft_wrap=True)
+    return True
+
+
+@terminal.command
+def reproduce(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="dcase2020.", show_default=False)],
+    data: Annotated[
+        Path,
+        typer.Option(help="The data set's folder, unpacked or as archives: see pyasd download.", show_default=False),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for models, scores and the report.", show_default=False)
+    ],
+    systems: Annotated[
+        list[str] | None, typer.Option(help="The report's systems, 1 to 4; all by default.", show_default=False)
+    ] = None,
+    machines: Machines = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train with: figures are means over them.")] = 4,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few epochs, few clips, one seed: does everything, reproduces nothing.")
+    ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="The organisers' eval_data_list_2020.csv, if it isn't in the data set's folder."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes in training, instead of the recipes' own.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Machine types at a time; by default as many as GPUs, or one for every 8 cores."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto (GPUs where there are any), cpu or cuda.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, reference, cpu, cuda or triton: see pyasd doctor.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16: see pyasd fit.")] = "auto",
+) -> bool:
+    """Train the report's four systems, and print its Table 1 beside the report's figures.
+
+    Each ensemble member is trained once per machine type and seed, on all machine IDs of the development and the
+    additional training set; the systems' scores are means and maxima of the members'. AUC and pAUC are counted as the
+    challenge does, per machine ID and averaged; then again with the IDs pooled, as some publications do. With the
+    evaluation set and its labels there, that is evaluated as well.
+
+    Writes report.md, scores.parquet (every clip's scores) and the challenge's own CSV files. A run that was killed goes
+    on when the same command is given again; what is finished is not done again.
+
+    The whole of it is many days' work for a CPU, and meant for GPUs. --quick takes minutes.
+
+    Examples:
+
+    - `pyasd demo --layout dcase2020 -o mini` makes a miniature to try it on
+
+    - `pyasd reproduce dcase2020 --data mini --quick -o quick` tries it
+
+    - `pyasd reproduce dcase2020 --data dcase2020/ --systems 4 --machines ToyCar fan -o system4` Group MADE alone
+    """
+    from pyasd.datasets import dcase
+    from pyasd.reproduce import QUICK_NOTICE, SYSTEMS, YEAR, compared, table1
+    from pyasd.reproduce import reproduce as run
+
+    if dcase.data_set(dataset) != YEAR:
+        raise ValueError(f"the report's Table 1 is of dcase{YEAR}; for other years see pyasd fit, score and evaluate")
+    if quick:
+        terminal.say(QUICK_NOTICE)
+    settings = {} if epochs is None else {"epochs": epochs}
+    with terminal.progress() as progress:
+        result = run(
+            data, out, systems=systems or SYSTEMS, machines=machines or None, seeds=seeds, quick=quick, labels=labels,
+            device=device, backend=backend, precision=precision, jobs=jobs, progress=progress, **settings,
+        )  # fmt: skip
+    for title, found in result.tables.items():
+        names, lines = table1.lines(found, compared(title))
+        shown = terminal.table("AUC (pAUC), %:", *names)
+        terminal.console().print(Text(title), soft_wrap=True)
+        for line in lines:
+            shown.add_row(line.name, *map(Text, line.cells), style="bold" if line.first else None)
+        terminal.console(wide=True).print(shown)
+    for note in result.notes:
+        terminal.say(f"note: {note}")
+    if quick:
+        terminal.say(QUICK_NOTICE)
+    terminal.console().print(Text(f"{result.report}: the report"), soft_wrap=True)
+    return not result.failed

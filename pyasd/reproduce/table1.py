@@ -1,0 +1,190 @@
+"""The report's Table 1: its figures as far as they are known, ours beside them, and the challenge's own files."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from pyasd import evaluation
+from pyasd.reproduce.units import BASELINE
+
+MACHINES = ("ToyCar", "ToyConveyor", "fan", "pump", "slider", "valve")
+
+Pairs = dict[str, tuple[float, float]]
+"""AUC and pAUC in per cent by machine type."""
+
+
+class Published(NamedTuple):
+    """Figures to compare with, and where they stand."""
+
+    source: str
+    figures: Pairs
+
+
+def _row(text: str) -> Pairs:
+    numbers = [float(x) for x in text.split()]
+    return {machine: (numbers[2 * i], numbers[2 * i + 1]) for i, machine in enumerate(MACHINES)}
+
+
+_SYSTEM_1 = "95.57 91.54  79.74 64.88  82.23 77.87  87.87 82.38  96.84 87.72  98.46 94.87"
+_SYSTEM_3 = "95.27 90.23  79.10 64.02  83.06 79.55  87.04 79.52  97.43 88.91  99.07 96.20"
+_SYSTEM_4 = "80.51 71.89  76.03 60.70  70.10 53.62  75.68 68.97  93.29 83.46  89.68 70.95"
+_README = "80.09 67.22  72.68 60.66  65.16 52.59  72.59 60.00  84.99 66.93  66.46 50.60"
+
+PUBLISHED = {
+    BASELINE: Published("baseline's README", _row(_README)),
+    "system 1, max": Published("report", _row(_SYSTEM_1)),
+    "system 3, max": Published("report", _row(_SYSTEM_3)),
+    "system 4": Published("report", _row(_SYSTEM_4)),
+}
+"""Development set of 2020, arithmetic means over machine IDs. The report (Giri et al., 2020) has them in Table 1, whose
+other rows are not known here. Its systems' label augmentation was chosen on the labels of these very test clips. The
+baseline's are what github.com/y-kawagu/dcase2020_task2_baseline prints; the report's own run of it differs by about a
+point (ToyCar: 78.77 and 67.58)."""
+
+AVERAGE = "average"
+
+
+def figures(scores: pd.DataFrame, rows: Sequence[str], rule: str = "2020") -> pd.DataFrame:
+    """AUC and pAUC by machine type and on average, of each row of Table 1: mean and deviation over seeds.
+
+    Args:
+        scores: all units' tables, of one part; clips without a label don't count.
+        rows: columns of `scores`.
+        rule: "2020" or "pooled"; see `evaluation.evaluate`.
+
+    Returns:
+        Columns `row`, `machine_type`, `auc`, `pauc` (0 to 1, means over seeds), `auc_deviation`, `pauc_deviation` (the
+        sample's standard deviation; NaN for one seed), and `seeds`. A row's average is over the machine types that all
+        its seeds have.
+    """
+    found = []
+    for row in rows:
+        by_seed = {}
+        for seed, table in scores.groupby("seed"):
+            if table.loc[table["label"].notna(), row].notna().any():
+                by_seed[seed] = _averages(table, row, rule)
+        for machine_type in sorted({x for pairs in by_seed.values() for x in pairs}, key=_order):
+            values = [pairs[machine_type] for pairs in by_seed.values() if machine_type in pairs]
+            found.append(_over_seeds(row, machine_type, values))
+        complete = set.intersection(*map(set, by_seed.values())) if by_seed else set()
+        if complete:
+            means = [np.mean([pairs[x] for x in complete], axis=0) for pairs in by_seed.values()]
+            found.append(_over_seeds(row, AVERAGE, means))
+    names = ["row", "machine_type", "auc", "pauc", "auc_deviation", "pauc_deviation", "seeds"]
+    return pd.DataFrame(found, columns=names)
+
+
+def _averages(table: pd.DataFrame, row: str, rule: str) -> dict[str, Any]:
+    """AUC and pAUC of each machine type, with one seed."""
+    own = _evaluated(table, row, rule)
+    own = own[(own["machine_id"] == evaluation.AVERAGE) & (own["machine_type"] != evaluation.AVERAGE)]
+    return {x["machine_type"]: (x["auc"], x["pauc"]) for x in own.to_dict("records")}
+
+
+def _evaluated(table: pd.DataFrame, row: str, rule: str = "2020") -> pd.DataFrame:
+    """`evaluation.evaluate`, without a row where no machine ID has both kinds of clips."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # failed clips are reported once, not for each row
+        try:
+            return evaluation.evaluate(table, score=row, rule=rule)
+        except ValueError:
+            return pd.DataFrame(columns=list(evaluation.COLUMNS))
+
+
+def _over_seeds(row: str, machine_type: str, values: Sequence[Any]) -> tuple[Any, ...]:
+    array = np.array(values)
+    deviation = array.std(axis=0, ddof=1) if len(array) > 1 else np.full(2, np.nan)
+    return row, machine_type, *array.mean(axis=0), *deviation, len(array)
+
+
+def _order(machine_type: str) -> tuple[int, str]:
+    return (MACHINES.index(machine_type) if machine_type in MACHINES else len(MACHINES), machine_type)
+
+
+class Line(NamedTuple):
+    """One line of the printed table: its name, and a cell for each column; `first` of a row's lines."""
+
+    name: str
+    cells: list[str]
+    first: bool
+
+
+def lines(found: pd.DataFrame, compare: bool) -> tuple[list[str], list[Line]]:
+    """The table's columns and its lines: ours, the deviation over seeds, the published figures and the difference.
+
+    Args:
+        found: what `figures` gives.
+        compare: the published figures are of the same clips.
+    """
+    machines = [x for x in sorted(found["machine_type"].unique(), key=_order) if x != AVERAGE] + [AVERAGE]
+    out = []
+    for row in found["row"].unique():
+        own = {x["machine_type"]: x for x in found[found["row"] == row].to_dict("records")}
+        ours = {x: (100 * own[x]["auc"], 100 * own[x]["pauc"]) for x in own}
+        out.append(Line(row, [_cell(ours.get(x)) for x in machines], True))
+        if any(x["seeds"] > 1 for x in own.values()):
+            deviations = {x: (100 * own[x]["auc_deviation"], 100 * own[x]["pauc_deviation"]) for x in own}
+            seeds = max(x["seeds"] for x in own.values())
+            out.append(Line(f"  deviation, {seeds} seeds", [_cell(deviations.get(x)) for x in machines], False))
+        if compare and row in PUBLISHED:
+            theirs: dict[str, Any] = dict(PUBLISHED[row].figures)
+            if set(machines) == {*MACHINES, AVERAGE}:  # an average over fewer is another figure
+                theirs[AVERAGE] = tuple(np.mean(list(theirs.values()), axis=0))
+            both = {x: np.subtract(ours[x], theirs[x]) for x in ours if x in theirs}
+            out.append(Line(f"  {PUBLISHED[row].source}", [_cell(theirs.get(x)) for x in machines], False))
+            out.append(Line("  difference", [_cell(both.get(x), "+") for x in machines], False))
+        elif compare:
+            out.append(Line("  report", ["not known here"] + [""] * (len(machines) - 1), False))
+    return machines, out
+
+
+def _cell(pair: Any, sign: str = "") -> str:
+    if pair is None or np.isnan(pair).any():
+        return "-"
+    return f"{pair[0]:{sign}.2f} ({pair[1]:{sign}.2f})"
+
+
+def markdown(found: pd.DataFrame, compare: bool) -> str:
+    """The table as Markdown."""
+    machines, rows = lines(found, compare)
+    text = [f"| AUC (pAUC), % | {' | '.join(machines)} |", f"|---|{'---:|' * len(machines)}"]
+    for line in rows:
+        name = f"**{line.name}**" if line.first else f"&nbsp;&nbsp;{line.name.strip()}"
+        text.append(f"| {name} | {' | '.join(line.cells)} |")
+    return "\n".join(text)
+
+
+def challenge_files(folder: Path, scores: pd.DataFrame, row: str) -> None:
+    """Write the challenge's own files of one row, seed and part: `anomaly_score_<machine type>_id_<ID>.csv`, and where
+    clips have labels `result.csv`. A clip without a score is in neither (the challenge's baseline would count it as 0).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scored = scores[scores[row].notna()]
+    scored = scored.assign(name=[Path(x).name for x in scored["clip"]])
+    for (machine_type, machine_id), clips in scored.groupby(["machine_type", "machine_id"]):
+        # As the challenge's baseline lists them: normal clips first, each kind sorted by name.
+        clips = clips.sort_values(["label", "name"])
+        path = folder / f"anomaly_score_{machine_type}_id_{machine_id}.csv"
+        _write_csv(path, zip(clips["name"], clips[row], strict=True))
+    evaluated = _evaluated(scored, row)
+    blocks: list[list[Any]] = []
+    for machine_type, own in evaluated[evaluated["machine_type"] != evaluation.AVERAGE].groupby("machine_type"):
+        blocks += [[machine_type], ["id", "AUC", "pAUC"]]
+        for x in own.to_dict("records"):  # the last one is their average
+            name = "Average" if x["machine_id"] == evaluation.AVERAGE else x["machine_id"]
+            blocks.append([name, x["auc"], x["pauc"]])
+        blocks.append([])
+    if blocks:
+        _write_csv(folder / "result.csv", blocks)
+
+
+def _write_csv(path: Path, rows: Any) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)

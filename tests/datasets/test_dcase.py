@@ -1,0 +1,305 @@
+"""The DCASE data sets' layouts, on miniatures of each year."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pyasd import audio
+from pyasd.datasets import dcase, miniature
+from pyasd.datasets.dcase import YEARS, Entry
+
+PARTS = ("development", "additional", "evaluation")
+
+
+def write(folder: Path, year: int, **how) -> Path:  # type: ignore[no-untyped-def]
+    miniature.write(folder, year, **{"train": 3, "test": 2, "seconds": 0.1, **how})
+    return folder
+
+
+@pytest.fixture(scope="module", params=YEARS)
+def mini(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
+    """A whole miniature of each year."""
+    return request.param, write(tmp_path_factory.mktemp(f"dcase{request.param}") / "data", request.param)
+
+
+def told(entries: list[Entry]) -> list[tuple]:
+    return [(part, x.machine_type, x.machine_id, x.split, x.label, x.domain, Path(x.name).name) for x, part in entries]
+
+
+def test_every_part_of_every_year(mini: tuple[int, Path]) -> None:
+    year, folder = mini
+    entries = dcase.find(folder, year)
+    expected = Counter()  # type: ignore[var-annotated]
+    domains = {"": 3} if year == 2020 else {"source": 2, "target": 1}
+    for part, units in (("development", YEARS[year].development), ("evaluation", YEARS[year].evaluation)):
+        for machine_type, ids in units.items():
+            for machine_id in ids:
+                for domain, train in domains.items():
+                    training = "additional" if part == "evaluation" else part
+                    expected[training, machine_type, machine_id, "train", 0, domain] += train
+                    for label in (0, 1):
+                        expected[part, machine_type, machine_id, "test", label, domain] += 2
+    assert Counter(x[:-1] for x in told(entries)) == expected
+    assert all(audio.read(x.clip, 16000).samples.size > 500 for x in entries[:5])
+
+
+def test_nothing_is_missing_in_a_whole_one(mini: tuple[int, Path]) -> None:
+    year, folder = mini
+    lines = dcase.shortfalls(dcase.find(folder, year), year)
+    if year == 2020:
+        assert len(lines) == sum(len(x) for x in YEARS[2020].development.values()) * 2 + 18 * 2
+        assert "fan 00: 3 of 911 clips are there in train/ of the development part" in lines
+        assert "ToyConveyor 03: 4 of 1154 clips are there in test/ of the development part" in lines
+    else:
+        assert lines == []
+
+
+def test_the_number_of_channels(mini: tuple[int, Path]) -> None:
+    year, folder = mini
+    clip = dcase.find(folder, year)[0].clip
+    assert clip.path is not None
+    samples, _ = soundfile.read(clip.path, always_2d=True)
+    assert samples.shape[1] == YEARS[year].channels == (2 if year == 2026 else 1)
+    if year == 2026:
+        assert not np.array_equal(audio.read(clip, 16000, 0).samples, audio.read(clip, 16000, 1).samples)
+
+
+def test_archives_are_the_same_without_unpacking(mini: tuple[int, Path], tmp_path: Path) -> None:
+    year, plain_folder = mini
+    machines = [YEARS[year].machine_types[0], YEARS[year].machine_types[-1]]
+    folder = write(tmp_path / "data", year, zipped=True, machines=machines)
+    of_record = {x.name for x in YEARS[year].archives if x.machine_type in machines}
+    assert {x.name for x in folder.glob("*.zip")} == of_record
+    zipped, plain = dcase.find(folder, year), dcase.find(plain_folder, year, machines)
+    assert told(zipped) == told(plain)
+    for index in (0, len(plain) // 2, -1):
+        one, other = (audio.read(x[index].clip, 16000).samples for x in (zipped, plain))
+        assert np.array_equal(one, other)
+
+
+def test_names_of_record() -> None:
+    names = {year: {x.name: x.record for x in YEARS[year].archives} for year in YEARS}
+    assert {year: len(x) for year, x in names.items()} == {
+        2020: 18, 2021: 21, 2022: 21, 2023: 21, 2024: 25, 2025: 23, 2026: 17,
+    }  # fmt: skip
+    assert names[2020]["eval_data_train_ToyCar.zip"] == "3727685"
+    assert names[2021]["eval_data_gearbox_train.zip"] == "4660992"
+    assert names[2022]["dev_bearing.zip"] == "6355122"
+    assert names[2024]["eval_data_RoboticArm_train_r2.zip"] == "11259435"
+    assert names[2024]["eval_data_RoboticArm_test.zip"] == "11363076"
+    assert names[2026]["dev_ToyCar_r2.zip"] == "19336329"
+    assert "dev_ToyCar.zip" not in names[2026]
+
+
+def test_counts_add_up_to_the_totals_of_record() -> None:
+    counts = {(kind, x): n for kind, ids in dcase.COUNTS_2020.items() for x, n in ids.items()}
+    development = {(kind, x) for kind, ids in YEARS[2020].development.items() for x in ids}
+    evaluation = {(kind, x) for kind, ids in YEARS[2020].evaluation.items() for x in ids}
+    assert counts.keys() == development | evaluation
+    assert sum(counts[x][0] for x in development) == 20_119
+    assert sum(sum(counts[x][1:]) for x in development) == 10_868
+    assert sum(counts[x][0] for x in evaluation) == 16_164
+    assert sum(sum(counts[x][1:]) for x in evaluation) == 7_103
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_folders_of_several_years_side_by_side(tmp_path: Path, raw: bool) -> None:
+    for year in (2022, 2023):
+        write(tmp_path / f"dcase{year}t2", year, machines=["fan", "Vacuum"], train=1, test=1, raw=raw)
+    assert {x.clip.machine_id for x in dcase.find(tmp_path, 2022)} == {"00", "01", "02", "03", "04", "05"}
+    assert {x.clip.machine_type for x in dcase.find(tmp_path, 2023)} == {"fan", "Vacuum"}
+
+
+def test_what_the_challenge_s_scripts_copy_counts_once(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", 2021, machines=["fan"], raw=True)
+    once = told(dcase.find(folder, 2021))
+    for part in ("dev_data", "eval_data"):
+        fan = folder / part / "raw" / "fan"
+        for place in ("source_test", "target_test"):
+            shutil.copytree(fan / place, fan / "test", dirs_exist_ok=True)
+    assert told(dcase.find(folder, 2021)) == once
+
+
+def test_a_labelled_copy_serves_where_there_is_no_list(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", 2020, machines=["fan"])
+    fan, truth = folder / "eval_data" / "fan", folder / "eval_data_list_2020.csv"
+    listed = dcase.find(folder)
+    (fan / "test_rename").mkdir()
+    for line in truth.read_text().splitlines()[1:]:
+        name, labelled, _ = line.split(",")
+        shutil.copy(fan / "test" / name, fan / "test_rename" / labelled)
+    assert told(dcase.find(folder)) == told(listed), "the list, and the names of the challenge"
+    truth.unlink()
+    renamed = [x for x in dcase.find(folder) if x.part == "evaluation"]
+    assert Counter((x.clip.machine_id, x.clip.label) for x in renamed) == Counter(
+        (x.clip.machine_id, x.clip.label) for x in listed if x.part == "evaluation"
+    )
+    assert {Path(x.clip.name).parent.name for x in renamed} == {"test_rename"}
+
+
+def test_evaluation_without_labels(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", 2023, machines=["Vacuum"], labels=False)
+    entries = [x for x in dcase.find(folder, 2023) if x.part == "evaluation"]
+    assert len(entries) == 8
+    assert {x.clip.label for x in entries} == {None}
+
+
+def test_what_is_unpacked_comes_before_archives_and_parts_may_be_mixed(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", 2020, machines=["fan"], parts=["development"])
+    (folder / "dev_data_fan.zip").write_bytes(b"half a download")
+    write(tmp_path / "zips", 2020, machines=["fan", "pump"], zipped=True)
+    for path in (tmp_path / "zips").glob("eval*"):
+        shutil.move(path, folder / path.name)
+    entries = dcase.find(folder, machines=["fan"])
+    assert Counter(x.part for x in entries) == {"development": 28, "additional": 9, "evaluation": 12}
+    assert {bool(x.clip.member) for x in entries if x.part == "additional"} == {True}
+
+
+def test_supplements_are_left_out(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", 2025, machines=["fan"])
+    assert len(list(folder.rglob("supplemental/*.wav"))) == 2
+    assert not [x for x in dcase.find(folder, 2025) if "supplemental" in x.clip.name]
+
+
+def test_attributes(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", 2023, machines=["fan"])
+    found = dcase.read_attributes(folder / "dev_data/fan/attributes_00.csv")
+    assert found["section_00_source_train_normal_0000_vel_21.wav"] == {"vel": "21"}
+    assert len(found) == 3 + 8
+    path = tmp_path / "attributes_01.csv"
+    path.write_text(
+        "file_name,d1p,d1v,d2p,d2v\nfan\\train\\section_01_a.wav,m-n,X,f-n,2\nfan/train/b.wav,noAttribute,,,\n"
+    )
+    assert dcase.read_attributes(path) == {"section_01_a.wav": {"m-n": "X", "f-n": "2"}, "b.wav": {}}
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="no table of attributes"):
+        dcase.read_attributes(path)
+
+
+# -- lists of labels ---------------------------------------------------------------------------------------------
+
+
+def test_a_list_of_labels_of_2020(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_bytes(
+        b"fan\r\nid_01_00000000.wav,normal_id_01_00000098.wav,0\r\nid_01_00000001.wav,anomaly_id_01_00000064.wav,1\r\n"
+        b"pump\r\nid_01_00000000.wav,anomaly_id_01_00000001.wav,1\r\n"
+    )
+    assert dcase.read_labels(path) == {
+        ("fan", "id_01_00000000.wav"): (0, ""),
+        ("fan", "id_01_00000001.wav"): (1, ""),
+        ("pump", "id_01_00000000.wav"): (1, ""),
+    }
+
+
+def test_names_with_and_without_test_match(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(
+        "bearing\nsection_03_0001.wav,section_03_target_test_anomaly_0001_vel_25.wav\n"
+        "section_03_source_test_0000.wav,section_03_source_test_normal_0000.wav\n"
+    )
+    truth = dcase.read_labels(path)
+    for name in ("section_03_0001.wav", "a/section_03_test_0001.wav"):
+        assert truth["bearing", dcase.label_key(name)] == (1, "target")
+    assert truth["bearing", dcase.label_key("section_03_source_test_0000.wav")] == (0, "source")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id_01_00000000.wav,normal_id_01_00000098.wav,0\n", "line 1"),
+        ("fan\nid_01_00000000.wav,id_01_00000098.wav,0\n", "line 2"),
+        ("fan\nid_01_00000000.wav,normal_id_01_00000098.wav,1\n", "line 2"),
+        ("", "has no rows"),
+        ("\0\xff", "no list of labels|line 1|has no rows"),
+    ],
+)
+def test_what_is_no_list_of_labels(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "list.csv"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=message) as caught:
+        dcase.read_labels(path)
+    assert str(path) in str(caught.value)
+
+
+# -- what can be wrong -------------------------------------------------------------------------------------------
+
+
+def test_no_such_folder_machine_type_or_data_set(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        dcase.find(tmp_path / "data")
+    with pytest.raises(ValueError, match="DCASE 2020 has no machine type lathe: it has ToyCar, ToyConveyor, fan"):
+        dcase.find(tmp_path, machines=["fan", "lathe"])
+    with pytest.raises(ValueError, match="no data set 'dcase2019'; there are dcase2020, dcase2021"):
+        dcase.data_set("dcase2019")
+    assert dcase.data_set("DCASE2020T2") == 2020
+
+
+def test_an_empty_folder_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"folders such as dev_data/fan/train .* archives such as dev_data_ToyCar\.zip"
+    ) as x:
+        dcase.find(tmp_path, machines=["fan"])
+    assert f"`pyasd download dcase2020 --to {tmp_path}` gets them" in str(x.value)
+
+
+def test_a_corrupt_archive_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", 2020, machines=["fan"], parts=["development"], zipped=True)
+    path = folder / "dev_data_fan.zip"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"dev_data_fan\.zip is no whole zip archive .*copy or download it again"):
+        dcase.find(folder)
+
+
+def test_an_unfinished_unpacking_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", 2020, machines=["fan"], parts=["development"])
+    (folder / f"{dcase.UNPACKING}dev_data_pump.zip").touch()
+    with pytest.raises(
+        ValueError, match=r"dev_data_pump\.zip was being unpacked .* not finished: go on with `pyasd do"
+    ):
+        dcase.find(folder)
+
+
+def test_missing_parts_are_listed(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", 2021, machines=["fan", "pump"], parts=["development"])
+    for path in folder.rglob("section_01*train*"):
+        if "fan" in path.parts:
+            path.unlink()
+    shutil.rmtree(folder / "dev_data" / "pump" / "target_test")
+    shutil.rmtree(folder / "dev_data" / "pump" / "source_test")
+    lines = dcase.shortfalls(dcase.find(folder, 2021), 2021, ["fan", "pump"])
+    assert lines == [
+        "fan 01: 0 of 1 clips are there in train/ of the development part",
+        "pump: no clips are there in test/ of the development part",
+        *(f"{kind}: no clips are there in {split}/ of the {part} part"
+          for part, split in (("additional", "train"), ("evaluation", "test")) for kind in ("fan", "pump")),
+    ]  # fmt: skip
+
+
+def test_a_miniature_keeps_off_other_folders(tmp_path: Path) -> None:
+    (tmp_path / "mine.wav").touch()
+    with pytest.raises(FileExistsError, match="not empty"):
+        miniature.write(tmp_path)
+
+
+def test_a_miniature_clip_depends_on_its_name_and_seed_alone(tmp_path: Path) -> None:
+    one, two = (write(tmp_path / name, 2020, machines=["valve"], train=n) for name, n in (("a", 1), ("b", 2)))
+    other = write(tmp_path / "c", 2020, machines=["valve"], train=1, seed=5)
+    name = "dev_data/valve/train/normal_id_06_00000000.wav"
+    assert (one / name).read_bytes() == (two / name).read_bytes() != (other / name).read_bytes()
+    assert (one / "README.txt").read_text().startswith("SYNTHETIC RECORDINGS")
+
+
+def test_zipped_miniatures_are_whole(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", 2024, zipped=True, machines=["3DPrinter"])
+    with zipfile.ZipFile(folder / "eval_data_3DPrinter_test.zip") as file:
+        assert file.testzip() is None
+        assert "3DPrinter/test/section_00_0001.wav" in file.namelist()
+        assert "3DPrinter/test/section_00_0000.wav" not in file.namelist()
