@@ -32,9 +32,11 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_its_commands_exist() -> None:
-    """Every `pyasd ...` of the README has a command and options that there are."""
+    """Every `pyasd ...` of the README and docs/ has a command and options that there are, and none is left out."""
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    told = re.findall(r"\bpyasd ((?:fit|score|evaluate|demo|doctor)\b[^`#\n&]*)", README)
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    pages = "".join(path.read_text(encoding="utf-8") for path in sorted(docs.glob("*.md")))
+    told = re.findall(rf"\bpyasd ((?:{'|'.join(commands)})\b[^`#\n&]*)", README + pages)
     assert {shlex.split(x)[0] for x in told} == set(commands)
     for text in told:
         name, *arguments = shlex.split(text)
