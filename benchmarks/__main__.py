@@ -2,6 +2,7 @@
 
     python -m benchmarks                      # all cases, prints the tables
     python -m benchmarks head --ledger        # one case, and adds its rows to benchmarks/ledger.csv
+    python -m benchmarks --isa avx2           # no contestant may use more than AVX2
 
 A case is measured only after its operator's tests pass. Contestants take turns, round by round, and each ratio is the
 median of the rounds' own ratios, so that a machine whose speed drifts changes the times more than the ratios.
@@ -125,16 +126,36 @@ def report(key: str, rounds: int, roofline: Roofline, with_memory: bool) -> list
     return rows
 
 
+LIMITS = {
+    "base": ("default", "SSE4_2", "SSE41"),
+    "avx2": ("avx2", "AVX2", "AVX2"),
+    "avx512": ("avx512", "AVX512", "AVX512_CORE"),
+}
+"""For an instruction set, what keeps ATen, MKL and oneDNN to it (MKL heeds it on Intel's processors alone)."""
+
+
+def limit(isa: str) -> None:
+    """Start this program anew with every contestant limited to an instruction set: libraries read that at their start."""
+    if os.environ.get("PYASD_CPU_ISA") == isa:
+        return
+    names = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
+    os.environ |= {"PYASD_CPU_ISA": isa} | dict(zip(names, LIMITS[isa], strict=True))
+    os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", nargs="*", help=f"{', '.join(cases.CASES)} (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds that count (default 5)")
     parser.add_argument("--ledger", action="store_true", help=f"add the rows to {LEDGER.relative_to(ROOT)}")
+    parser.add_argument("--isa", choices=LIMITS, help="limit every contestant to this instruction set")
     parser.add_argument("--no-memory", action="store_true", help="don't measure peak memory")
     args = parser.parse_args()
     unknown = set(args.case) - set(cases.CASES)
     if unknown:
         parser.error(f"no such case: {', '.join(unknown)}; choose from {', '.join(cases.CASES)}")
+    if args.isa:
+        limit(args.isa)
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     roofline = measure()

@@ -194,7 +194,7 @@ def head_both(clips: int = 8) -> Case:
         def go() -> None:
             for h, x in pairs:
                 weight.grad = bias.grad = h.grad = None
-                run(h, x).sum().backward()
+                run(h, x).backward()
                 with torch.no_grad():
                     weight.add_(0)  # an optimiser's step: whatever was derived from the weights is stale
 
@@ -205,14 +205,15 @@ def head_both(clips: int = 8) -> Case:
         "tests/test_ops_mixture.py",
         clips,
         {
-            "pyasd": each(lambda h, x: ops.mixture_log_prob(h, x, head, "cpu")),
-            "eager torch": each(lambda h, x: eager_head(h, x, weight * mask, bias)),
-            "torch.compile": each(lambda h, x: compiled(h, x, weight, bias)),
+            "pyasd": each(lambda h, x: ops.mixture_log_likelihood(h, x, head, "cpu")),
+            "pyasd, any gradient": each(lambda h, x: ops.mixture_log_prob(h, x, head, "cpu").sum()),
+            "eager torch": each(lambda h, x: eager_head(h, x, weight * mask, bias).sum()),
+            "torch.compile": each(lambda h, x: compiled(h, x, weight, bias).sum()),
         },
-        WINDOWS * (2 * _connected * 4 + 2 * _mixture_flop + 3 * DIMS * COMPONENTS * 4),
-        WINDOWS * _exps * 2,
+        WINDOWS * (2 * _connected * 3 + _mixture_flop + 3 * DIMS * COMPONENTS * 4),
+        WINDOWS * _exps,
         WINDOWS * (2 * HIDDEN + 2 * DIMS + 10) * 4 + 4 * 19200 * 128,
-        "the outputs are computed twice: four products where storing them needs three",
+        '"any gradient" is mixture_log_prob: it computes the outputs twice, four products in all.',
     )
 
 
@@ -318,10 +319,57 @@ def clip_scores(clips: int = 64) -> Case:
     )
 
 
-CASES: dict[str, Callable[[], Case]] = {
+def archive(clips: int = 324) -> Case:
+    """One recording of as many windows as so many clips (100,000): what scoring takes beyond its input and weights."""
+    network, _ = _network()
+    log_mel = -60 + 5 * torch.randn(clips * WINDOWS + 4, 128)
+    return Case(
+        "windows of one long recording",
+        "tests/test_ops_group_made.py",
+        clips,
+        {
+            "pyasd": lambda: ops.group_made_score(log_mel, network, None, "cpu"),
+            "pyasd bfloat16": lambda: ops.group_made_score(log_mel, network, None, "cpu", "bfloat16"),
+        },
+        WINDOWS * (2 * _trunk_connected + 2 * _connected + _mixture_flop),
+        WINDOWS * _exps,
+        WINDOWS * (128 + 3 * 5) * 4,
+    )
+
+
+def threads(clips: int = 32) -> Case:
+    """Samples to clip scores on two threads, against the same on one."""
+    network, _ = _network()
+    plan = ops.LogMelPlan()
+    samples = torch.from_numpy((3000 * np.random.default_rng(0).standard_normal((clips, SAMPLES))).astype(np.int16))
+
+    def on(count: int) -> Contestant:
+        def go() -> None:
+            before = torch.get_num_threads()
+            torch.set_num_threads(count)
+            for x in ops.log_mel(samples, plan, backend="cpu"):
+                ops.group_made_score(x, network, None, "cpu")
+            torch.set_num_threads(before)
+
+        return go
+
+    return Case(
+        "samples to clip score on two threads",
+        "tests/test_ops_group_made.py",
+        clips,
+        {"pyasd": on(2), "pyasd on one thread": on(1)},
+        (_log_mel_flop + WINDOWS * (2 * _trunk_connected + 2 * _connected + _mixture_flop)) / 2,
+        WINDOWS * _exps / 2,
+        SAMPLES * 2,
+    )
+
+
+CASES: dict[str, Callable[..., Case]] = {
     "log-mel": log_mel,
     "head": head_forward,
     "head-backward": head_both,
     "trunk": trunk,
     "score": clip_scores,
+    "archive": archive,
+    "threads": threads,
 }

@@ -33,7 +33,7 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_its_commands_exist() -> None:
-    """Every `pyasd ...` of the README and the pages in docs/ has a command and options that there are, and none is left out."""
+    """Every `pyasd ...` of the README and docs/ has a command and options that there are, and none is left out."""
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     pages = [README, *(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
     told = re.findall(rf"(?:^|`|&& )pyasd ((?:{'|'.join(commands)})\b[^`#\n&>]*)", "\n".join(pages), re.MULTILINE)
