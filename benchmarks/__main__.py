@@ -131,7 +131,7 @@ LIMITS = {
     "avx2": ("avx2", "AVX2", "AVX2"),
     "avx512": ("avx512", "AVX512", "AVX512_CORE"),
 }
-"""For an instruction set, what keeps ATen, MKL and oneDNN to it (MKL heeds it on Intel's processors alone)."""
+"""What keeps ATen, MKL and oneDNN to an instruction set (MKL heeds it on Intel's processors alone)."""
 
 
 def limit(isa: str) -> None:
