@@ -21,7 +21,7 @@ const char* isa_obstacle(int isa);
 // ---- log-Mel: see ops.log_mel for what it computes --------------------------------------------------------------
 
 struct LogMelShape {
-  int32_t n_fft;        // a power of two, 256 to 16384
+  int32_t n_fft;        // a power of two, 64 to 16384
   int32_t hop_length;
   int32_t n_mels;
   int32_t reflect;      // 1: pad by reflection, 0: by zeros

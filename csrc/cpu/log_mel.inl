@@ -1,9 +1,6 @@
 // log-Mel of one group of frames, one frame per SIMD lane: load and window, real FFT, power, Mel bands, logarithm.
 // Between the samples and the log-Mel nothing leaves the scratch memory (n_fft vectors and half as many again), and no
 // step mixes lanes, so that a frame's result depends on its own samples alone.
-//
-// The work area is sixteen blocks of n_fft / 16 vectors, each a vector longer than it need be: at a distance of a power of
-// two all sixteen would fall on the same few lines of the L1 cache.
 
 // Samples of the frames that reach over a clip's edge, extended; other frames are read in place.
 template <class T>
@@ -21,57 +18,29 @@ static const T* frame_samples(const LogMelShape& shape, const T* samples, int64_
 PYASD_INLINE vf load_samples(const float* p) { return load(p); }
 PYASD_INLINE vf load_samples(const int16_t* p) { return load_int16(p); }
 
-constexpr int64_t block_pitch(const LogMelShape& shape) { return (shape.n_fft / 16 + 1) * int64_t(kLanes); }
-
-// The first three steps of the real FFT, straight from the samples: transpose, window, split. int16 samples are transposed
-// two to a lane (`Packed`), which needs runs of 2 * kLanes. Meanwhile `upcoming`, the bytes that the next group of frames
-// begins with, are fetched: sixteen rows are too many streams for the hardware to follow.
-template <bool Packed, class T>
-static void load_and_split(const LogMelTables& t, const T* const rows[kLanes], const float* window, const char* upcoming,
-                           int64_t upcoming_bytes, float* work) {
-  constexpr int kRun = Packed ? 2 * kLanes : kLanes;
-  const int part = t.shape.n_fft / 16;
-  const int64_t fetch = upcoming_bytes / (part / kRun), pitch = block_pitch(t.shape);
-  for (int first = 0; first < part; first += kRun, upcoming += fetch) {
+// The first step of the real FFT, straight from the samples: transpose, window, split. Meanwhile `upcoming`, the bytes
+// that the next group of frames begins with, are fetched: sixteen rows are too many streams for the hardware to follow.
+template <class T>
+static void load_and_split(const LogMelLevel& level, const T* const rows[kLanes], const float* window,
+                           const char* upcoming, int64_t upcoming_bytes, float* work) {
+  const int quarter = level.length / 4;
+  const int64_t fetch = upcoming_bytes / (quarter / kLanes);
+  for (int n = 0; n < quarter; n += kLanes, upcoming += fetch) {
     for (int64_t i = 0; i < fetch; i += 64) __builtin_prefetch(upcoming + i, 0, 2);
-    vf columns[16][kLanes];
-    for (int j = 0; j < 16; ++j) {
-      for (int lane = 0; lane < kLanes; ++lane) {
-        const T* from = rows[lane] + j * part + first;
-        if constexpr (Packed) {
-          __builtin_memcpy(&columns[j][lane], from, sizeof(vf));
-        } else {
-          columns[j][lane] = load_samples(from);
-        }
-      }
-      transpose(columns[j]);
+    vf x[4][kLanes];
+    for (int j = 0; j < 4; ++j) {
+      for (int lane = 0; lane < kLanes; ++lane) x[j][lane] = load_samples(rows[lane] + n + j * quarter);
+      transpose(x[j]);
     }
-    for (int i = 0; i < kRun; ++i) {
-      const int n = first + i;
-      vf x[16];
-      for (int j = 0; j < 16; ++j) {
-        if constexpr (Packed) {
-          x[j] = i % 2 == 0 ? low_int16(columns[j][i / 2]) : high_int16(columns[j][i / 2]);
-        } else {
-          x[j] = columns[j][i];
-        }
-        x[j] = x[j] * set1(window[n + j * part]);
-      }
-      Complex odd[7];
-      real_split16(x, t.opening + 14 * n, odd);
-      float* out = work + n * kLanes;
-      store(out, x[0]);
-      store(out + pitch, x[1]);
-      store(out + 2 * pitch, odd[6].re);
-      store(out + 3 * pitch, odd[6].im);
-      for (int k = 0; k < 2; ++k) {
-        store(out + (4 + k) * pitch, odd[4 + k].re);
-        store(out + (6 + k) * pitch, odd[4 + k].im);
-      }
-      for (int k = 0; k < 4; ++k) {
-        store(out + (8 + k) * pitch, odd[k].re);
-        store(out + (12 + k) * pitch, odd[k].im);
-      }
+    for (int i = 0; i < kLanes; ++i) {
+      const int m = n + i;
+      vf v[4];
+      for (int j = 0; j < 4; ++j) v[j] = x[j][i] * set1(window[m + j * quarter]);
+      const Complex odd = real_split(v, level.split[2 * m], level.split[2 * m + 1]);
+      store(work + m * kLanes, v[0]);
+      store(work + (m + quarter) * kLanes, v[1]);
+      store(work + (m + 2 * quarter) * kLanes, odd.re);
+      store(work + (m + 3 * quarter) * kLanes, odd.im);
     }
   }
 }
@@ -132,20 +101,9 @@ static void fft(const LogMelLevel& level, int stage, float* re, float* im, int b
 }
 
 static void power_spectrum(const LogMelTables& t, float* work, float* power) {
-  const int64_t pitch = block_pitch(t.shape);
-  const int part = t.shape.n_fft / 16;
-  for (int i = 0; i < kOpeningLevels; ++i) {
+  for (int i = 0; i < t.level_count; ++i) {
     const LogMelLevel& level = t.level[i];
-    const int blocks = level.length / 4 / part;
-    for (int j = 0; j < blocks; ++j) {
-      fft(level, blocks > 1, work + (2 * blocks + j) * pitch, work + (3 * blocks + j) * pitch, part,
-          level.bin + j * part, power);
-    }
-  }
-  for (int i = 0; i < part; ++i) store(work + (part + i) * kLanes, load(work + pitch + i * kLanes));
-  for (int i = kOpeningLevels; i < t.level_count; ++i) {
-    const LogMelLevel& level = t.level[i];
-    split(level, work);
+    if (i > 0) split(level, work);
     const int points = level.length / 4;
     fft(level, 0, work + 2 * points * kLanes, work + 3 * points * kLanes, points, level.bin, power);
   }
@@ -184,7 +142,7 @@ static void mel_decibel(const LogMelTables& t, const float* power, int64_t skip,
 
 static std::size_t log_mel_scratch(const LogMelTables& t) {
   const std::size_t n_fft = std::size_t(t.shape.n_fft);
-  return (n_fft + 16 + n_fft / 2 + 1 + n_fft) * kLanes * sizeof(float);  // work, power, edges
+  return (n_fft + n_fft / 2 + 1 + n_fft) * kLanes * sizeof(float);  // work, power, edges
 }
 
 template <class T>
@@ -197,7 +155,7 @@ static void log_mel_frames(const LogMelTables& t, const T* samples, const float*
   const int64_t wanted = group * kLanes;
   const int64_t first = frames < kLanes ? 0 : wanted + kLanes > frames ? frames - kLanes : wanted;
   float* work = scratch;
-  float* power = work + 16 * block_pitch(shape);
+  float* power = work + int64_t(shape.n_fft) * kLanes;
   T* edge = reinterpret_cast<T*>(power + int64_t(shape.n_fft / 2 + 1) * kLanes);
   const T* rows[kLanes];
   for (int lane = 0; lane < kLanes; ++lane) {
@@ -206,13 +164,8 @@ static void log_mel_frames(const LogMelTables& t, const T* samples, const float*
   }
   const int64_t next = (first + kLanes) * shape.hop_length + shape.n_fft / 2 - shape.hop_length;
   const int64_t ahead = length - next < kLanes * shape.hop_length ? length - next : kLanes * shape.hop_length;
-  const char* upcoming = reinterpret_cast<const char*>(samples + (ahead > 0 ? next : 0));
-  const int64_t upcoming_bytes = ahead > 0 ? ahead * int64_t(sizeof(T)) : 0;
-  if (sizeof(T) == sizeof(int16_t) && shape.n_fft / 16 >= 2 * kLanes) {
-    load_and_split<sizeof(T) == sizeof(int16_t)>(t, rows, window, upcoming, upcoming_bytes, work);
-  } else {
-    load_and_split<false>(t, rows, window, upcoming, upcoming_bytes, work);
-  }
+  load_and_split(t.level[0], rows, window, reinterpret_cast<const char*>(samples + (ahead > 0 ? next : 0)),
+                 ahead > 0 ? ahead * int64_t(sizeof(T)) : 0, work);
   power_spectrum(t, work, power);
   const int64_t last = frames - first < kLanes ? frames - first : kLanes;
   mel_decibel(t, power, wanted - first, last, out + first * shape.n_mels);

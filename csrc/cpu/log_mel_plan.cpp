@@ -35,19 +35,6 @@ class Builder {
     return keep(std::move(table));
   }
 
-  const float* opening(int n_fft) {
-    std::vector<float> table;
-    for (int n = 0; n < n_fft / 16; ++n) {
-      for (int k = 0; k < 7; ++k) {
-        const int length = k < 4 ? n_fft : k < 6 ? n_fft / 2 : n_fft / 4;
-        const double angle = -kTau * n * (1 + 4 * (k < 4 ? k : k < 6 ? k - 4 : 0)) / length;
-        table.push_back(static_cast<float>(std::cos(angle)));
-        table.push_back(static_cast<float>(std::sin(angle)));
-      }
-    }
-    return keep(std::move(table));
-  }
-
   const float* keep(std::vector<float>&& table) {
     plan_.floats.push_back(std::move(table));
     return plan_.floats.back().data();
@@ -62,14 +49,12 @@ class Builder {
   LogMelPlan& plan_;
 };
 
-// Radix 8 as often as it goes; 4 once or twice for what is left; 2 only for a transform of two points. `first` is what the
-// opening does already: 4 in the first level, 2 in the second, 1 (nothing) from then on.
-void choose_radices(int points, int first, LogMelLevel& level) {
+// Radix 8 as often as it goes; 4 once or twice for what is left; 2 only for a transform of two points.
+void choose_radices(int points, LogMelLevel& level) {
   int log2 = 0;
-  while (first << log2 < points) ++log2;
+  while (1 << log2 < points) ++log2;
   level.radix_count = 0;
   const auto add = [&](int radix) { level.radix[level.radix_count++] = radix; };
-  if (first > 1) add(first);
   if (log2 == 1) return add(2);
   if (log2 % 3 == 2) add(4), log2 -= 2;
   if (log2 % 3 == 1 && log2 > 1) add(4), add(4), log2 -= 4;
@@ -97,14 +82,14 @@ void build(LogMelPlan& plan, const LogMelShape& shape, const double* window, con
   t.level_count = 0;
   for (int length = shape.n_fft; length >= 4; length /= 2) {
     LogMelLevel& level = t.level[t.level_count++];
-    const int points = length / 4, first = length == shape.n_fft ? 4 : 2 * length == shape.n_fft ? 2 : 1;
+    const int points = length / 4;
     level.length = length;
-    level.split = t.level_count > kOpeningLevels ? builder.twiddles(points, 2, length) : nullptr;
-    choose_radices(points, first, level);
+    level.split = builder.twiddles(points, 2, length);
+    choose_radices(points, level);
     int block = points;
     for (int stage = 0; stage + 1 < level.radix_count; ++stage) {
       const int radix = level.radix[stage];
-      level.twiddle[stage] = stage == 0 && first > 1 ? nullptr : builder.twiddles(block / radix, radix, block);
+      level.twiddle[stage] = builder.twiddles(block / radix, radix, block);
       block /= radix;
     }
     std::vector<int32_t> order(static_cast<std::size_t>(points));
@@ -115,7 +100,6 @@ void build(LogMelPlan& plan, const LogMelShape& shape, const double* window, con
     }
     level.bin = builder.keep(std::move(order));
   }
-  t.opening = builder.opening(shape.n_fft);
   std::vector<float> plain, scaled;
   for (int n = 0; n < shape.n_fft; ++n) {
     plain.push_back(static_cast<float>(window[n]));
@@ -135,7 +119,7 @@ void build(LogMelPlan& plan, const LogMelShape& shape, const double* window, con
 LogMelPlan* log_mel_plan_create(const LogMelShape& shape, const double* window, const int32_t* starts,
                                 const int32_t* counts, const double* weights) {
   const bool power_of_two = (shape.n_fft & (shape.n_fft - 1)) == 0;
-  if (!power_of_two || shape.n_fft < 256 || shape.n_fft > 1 << 14 || shape.hop_length < 1 || shape.n_mels < 1) {
+  if (!power_of_two || shape.n_fft < 64 || shape.n_fft > 1 << 14 || shape.hop_length < 1 || shape.n_mels < 1) {
     return nullptr;
   }
   try {

@@ -4,8 +4,7 @@
 // Gives: vf (kLanes floats, with + - *), set1, load, store (any alignment), fma(a,b,c) = a*b+c, fnma(a,b,c) = c-a*b,
 // at_least(x, low) and larger(a, b) (a NaN in x or a stays), round_nearest, times_pow2(x, n) = x 2^n for
 // integral n in [-126, 127],
-// one_where_at_least, split_exponent, keep_nan, transpose, load_int16; low_int16 and high_int16, of the two int16 numbers
-// that each lane's bits are, as floats; and kPairs, whether bfloat16 pairs can be
+// one_where_at_least, split_exponent, keep_nan, transpose, load_int16; and kPairs, whether bfloat16 pairs can be
 // multiplied at once: multiply_add<true>(a, b, c) adds to each lane of c the two products of its pairs in a and b, and
 // pair(low, high) makes pairs of bfloat16 numbers that stand in float32 lanes.
 
@@ -20,10 +19,6 @@ PYASD_INLINE void store(float* p, vf x) { _mm512_storeu_ps(p, x); }
 PYASD_INLINE vf load_int16(const int16_t* p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
 }
-PYASD_INLINE vf low_int16(vf x) {
-  return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(_mm512_castps_si512(x), 16), 16));
-}
-PYASD_INLINE vf high_int16(vf x) { return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_castps_si512(x), 16)); }
 PYASD_INLINE vf fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 PYASD_INLINE vf fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
 PYASD_INLINE vf at_least(vf x, vf low) { return _mm512_max_ps(low, x); }  // maxps gives its second when one is NaN
@@ -95,10 +90,6 @@ PYASD_INLINE void store(float* p, vf x) { _mm256_storeu_ps(p, x); }
 PYASD_INLINE vf load_int16(const int16_t* p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
-PYASD_INLINE vf low_int16(vf x) {
-  return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(_mm256_castps_si256(x), 16), 16));
-}
-PYASD_INLINE vf high_int16(vf x) { return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_castps_si256(x), 16)); }
 PYASD_INLINE vf fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 PYASD_INLINE vf fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
 PYASD_INLINE vf at_least(vf x, vf low) { return _mm256_max_ps(low, x); }
@@ -156,8 +147,6 @@ PYASD_INLINE vf set1(float x) { return vf{x, x, x, x}; }
 PYASD_INLINE vf load(const float* p) { vf x; __builtin_memcpy(&x, p, sizeof x); return x; }
 PYASD_INLINE void store(float* p, vf x) { __builtin_memcpy(p, &x, sizeof x); }
 PYASD_INLINE vf load_int16(const int16_t* p) { return vf{float(p[0]), float(p[1]), float(p[2]), float(p[3])}; }
-PYASD_INLINE vf low_int16(vf x) { return __builtin_convertvector(((vi)x << 16) >> 16, vf); }
-PYASD_INLINE vf high_int16(vf x) { return __builtin_convertvector((vi)x >> 16, vf); }
 PYASD_INLINE vf fma(vf a, vf b, vf c) { return a * b + c; }
 PYASD_INLINE vf fnma(vf a, vf b, vf c) { return c - a * b; }
 PYASD_INLINE vf at_least(vf x, vf low) { return x < low ? low : x; }

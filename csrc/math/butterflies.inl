@@ -52,9 +52,6 @@ PYASD_INLINE void butterfly(Complex x[R]) {
   if constexpr (R == 8) butterfly8(x);
 }
 
-// (a - i b) (re + i im)
-PYASD_INLINE Complex times_conjugate(vf a, vf b, vf re, vf im) { return {fma(b, im, a * re), fnma(b, re, a * im)}; }
-
 // One step of the real FFT: from x[n + j M/4], j = 0 ... 3, of a real signal of length M, the two samples of the signal
 // of length M/2 whose spectrum is the even bins, and one sample of the complex signal of length M/4 whose spectrum is
 // the bins 4k + 1 (the bins 4k + 3 are their conjugates, mirrored): (d0 - i d1) e^(-2 pi i n / M).
@@ -62,33 +59,5 @@ PYASD_INLINE Complex real_split(vf x[4], float re, float im) {
   const vf d0 = x[0] - x[2], d1 = x[1] - x[3];
   x[0] = x[0] + x[2];
   x[1] = x[1] + x[3];
-  return times_conjugate(d0, d1, set1(re), set1(im));
-}
-
-// Three such steps at once, and the first butterfly of each one's complex FFT: from x[n + j N/16], j = 0 ... 15, of a real
-// signal of length N one sample each of seven complex signals of length N/16: four whose spectra together are that of the
-// first step's, two of the second's, one of the third's. x[0] and x[1] become samples n and n + N/16 of what is left, a
-// real signal of length N/8. `twiddle` has e^(-2 pi i n (1 + 4k) / M) for the seven: M = N, k = 0 ... 3; M = N/2, k = 0, 1;
-// M = N/4, k = 0. The constant parts of the steps' own twiddles, e^(-2 pi i j / 16) and e^(-2 pi i j / 8), are in the code.
-PYASD_INLINE void real_split16(vf x[16], const float* twiddle, Complex odd[7]) {
-  const vf cos1 = set1(0.923879532511286756f), sin1 = set1(0.382683432365089772f), half = set1(0.707106781186547524f);
-  vf d[16];
-  for (int j = 0; j < 8; ++j) {
-    d[j] = x[j] - x[j + 8];
-    x[j] = x[j] + x[j + 8];
-  }
-  odd[0] = {d[0], set1(0.0f) - d[4]};
-  odd[1] = {fnma(d[5], sin1, d[1] * cos1), set1(0.0f) - fma(d[5], cos1, d[1] * sin1)};
-  odd[2] = {(d[2] - d[6]) * half, set1(0.0f) - (d[2] + d[6]) * half};
-  odd[3] = {fnma(d[7], cos1, d[3] * sin1), set1(0.0f) - fma(d[7], sin1, d[3] * cos1)};
-  butterfly4(odd);
-  for (int j = 0; j < 4; ++j) {
-    d[j] = x[j] - x[j + 4];
-    x[j] = x[j] + x[j + 4];
-  }
-  odd[4] = {d[0], set1(0.0f) - d[2]};
-  odd[5] = {(d[1] - d[3]) * half, set1(0.0f) - (d[1] + d[3]) * half};
-  butterfly2(odd + 4);
-  for (int k = 0; k < 6; ++k) odd[k] = times(odd[k], twiddle[2 * k], twiddle[2 * k + 1]);
-  odd[6] = real_split(x, twiddle[12], twiddle[13]);
+  return times({d0, set1(0.0f) - d1}, re, im);
 }

@@ -100,7 +100,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def log_mel(samples: Tensor, plan: LogMelPlan, lengths: Sequence[int]) -> Tensor:
-    """As `reference.log_mel`, which does the frame sizes that have no fast kernel (powers of two from 256 do)."""
+    """As `reference.log_mel`, which does the frame sizes that have no fast kernel (powers of two from 64 do)."""
     native = _native_plan(plan)
     if native is None:
         return reference.log_mel(samples, plan, lengths)
@@ -120,7 +120,7 @@ def log_mel(samples: Tensor, plan: LogMelPlan, lengths: Sequence[int]) -> Tensor
 
 @lru_cache(maxsize=64)
 def _native_plan(plan: LogMelPlan) -> _native.LogMelPlan | None:
-    if plan.n_fft & (plan.n_fft - 1) or not 256 <= plan.n_fft <= 16384:
+    if plan.n_fft & (plan.n_fft - 1) or not 64 <= plan.n_fft <= 16384:
         return None
     starts, counts, weights = (np.ascontiguousarray(x) for x in plan.mel_weights)
     window = np.ascontiguousarray(plan.window)
