@@ -122,8 +122,14 @@ static void mel_decibel(const LogMelTables& t, const float* power, int64_t skip,
     for (int m = 0; m < kLanes; ++m) r[m] = set1(0.0f);
     for (int m = 0; m < bands; ++m) {
       const float* p = power + int64_t(t.band_start[first + m]) * kLanes;
-      vf sum = set1(0.0f);
-      for (int i = t.band_count[first + m]; i > 0; --i, p += kLanes) sum = fma(load(p), set1(*weight++), sum);
+      vf sum = set1(0.0f), odd = set1(0.0f);  // two sums, since each waits for its last addition
+      int i = t.band_count[first + m];
+      for (; i > 1; i -= 2, p += 2 * kLanes, weight += 2) {
+        sum = fma(load(p), set1(weight[0]), sum);
+        odd = fma(load(p + kLanes), set1(weight[1]), odd);
+      }
+      if (i > 0) sum = fma(load(p), set1(*weight++), sum);
+      sum = sum + odd;
       r[m] = decibel(t.shape.floor_add ? sum + eps : at_least(sum, eps));
     }
     transpose(r);
