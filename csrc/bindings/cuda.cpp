@@ -1,15 +1,86 @@
-// pyasd._cuda: what CUDA devices there are.
+// pyasd._cuda: pointers in, the GIL released, errors raised. Shapes, dtypes and devices have been checked by ops.py.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "cuda/devices.h"
+#include "cuda/mixture.h"
 
 namespace py = pybind11;
 
+namespace {
+
+using Address = std::uintptr_t;
+
+template <class T>
+T* pointer(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// Runs enqueue(stream) with the device current, and raises what went wrong.
+template <class Enqueue>
+void on_device(int device, Address stream, const Enqueue& enqueue) {
+  int status;
+  {
+    py::gil_scoped_release released;
+    const pyasd::CudaDeviceGuard guard(device);
+    status = guard.status != 0 ? guard.status : enqueue(pointer<void>(stream));
+  }
+  if (status != 0) throw std::runtime_error(std::string("CUDA: ") + pyasd::cuda_error_text(status));
+}
+
+struct Head {
+  pyasd::cuda::MixtureHead head{};
+  int64_t packed_size;
+
+  Head(int64_t dims, const std::vector<int32_t>& prefix, int components, int hidden, float log_scale_min,
+       bool bfloat16) {
+    if (prefix.size() > pyasd::cuda::kMaxGroups) throw std::invalid_argument("too many groups");
+    head.dims = dims;
+    head.groups = int32_t(prefix.size());
+    head.components = components;
+    head.hidden = hidden;
+    head.planes = bfloat16 ? 1 : 3;
+    head.log_scale_min = log_scale_min;
+    for (std::size_t g = 0; g < prefix.size(); ++g) head.group[g].prefix = prefix[g];
+    packed_size = pyasd::cuda::mixture_layout(head);
+  }
+
+  bool fits(int device, bool backward) const {
+    const pyasd::CudaDeviceGuard guard(device);
+    return guard.status == 0 && pyasd::cuda::mixture_fits(head, backward);
+  }
+
+  void pack(Address weight, Address bias, Address packed, int device, Address stream) const {
+    on_device(device, stream, [&](void* s) {
+      return pyasd::cuda::mixture_pack(head, pointer<const float>(weight), pointer<const float>(bias),
+                                       pointer<char>(packed), s);
+    });
+  }
+
+  void forward(Address packed, Address hidden, int64_t hidden_stride, Address target, int64_t target_stride,
+               int64_t windows, Address out, bool per_dim, Address partial, int device, Address stream) const {
+    const pyasd::cuda::MixtureInput input{pointer<const char>(packed),
+                                          pointer<const float>(hidden),
+                                          pointer<const float>(target),
+                                          windows,
+                                          hidden_stride,
+                                          target_stride};
+    on_device(device, stream, [&](void* s) {
+      return pyasd::cuda::mixture_forward(head, input, pointer<float>(out), per_dim, pointer<float>(partial), s);
+    });
+  }
+};
+
+}  // namespace
+
 PYBIND11_MODULE(_cuda, m) {
-  m.doc() = "CUDA devices as the runtime built into this extension sees them.";
+  m.doc() = "CUDA kernels. Arguments that are addresses come from tensor.data_ptr(); `stream` is a cudaStream_t.";
   m.attr("runtime_version") = pyasd::cuda_runtime_version();
+  m.attr("max_groups") = pyasd::cuda::kMaxGroups;
   m.def(
       "device_count",
       [] {
@@ -31,4 +102,18 @@ PYBIND11_MODULE(_cuda, m) {
         return d;
       },
       py::arg("index"), "Name, compute capability, multiprocessors and memory (bytes) of a device.");
+  m.def(
+      "loaded", [](int device) { on_device(device, 0, [](void*) { return pyasd::cuda::mixture_loaded(); }); },
+      py::arg("device"), "Raises where the kernels were not compiled for the device's architecture.");
+  py::class_<Head>(m, "MixtureHead")
+      .def(py::init<int64_t, const std::vector<int32_t>&, int, int, float, bool>(), py::kw_only(), py::arg("dims"),
+           py::arg("prefix"), py::arg("components"), py::arg("hidden"), py::arg("log_scale_min"), py::arg("bfloat16"))
+      .def_readonly("packed_size", &Head::packed_size, "Bytes.")
+      .def_property_readonly("units", [](const Head& h) { return pyasd::cuda::mixture_units(h.head); })
+      .def("fits", &Head::fits, py::kw_only(), py::arg("device"), py::arg("backward"))
+      .def("pack", &Head::pack, py::kw_only(), py::arg("weight"), py::arg("bias"), py::arg("packed"), py::arg("device"),
+           py::arg("stream"))
+      .def("forward", &Head::forward, py::kw_only(), py::arg("packed"), py::arg("hidden"), py::arg("hidden_stride"),
+           py::arg("target"), py::arg("target_stride"), py::arg("windows"), py::arg("out"), py::arg("per_dim"),
+           py::arg("partial"), py::arg("device"), py::arg("stream"));
 }

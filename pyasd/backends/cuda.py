@@ -1,19 +1,179 @@
-"""The native CUDA backend. So far `pyasd._cuda` only reports devices: its kernels are yet to be written, so that CUDA
-tensors go to the Triton kernels.
+"""The native CUDA backend: kernels for compute capability 8.0 and above, compiled ahead of time.
+
+They are tested on the host, in an emulation of CUDA's thread blocks; a run on a GPU is outstanding. So before a device
+is used for the first time, every operator is compared there with the reference on a small shape (`_self_check`), and
+the backend reports itself unavailable, with the reason, where that fails.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
 import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from pyasd.backends import reference, self_check
+
+_why: str | None = None
+try:
+    from pyasd import _cuda
+except ImportError:
+    _why = "the extension pyasd._cuda is not built here: the build found no CUDA compiler"
+
+if TYPE_CHECKING:
+    from pyasd.ops import GroupMadeNetwork, LogMelPlan, MixtureShape
 
 
 def unavailable(device: torch.device | None = None) -> str | None:
     """Why this backend can't run on `device`."""
-    try:
-        from pyasd import _cuda
-    except ImportError:
-        return "the extension pyasd._cuda is not built here: the build found no CUDA compiler"
+    if _why is not None:
+        return _why
+    if device is not None and device.type != "cuda":
+        return "its kernels run on CUDA tensors"
     count, reason = _cuda.device_count()
     if count == 0:
         return f"no CUDA device: {reason}" if reason else "no CUDA device"
-    return "this release has no native CUDA kernels yet"
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA device: it was built without CUDA, or the driver is too old for it"
+    index = torch.cuda.current_device() if device is None or device.index is None else device.index
+    return _self_check(torch.device("cuda", index))
+
+
+class _Queue(NamedTuple):
+    """Where kernels are enqueued."""
+
+    device: int
+    stream: int
+
+
+def _queue(x: Tensor) -> _Queue:
+    return _Queue(x.device.index, torch.cuda.current_stream(x.device).cuda_stream)
+
+
+@lru_cache(maxsize=None)
+def _self_check(device: torch.device) -> str | None:
+    """Why the kernels can't be used on `device`; `None` where all agree with the reference there."""
+    try:
+        _cuda.loaded(device.index)
+    except RuntimeError as error:
+        return f"no kernel was compiled for the architecture of {device} ({error})"
+    return self_check.disagreement(sys.modules[__name__], device)
+
+
+# -- log-Mel -----------------------------------------------------------------------------------------------------
+
+
+def log_mel(samples: Tensor, plan: LogMelPlan, lengths: Sequence[int]) -> Tensor:
+    """As `reference.log_mel`."""
+    return reference.log_mel(samples, plan, lengths)
+
+
+# -- mixture head ------------------------------------------------------------------------------------------------
+
+
+class _Packed(NamedTuple):
+    key: tuple[object, ...]
+    head: _cuda.MixtureHead
+    packed: Tensor
+
+
+_packed: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""Packed weights by weight tensor, so that scoring packs once; a changed tensor (its version) is packed again."""
+
+
+def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str) -> _Packed:
+    inference = weight.is_inference() or bias.is_inference()  # such tensors have no version: nothing can be remembered
+    queue = _queue(weight)
+    version = None if inference else (weight._version, weight.data_ptr(), bias._version, bias.data_ptr())
+    key = (version, shape, precision, queue)  # by stream: what another one packs may not be there yet
+    known: _Packed | None = _packed.get(weight)  # type: ignore[no-untyped-call]
+    if not inference and known is not None and known.key == key:
+        return known
+    head = _head(shape, weight.shape[1], precision)
+    plain_weight, plain_bias = weight.contiguous(), bias.contiguous()
+    packed = weight.new_empty(head.packed_size // 4)
+    head.pack(weight=plain_weight.data_ptr(), bias=plain_bias.data_ptr(), packed=packed.data_ptr(), **queue._asdict())
+    result = _Packed(key, head, packed)
+    if not inference:
+        _packed[weight] = result
+    return result
+
+
+@lru_cache(maxsize=64)
+def _head(shape: MixtureShape, hidden: int, precision: str) -> _cuda.MixtureHead:
+    return _cuda.MixtureHead(
+        dims=shape.dims,
+        prefix=shape.prefix,
+        components=shape.components,
+        hidden=hidden,
+        log_scale_min=shape.log_scale_min,
+        bfloat16=precision == "bfloat16",
+    )
+
+
+def _fits(weight: Tensor, shape: MixtureShape, precision: str, backward: bool) -> bool:
+    """Whether the kernels take the shape: groups, and hidden units in shared memory."""
+    if shape.groups > _cuda.max_groups:
+        return False
+    return _head(shape, weight.shape[1], precision).fits(device=_queue(weight).device, backward=backward)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """`x`, or a copy whose rows are contiguous."""
+    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
+
+
+def mixture_log_prob(
+    hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str, per_dim: bool
+) -> Tensor:
+    """As `reference.mixture_log_prob`, which does the shapes that have no kernel (over 64 groups, or more hidden units
+    than fit in shared memory: several hundred).
+    """
+    if not _fits(weight, shape, precision, backward=False):
+        return reference.mixture_log_prob(hidden, target, weight, bias, shape, precision, per_dim)
+    known = _pack(weight, bias, shape, precision)
+    hidden, target = _rows(hidden), _rows(target)
+    windows = hidden.shape[0]
+    out = hidden.new_empty(windows, shape.dims if per_dim else shape.groups)
+    partial = hidden.new_empty(0 if per_dim else known.head.units * windows)
+    known.head.forward(
+        packed=known.packed.data_ptr(),
+        hidden=hidden.data_ptr(),
+        hidden_stride=hidden.stride(0),
+        target=target.data_ptr(),
+        target_stride=target.stride(0),
+        windows=windows,
+        out=out.data_ptr(),
+        per_dim=per_dim,
+        partial=partial.data_ptr(),
+        **_queue(hidden)._asdict(),
+    )
+    return out
+
+
+def mixture_log_prob_backward(
+    grad: Tensor,
+    hidden: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shape: MixtureShape,
+    precision: str,
+    per_dim: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `reference.mixture_log_prob_backward`."""
+    return reference.mixture_log_prob_backward(grad, hidden, target, weight, bias, shape, precision, per_dim)
+
+
+# -- Group MADE --------------------------------------------------------------------------------------------------
+
+
+def group_made_log_prob(
+    log_mel: Tensor, network: GroupMadeNetwork, wanted: Sequence[int], precision: str, per_dim: bool
+) -> Tensor:
+    """As `reference.group_made_log_prob`: the layers in torch, the head in a kernel."""
+    return reference.group_made_log_prob(log_mel, network, wanted, precision, per_dim, mixture_log_prob)

@@ -1,0 +1,57 @@
+"""Compares a backend with the reference on small shapes, on the device where it is about to be used."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from pyasd.backends import reference
+
+if TYPE_CHECKING:
+    from pyasd.ops import MixtureShape
+
+
+class _Shape(NamedTuple):
+    """As `ops.MixtureShape`, which stands above the backends."""
+
+    prefix: tuple[int, ...]
+    dims: int
+    components: int
+    log_scale_min: float
+
+    @property
+    def groups(self) -> int:
+        return len(self.prefix)
+
+    def mask(self, weight: Tensor) -> Tensor:
+        rows = torch.tensor(self.prefix).repeat_interleave(self.dims // self.groups * self.components).repeat(3)
+        return (torch.arange(weight.shape[1]) < rows[:, None]).to(weight)
+
+
+def disagreement(backend: ModuleType, device: torch.device) -> str | None:
+    """Which operator of `backend` fails or disagrees with the reference on `device`; `None` where none does."""
+    try:
+        for name, got, exact in _results(backend, device):
+            if not torch.allclose(got.double(), exact, rtol=1e-4, atol=1e-3):
+                return f"the self-check of {name} disagrees with the reference"
+    except RuntimeError as error:
+        return f"the self-check failed: {error}"
+    return None
+
+
+def _results(backend: ModuleType, device: torch.device) -> Any:
+    """Name, result and the reference's in float64, of every operator."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator).to(device)
+
+    shape = cast("MixtureShape", _Shape((0, 9, 30), 60, 3, -7.0))  # 20 dims a group, prefixes that fill no tile
+    head = (random(37, 30).relu(), random(37, 60), random(540, 30) / 5, random(540))
+    h, x, w, b = (tensor.double() for tensor in head)
+    for precision in ("float32", "bfloat16"):
+        got = backend.mixture_log_prob(*head, shape, precision, False)
+        yield f"mixture_log_prob ({precision})", got, reference.mixture_log_prob(h, x, w, b, shape, precision, False)
