@@ -45,3 +45,23 @@ class MixtureHead:
         device: int,
         stream: int,
     ) -> None: ...
+    def backward_workspace(self, windows: int) -> int: ...
+    def backward(
+        self,
+        *,
+        packed: int,
+        grad: int,
+        hidden: int,
+        hidden_stride: int,
+        target: int,
+        target_stride: int,
+        windows: int,
+        per_dim: bool,
+        workspace: int,
+        d_hidden: int,
+        d_target: int,
+        d_weight: int,
+        d_bias: int,
+        device: int,
+        stream: int,
+    ) -> None: ...

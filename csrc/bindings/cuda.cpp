@@ -73,6 +73,23 @@ struct Head {
       return pyasd::cuda::mixture_forward(head, input, pointer<float>(out), per_dim, pointer<float>(partial), s);
     });
   }
+
+  void backward(Address packed, Address grad, Address hidden, int64_t hidden_stride, Address target,
+                int64_t target_stride, int64_t windows, bool per_dim, Address workspace, Address d_hidden,
+                Address d_target, Address d_weight, Address d_bias, int device, Address stream) const {
+    const pyasd::cuda::MixtureInput input{pointer<const char>(packed),
+                                          pointer<const float>(hidden),
+                                          pointer<const float>(target),
+                                          windows,
+                                          hidden_stride,
+                                          target_stride};
+    const pyasd::cuda::MixtureGradients out{pointer<float>(d_hidden), pointer<float>(d_target),
+                                            pointer<float>(d_weight), pointer<float>(d_bias)};
+    on_device(device, stream, [&](void* s) {
+      return pyasd::cuda::mixture_backward(head, input, pointer<const float>(grad), per_dim, pointer<float>(workspace),
+                                           out, s);
+    });
+  }
 };
 
 }  // namespace
@@ -115,5 +132,13 @@ PYBIND11_MODULE(_cuda, m) {
            py::arg("stream"))
       .def("forward", &Head::forward, py::kw_only(), py::arg("packed"), py::arg("hidden"), py::arg("hidden_stride"),
            py::arg("target"), py::arg("target_stride"), py::arg("windows"), py::arg("out"), py::arg("per_dim"),
-           py::arg("partial"), py::arg("device"), py::arg("stream"));
+           py::arg("partial"), py::arg("device"), py::arg("stream"))
+      .def(
+          "backward_workspace",
+          [](const Head& h, int64_t windows) { return pyasd::cuda::mixture_backward_workspace(h.head, windows); },
+          py::arg("windows"), "Floats.")
+      .def("backward", &Head::backward, py::kw_only(), py::arg("packed"), py::arg("grad"), py::arg("hidden"),
+           py::arg("hidden_stride"), py::arg("target"), py::arg("target_stride"), py::arg("windows"),
+           py::arg("per_dim"), py::arg("workspace"), py::arg("d_hidden"), py::arg("d_target"), py::arg("d_weight"),
+           py::arg("d_bias"), py::arg("device"), py::arg("stream"));
 }

@@ -49,5 +49,18 @@ struct MixtureInput {
 int mixture_forward(const MixtureHead& head, const MixtureInput& input, float* out, bool per_dim, float* partial,
                     void* stream);
 
+// Floats of workspace that the backward pass needs for so many windows.
+int64_t mixture_backward_workspace(const MixtureHead& head, int64_t windows);
+
+struct MixtureGradients {  // all contiguous
+  float* d_hidden;         // [windows, hidden]
+  float* d_target;         // [windows, dims]
+  float* d_weight;         // as weight; masked weights get exact zeros
+  float* d_bias;
+};
+// grad [windows, per_dim ? dims : groups], contiguous.
+int mixture_backward(const MixtureHead& head, const MixtureInput& input, const float* grad, bool per_dim,
+                     float* workspace, const MixtureGradients& out, void* stream);
+
 }  // namespace cuda
 }  // namespace pyasd

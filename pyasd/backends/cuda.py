@@ -165,8 +165,33 @@ def mixture_log_prob_backward(
     precision: str,
     per_dim: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `reference.mixture_log_prob_backward`."""
-    return reference.mixture_log_prob_backward(grad, hidden, target, weight, bias, shape, precision, per_dim)
+    """As `reference.mixture_log_prob_backward`: the outputs are computed again rather than kept. Shapes without kernels
+    as for `mixture_log_prob`.
+    """
+    if not _fits(weight, shape, precision, backward=True):
+        return reference.mixture_log_prob_backward(grad, hidden, target, weight, bias, shape, precision, per_dim)
+    known = _pack(weight, bias, shape, precision)
+    grad, hidden, target = grad.contiguous(), _rows(hidden), _rows(target)
+    windows = hidden.shape[0]
+    grads = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (hidden, target, weight, bias))
+    workspace = hidden.new_empty(known.head.backward_workspace(windows))
+    known.head.backward(
+        packed=known.packed.data_ptr(),
+        grad=grad.data_ptr(),
+        hidden=hidden.data_ptr(),
+        hidden_stride=hidden.stride(0),
+        target=target.data_ptr(),
+        target_stride=target.stride(0),
+        windows=windows,
+        per_dim=per_dim,
+        workspace=workspace.data_ptr(),
+        d_hidden=grads[0].data_ptr(),
+        d_target=grads[1].data_ptr(),
+        d_weight=grads[2].data_ptr(),
+        d_bias=grads[3].data_ptr(),
+        **_queue(hidden)._asdict(),
+    )
+    return grads  # type: ignore[return-value]
 
 
 # -- Group MADE --------------------------------------------------------------------------------------------------

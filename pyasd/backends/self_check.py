@@ -55,3 +55,8 @@ def _results(backend: ModuleType, device: torch.device) -> Any:
     for precision in ("float32", "bfloat16"):
         got = backend.mixture_log_prob(*head, shape, precision, False)
         yield f"mixture_log_prob ({precision})", got, reference.mixture_log_prob(h, x, w, b, shape, precision, False)
+        grad = random(37, 3)
+        grads = backend.mixture_log_prob_backward(grad, *head, shape, precision, False)
+        exact = reference.mixture_log_prob_backward(grad.double(), h, x, w, b, shape, precision, False)
+        for name, got, expected in zip(("hidden", "target", "weight", "bias"), grads, exact, strict=True):
+            yield f"mixture_log_prob_backward ({precision}, {name})", got, expected

@@ -19,11 +19,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from pyasd import ops
 from pyasd.backends import cuda as backend
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
-FLAGS = ["-std=c++17", "-O3", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
+FLAGS = ["-std=c++17", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
 FLAGS += ["-fno-stack-protector", "-U_FORTIFY_SOURCE"]  # stacks are switched by long jumps
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.mmap.restype = ctypes.c_void_p
@@ -97,3 +98,18 @@ def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     """Threads of a block run first to last, or last to first."""
     monkeypatch.setenv("PYASD_HOST_ORDER", request.param)
     return request.param
+
+
+ORDER = (1, 2, 5, 3, 4)
+
+
+def make_head(hidden: int, dims: int, components: int, degrees_out: tuple[int, ...] = ORDER) -> ops.MixtureHead:
+    degrees = sorted(1 + i % 4 for i in range(hidden))
+    weight = 0.1 * torch.randn(3 * dims * components, hidden)
+    bias = 0.3 * torch.randn(3 * dims * components)
+    return ops.MixtureHead(guarded(weight), guarded(bias), degrees, degrees_out, components)
+
+
+def make_windows(head: ops.MixtureHead, windows: int) -> tuple[Tensor, Tensor]:
+    hidden = torch.randn(windows, head.weight.shape[1]).relu()
+    return guarded(hidden), guarded(torch.randn(windows, head.shape.dims))

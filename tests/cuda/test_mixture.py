@@ -12,25 +12,10 @@ from torch import Tensor
 from pyasd import ops
 from pyasd.backends import reference, self_check
 
-from .conftest import guarded
+from .conftest import guarded, make_head, make_windows
 
 VALUES = 4.0
 """Multiple of torch's own float32 error that the kernels may err by, as on the CPU (tests/test_ops_mixture.py)."""
-
-
-ORDER = (1, 2, 5, 3, 4)
-
-
-def make_head(hidden: int, dims: int, components: int, degrees_out: tuple[int, ...] = ORDER) -> ops.MixtureHead:
-    degrees = sorted(1 + i % 4 for i in range(hidden))
-    weight = 0.1 * torch.randn(3 * dims * components, hidden)
-    bias = 0.3 * torch.randn(3 * dims * components)
-    return ops.MixtureHead(guarded(weight), guarded(bias), degrees, degrees_out, components)
-
-
-def make_windows(head: ops.MixtureHead, windows: int) -> tuple[Tensor, Tensor]:
-    hidden = torch.randn(windows, head.weight.shape[1]).relu()
-    return guarded(hidden), guarded(torch.randn(windows, head.shape.dims))
 
 
 def forward(
