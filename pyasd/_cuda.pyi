@@ -12,6 +12,33 @@ max_groups: int
 def device_count() -> tuple[int, str]: ...
 def device(index: int) -> dict[str, Any]: ...
 def loaded(device: int) -> None: ...
+def log_mel_supported(n_fft: int) -> bool: ...
+def log_mel(
+    *,
+    n_fft: int,
+    hop_length: int,
+    n_mels: int,
+    reflect: bool,
+    floor_add: bool,
+    eps: float,
+    window: int,
+    twiddle: int,
+    band_start: int,
+    band_count: int,
+    band_offset: int,
+    band_weights: int,
+    samples: int,
+    is_int16: bool,
+    clips: int,
+    clip_stride: int,
+    length: int,
+    lengths: int,
+    first: int,
+    frames: int,
+    out: int,
+    device: int,
+    stream: int,
+) -> None: ...
 
 class MixtureHead:
     def __init__(

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cuda/devices.h"
+#include "cuda/log_mel.h"
 #include "cuda/mixture.h"
 
 namespace py = pybind11;
@@ -30,6 +31,34 @@ void on_device(int device, Address stream, const Enqueue& enqueue) {
     status = guard.status != 0 ? guard.status : enqueue(pointer<void>(stream));
   }
   if (status != 0) throw std::runtime_error(std::string("CUDA: ") + pyasd::cuda_error_text(status));
+}
+
+void log_mel(int n_fft, int hop_length, int n_mels, bool reflect, bool floor_add, float eps, Address window,
+             Address twiddle, Address band_start, Address band_count, Address band_offset, Address band_weights,
+             Address samples, bool is_int16, int64_t clips, int64_t clip_stride, int64_t length, Address lengths,
+             Address first, int64_t frames, Address out, int device, Address stream) {
+  const pyasd::cuda::LogMelArgs args{n_fft,
+                                     hop_length,
+                                     n_mels,
+                                     reflect,
+                                     floor_add,
+                                     eps,
+                                     pointer<const float>(window),
+                                     pointer<const float>(twiddle),
+                                     pointer<const int32_t>(band_start),
+                                     pointer<const int32_t>(band_count),
+                                     pointer<const int32_t>(band_offset),
+                                     pointer<const float>(band_weights),
+                                     pointer<const void>(samples),
+                                     is_int16,
+                                     clips,
+                                     clip_stride,
+                                     length,
+                                     pointer<const int64_t>(lengths),
+                                     pointer<const int64_t>(first),
+                                     frames,
+                                     pointer<float>(out)};
+  on_device(device, stream, [&](void* s) { return pyasd::cuda::log_mel(args, s); });
 }
 
 struct Head {
@@ -122,6 +151,12 @@ PYBIND11_MODULE(_cuda, m) {
   m.def(
       "loaded", [](int device) { on_device(device, 0, [](void*) { return pyasd::cuda::mixture_loaded(); }); },
       py::arg("device"), "Raises where the kernels were not compiled for the device's architecture.");
+  m.def("log_mel_supported", &pyasd::cuda::log_mel_supported, py::arg("n_fft"));
+  m.def("log_mel", &log_mel, py::kw_only(), py::arg("n_fft"), py::arg("hop_length"), py::arg("n_mels"),
+        py::arg("reflect"), py::arg("floor_add"), py::arg("eps"), py::arg("window"), py::arg("twiddle"),
+        py::arg("band_start"), py::arg("band_count"), py::arg("band_offset"), py::arg("band_weights"),
+        py::arg("samples"), py::arg("is_int16"), py::arg("clips"), py::arg("clip_stride"), py::arg("length"),
+        py::arg("lengths"), py::arg("first"), py::arg("frames"), py::arg("out"), py::arg("device"), py::arg("stream"));
   py::class_<Head>(m, "MixtureHead")
       .def(py::init<int64_t, const std::vector<int32_t>&, int, int, float, bool>(), py::kw_only(), py::arg("dims"),
            py::arg("prefix"), py::arg("components"), py::arg("hidden"), py::arg("log_scale_min"), py::arg("bfloat16"))

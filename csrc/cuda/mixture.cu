@@ -1,5 +1,4 @@
 #include "cuda/mixture.h"
-#include "cuda/mixture_backward.cuh"
 #include "cuda/mixture_forward.cuh"
 #include "cuda/mixture_pack.cuh"
 
@@ -50,59 +49,19 @@ using Bfloat16 = ForwardConfig<1, 8, 8>;
 using Float32 = ForwardConfig<3, 8, 4>;
 using Float32Small = ForwardConfig<3, 4, 2>;  // for GPUs with 99 KB of shared memory to a block
 
+}  // namespace
+
 int run_forward(const ForwardArgs& args, void* stream) {
   if (Bfloat16::fits(args.head)) return Bfloat16::run(args, stream);
   if (Float32::fits(args.head)) return Float32::run(args, stream);
   return Float32Small::run(args, stream);
 }
 
-template <int Planes, int Warps>
-struct BackwardConfig {
-  static int hidden_bytes(const MixtureHead& head) { return Planes * Warps * 4 * most_steps(head) * kBlockBytes; }
-  static int input_bytes(const MixtureHead& head) {
-    return hidden_bytes(head) + 2 * component_bytes(most_steps(head) * 16, Planes);
-  }
-  static int weight_bytes(const MixtureHead& head) {
-    return hidden_bytes(head) + component_bytes(most_steps(head) * 16, Planes) +
-           kGradientParts * Warps * 2 * kGradientBlocks * kBlockBytes;
-  }
-  static bool fits(const MixtureHead& head) {
-    return head.planes == Planes && input_bytes(head) <= shared_memory_limit() &&
-           weight_bytes(head) <= shared_memory_limit();
-  }
-  static int run(BackwardArgs args, void* stream) {
-    args.window_tiles = int32_t(ceil_div(args.input.windows, Warps * 16));
-    args.hidden_tiles = int32_t(ceil_div(args.head.hidden, kHiddenTile));
-    const int64_t slices = int64_t(args.head.groups) * slices_per_group(args.head);
-    const int64_t input_blocks = args.window_tiles * args.hidden_tiles * slices;
-    const int status = launch(backward_input_kernel<Planes, Warps>, unsigned(input_blocks), Warps * 32,
-                              input_bytes(args.head), stream, args);
-    if (status != 0) return status;
-    const int64_t weight_blocks = mixture_units(args.head) * args.head.components * args.hidden_tiles;
-    return launch(backward_weight_kernel<Planes, Warps>, unsigned(weight_blocks), Warps * 32, weight_bytes(args.head),
-                  stream, args);
-  }
-};
-
-// The largest that fits: 227, 163 and 99 KB of shared memory to a block are what sm_90, sm_80 and sm_86 have.
-template <class With>
-int with_backward_config(const MixtureHead& head, const With& with) {
-  if (BackwardConfig<1, 8>::fits(head)) return with(BackwardConfig<1, 8>{});
-  if (BackwardConfig<3, 8>::fits(head)) return with(BackwardConfig<3, 8>{});
-  if (BackwardConfig<3, 4>::fits(head)) return with(BackwardConfig<3, 4>{});
-  if (BackwardConfig<3, 2>::fits(head)) return with(BackwardConfig<3, 2>{});
-  return -1;
-}
-
-int64_t statistics_size(const MixtureHead& head, int64_t windows) { return 3 * windows * head.dims; }
-
-}  // namespace
-
 int mixture_loaded() { return loaded(pack_kernel<1>); }
 
 bool mixture_fits(const MixtureHead& head, bool backward) {
-  if (!Bfloat16::fits(head) && !Float32::fits(head) && !Float32Small::fits(head)) return false;
-  return !backward || with_backward_config(head, [](auto) { return 0; }) == 0;
+  if (backward && !mixture_backward_fits(head)) return false;
+  return Bfloat16::fits(head) || Float32::fits(head) || Float32Small::fits(head);
 }
 
 int mixture_forward(const MixtureHead& head, const MixtureInput& input, float* out, bool per_dim, float* partial,
@@ -113,26 +72,6 @@ int mixture_forward(const MixtureHead& head, const MixtureInput& input, float* o
   if (status != 0 || per_dim) return status;
   const SumArgs sum{head, input.windows, partial, out};
   return launch(sum_kernel, unsigned(ceil_div(input.windows * head.groups, kSumThreads)), kSumThreads, 0, stream, sum);
-}
-
-int64_t mixture_backward_workspace(const MixtureHead& head, int64_t windows) {
-  const int64_t slices = int64_t(head.groups) * slices_per_group(head);
-  return statistics_size(head, windows) + slices * windows * head.hidden;
-}
-
-int mixture_backward(const MixtureHead& head, const MixtureInput& input, const float* grad, bool per_dim,
-                     float* workspace, const MixtureGradients& out, void* stream) {
-  if (input.windows > 0) {
-    const int status = run_forward(ForwardArgs{head, input, kStatistics, 0, 0, workspace}, stream);
-    if (status != 0) return status;
-  }
-  float* const partial = workspace + statistics_size(head, input.windows);
-  const BackwardArgs args{head, input, grad, workspace, per_dim, 0, 0, out.d_target, partial, out.d_weight, out.d_bias};
-  const int status = with_backward_config(head, [&](auto config) { return config.run(args, stream); });
-  if (status != 0) return status;
-  const HiddenSumArgs sum{head, input.windows, partial, out.d_hidden};
-  return launch(hidden_sum_kernel, unsigned(ceil_div(input.windows * head.hidden, kSumThreads)), kSumThreads, 0, stream,
-                sum);
 }
 
 }  // namespace cuda

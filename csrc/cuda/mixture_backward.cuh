@@ -4,7 +4,7 @@
 // with bfloat16 factors too, gradients stay float32.
 #pragma once
 
-#include "cuda/mixture_forward.cuh"
+#include "cuda/mixture_tiles.cuh"
 
 namespace pyasd {
 namespace cuda {
@@ -264,10 +264,10 @@ backward_weight_kernel(BackwardArgs args) {
     sync_block();
     {
       const int64_t row[2] = {first + warp * 16 + lane / 4, first + warp * 16 + lane / 4 + 8};
-      Local local;
-      local.load(args, unit, row);
       Outputs<Planes> outputs;
       all_steps(outputs, unit, rows + warp * 2 * row_bytes, row_bytes, plane_bytes, weights);
+      Local local;  // only now: the sums leave few registers
+      local.load(args, unit, row);
       float bias[12];
       load_bias(reinterpret_cast<const float*>(weights), bias);
       PYASD_UNROLL

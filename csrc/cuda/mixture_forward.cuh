@@ -8,18 +8,6 @@
 namespace pyasd {
 namespace cuda {
 
-enum ForwardMode : int32_t { kUnitSums, kPerDim, kStatistics };
-
-struct ForwardArgs {
-  MixtureHead head;
-  MixtureInput input;
-  int32_t mode;
-  int32_t window_tiles, slices;
-  // kUnitSums [units, windows]; kPerDim [windows, dims]; kStatistics [3][windows, dims]: peak and logarithm of the
-  // total of the components' log-sum-exp, and the log-sum-exp of the logits
-  float* out;
-};
-
 constexpr int kStages = 3;
 
 // Runs through the chunks of all units' components that a block does, ahead of the products by two.
@@ -71,13 +59,6 @@ struct WeightStream {
 template <int Planes, int ChunkSteps>
 PYASD_BOTH int stage_bytes() {
   return kBiasBytes + ChunkSteps * Planes * kStepBytes;
-}
-
-// Hidden units that the block's units see, in steps of 16.
-PYASD_BOTH int most_steps(const MixtureHead& head) {
-  int most = 0;
-  for (int g = 0; g < head.groups; ++g) most = most < head.group[g].prefix ? head.group[g].prefix : most;
-  return steps_of(most);
 }
 
 PYASD_DEVICE void store(const ForwardArgs& args, const Unit& unit, int unit_index, const int64_t row[2],
@@ -188,16 +169,12 @@ forward_kernel(ForwardArgs args) {
   wait_copies<0>();
 }
 
-PYASD_BOTH int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 struct SumArgs {
   MixtureHead head;
   int64_t windows;
   const float* partial;  // [units, windows]
   float* out;            // [windows, groups]
 };
-
-constexpr int kSumThreads = 256;
 
 PYASD_KERNEL(kSumThreads, 1) sum_kernel(SumArgs args) {
   const int64_t at = int64_t(blockIdx.x) * kSumThreads + threadIdx.x;

@@ -143,5 +143,31 @@ struct Outputs {
   }
 };
 
+constexpr int kSumThreads = 256;
+
+PYASD_BOTH int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Hidden units that the block's units see, in steps of 16.
+PYASD_BOTH int most_steps(const MixtureHead& head) {
+  int most = 0;
+  for (int g = 0; g < head.groups; ++g) most = most < head.group[g].prefix ? head.group[g].prefix : most;
+  return steps_of(most);
+}
+
+enum ForwardMode : int32_t { kUnitSums, kPerDim, kStatistics };
+
+struct ForwardArgs {
+  MixtureHead head;
+  MixtureInput input;
+  int32_t mode;
+  int32_t window_tiles, slices;
+  // kUnitSums [units, windows]; kPerDim [windows, dims]; kStatistics [3][windows, dims]: peak and logarithm of the
+  // total of the components' log-sum-exp, and the log-sum-exp of the logits
+  float* out;
+};
+
+int run_forward(const ForwardArgs& args, void* stream);  // mixture.cu
+bool mixture_backward_fits(const MixtureHead& head);     // mixture_backward.cu
+
 }  // namespace cuda
 }  // namespace pyasd

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pyasd.backends import reference, self_check
+from pyasd.config import POWER_EPS
 
 _why: str | None = None
 try:
@@ -68,8 +70,72 @@ def _self_check(device: torch.device) -> str | None:
 
 
 def log_mel(samples: Tensor, plan: LogMelPlan, lengths: Sequence[int]) -> Tensor:
-    """As `reference.log_mel`."""
-    return reference.log_mel(samples, plan, lengths)
+    """As `reference.log_mel`, which does the frame sizes that have no kernel (powers of two from 256 to 4096 do)."""
+    if not _cuda.log_mel_supported(plan.n_fft):
+        return reference.log_mel(samples, plan, lengths)
+    if samples.stride(1) != 1:
+        samples = samples.contiguous()
+    tables = _log_mel_tables(plan, samples.device)
+    frames = sum(plan.frames(n) for n in lengths)
+    out = samples.new_empty(frames, plan.n_mels, dtype=torch.float32)
+    ragged = _clip_frames(tuple(lengths), plan.hop_length, samples.device) if len(set(lengths)) > 1 else None
+    _cuda.log_mel(
+        n_fft=plan.n_fft,
+        hop_length=plan.hop_length,
+        n_mels=plan.n_mels,
+        reflect=plan.pad == "reflect",
+        floor_add=plan.floor == "add",
+        eps=POWER_EPS,
+        window=tables.window.data_ptr(),
+        twiddle=tables.twiddle.data_ptr(),
+        band_start=tables.band_start.data_ptr(),
+        band_count=tables.band_count.data_ptr(),
+        band_offset=tables.band_offset.data_ptr(),
+        band_weights=tables.band_weights.data_ptr(),
+        samples=samples.data_ptr(),
+        is_int16=samples.dtype == torch.int16,
+        clips=len(lengths),
+        clip_stride=samples.stride(0),
+        length=lengths[0] if lengths else 0,
+        lengths=0 if ragged is None else ragged[0].data_ptr(),
+        first=0 if ragged is None else ragged[1].data_ptr(),
+        frames=frames,
+        out=out.data_ptr(),
+        **_queue(samples)._asdict(),
+    )
+    return out
+
+
+class _LogMelTables(NamedTuple):
+    """On the device: window, `e^(-2 pi i k / n_fft)`, and the Mel filter bank of `LogMelPlan.mel_weights`."""
+
+    window: Tensor
+    twiddle: Tensor
+    band_start: Tensor
+    band_count: Tensor
+    band_offset: Tensor
+    band_weights: Tensor
+
+
+@lru_cache(maxsize=32)
+def _log_mel_tables(plan: LogMelPlan, device: torch.device) -> _LogMelTables:
+    starts, counts, weights = plan.mel_weights
+    angle = -2 * np.pi * np.arange(plan.n_fft) / plan.n_fft
+    twiddle = np.stack([np.cos(angle), np.sin(angle)], -1)
+    offsets = np.cumsum(counts, dtype=np.int32) - counts
+    tables = (plan.window.astype(np.float32), twiddle.astype(np.float32), starts, counts, offsets)
+    return _LogMelTables(*(torch.from_numpy(x).to(device) for x in (*tables, weights.astype(np.float32))))
+
+
+@lru_cache(maxsize=32)
+def _clip_frames(lengths: tuple[int, ...], hop_length: int, device: torch.device) -> Tensor:
+    """On the device: each clip's length, and its first frame in the output, `[2, clips]` int64."""
+    samples = torch.tensor(lengths)
+    frames = 1 + samples // hop_length
+    table = torch.stack([samples, frames.cumsum(0) - frames])
+    if device.type == "cuda":  # a copy from pinned memory doesn't make the host wait for the stream
+        return table.pin_memory().to(device, non_blocking=True)
+    return table
 
 
 # -- mixture head ------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 // pyasd._cuda of the kernels' own source, on the host: one "device", whose tensors are CPU tensors.
 #include "cuda/devices.h"
+#include "cuda/log_mel.cu"
 #include "cuda/mixture.cu"
+#include "cuda/mixture_backward.cu"
 
 namespace pyasd {
 
