@@ -66,6 +66,7 @@ class MixtureHead:
         target: int,
         target_stride: int,
         windows: int,
+        wanted: Sequence[bool],
         out: int,
         per_dim: bool,
         partial: int,
