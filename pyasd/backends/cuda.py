@@ -79,7 +79,8 @@ def log_mel(samples: Tensor, plan: LogMelPlan, lengths: Sequence[int]) -> Tensor
     tables = _log_mel_tables(plan, samples.device)
     frames = sum(plan.frames(n) for n in lengths)
     out = samples.new_empty(frames, plan.n_mels, dtype=torch.float32)
-    ragged = _clip_frames(tuple(lengths), plan.hop_length, samples.device) if len(set(lengths)) > 1 else None
+    queue = _queue(samples)
+    ragged = None if len(set(lengths)) <= 1 else _clip_frames(tuple(lengths), plan.hop_length, samples.device, queue)
     _cuda.log_mel(
         n_fft=plan.n_fft,
         hop_length=plan.hop_length,
@@ -102,7 +103,7 @@ def log_mel(samples: Tensor, plan: LogMelPlan, lengths: Sequence[int]) -> Tensor
         first=0 if ragged is None else ragged[1].data_ptr(),
         frames=frames,
         out=out.data_ptr(),
-        **_queue(samples)._asdict(),
+        **queue._asdict(),
     )
     return out
 
@@ -129,8 +130,10 @@ def _log_mel_tables(plan: LogMelPlan, device: torch.device) -> _LogMelTables:
 
 
 @lru_cache(maxsize=32)
-def _clip_frames(lengths: tuple[int, ...], hop_length: int, device: torch.device) -> Tensor:
-    """On the device: each clip's length, and its first frame in the output, `[2, clips]` int64."""
+def _clip_frames(lengths: tuple[int, ...], hop_length: int, device: torch.device, queue: _Queue) -> Tensor:
+    """On the device: each clip's length, and its first frame in the output, `[2, clips]` int64. For one stream: what
+    another one copies may not be there yet.
+    """
     samples = torch.tensor(lengths)
     frames = 1 + samples // hop_length
     table = torch.stack([samples, frames.cumsum(0) - frames])
