@@ -33,4 +33,15 @@ bool cuda_device(int index, CudaDevice* device) {
 
 int cuda_runtime_version() { return CUDART_VERSION; }
 
+const char* cuda_error_text(int status) { return cudaGetErrorString(static_cast<cudaError_t>(status)); }
+
+CudaDeviceGuard::CudaDeviceGuard(int device) {
+  status = cudaGetDevice(&before_);
+  if (status == cudaSuccess && device != before_) status = cudaSetDevice(device);
+}
+
+CudaDeviceGuard::~CudaDeviceGuard() {
+  if (before_ >= 0) cudaSetDevice(before_);
+}
+
 }  // namespace pyasd

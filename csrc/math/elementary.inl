@@ -1,6 +1,21 @@
 // exp and log on vf: for vectors on the host and, with vf = float, for one GPU thread. Included inside a namespace
 // that has vf, set1, fma, fnma, at_least, round_nearest, times_pow2, split_exponent and keep_nan.
 
+#if defined(PYASD_HARDWARE_EXP2)
+
+// e^x as the hardware's 2^x (exp2_hardware), whose argument is corrected for what rounding x log2(e) loses; so its error
+// is the hardware's (2 ulp) for large |x| too. Below -87 it stays at e^-87. NaN stays NaN.
+PYASD_INLINE vf exp_(vf x) {
+  x = at_least(x, set1(-87.0f));
+  const vf t = x * set1(1.44269504088896341f);
+  vf rest = fma(x, set1(1.44269504088896341f), set1(0.0f) - t);
+  rest = fma(x, set1(1.92596299e-8f), rest);
+  const vf y = exp2_hardware(t);
+  return fma(y, rest * set1(0.693147180559945309f), y);
+}
+
+#else
+
 // e^x for x <= 88; below -87 it stays at e^-87 (1.6e-38). Cephes' polynomial; largest error 1 ulp. NaN stays NaN.
 PYASD_INLINE vf exp_(vf x) {
   x = at_least(x, set1(-87.0f));
@@ -16,6 +31,8 @@ PYASD_INLINE vf exp_(vf x) {
   p = fma(p, r * r, r) + set1(1.0f);
   return times_pow2(p, n);
 }
+
+#endif
 
 // ln x for normal x > 0, as (log of the mantissa) + exponent * scale apart, so that each logarithm's base costs one
 // multiplication. Cephes' polynomial; largest error 0.9 ulp of ln.

@@ -1,19 +1,311 @@
-"""The native CUDA backend. So far `pyasd._cuda` only reports devices: its kernels are yet to be written, so that CUDA
-tensors go to the Triton kernels.
+"""The native CUDA backend: kernels for compute capability 8.0 and above, compiled ahead of time.
+
+They are tested on the host, in an emulation of CUDA's thread blocks; a run on a GPU is outstanding. So before a device
+is used for the first time, every operator is compared there with the reference on a small shape (`_self_check`), and
+the backend reports itself unavailable, with the reason, where that fails.
 """
 
 from __future__ import annotations
 
+import math
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from pyasd.backends import reference, self_check
+from pyasd.config import POWER_EPS
+
+_why: str | None = None
+try:
+    from pyasd import _cuda
+except ImportError:
+    _why = "the extension pyasd._cuda is not built here: the build found no CUDA compiler"
+
+if TYPE_CHECKING:
+    from pyasd.ops import GroupMadeNetwork, LogMelPlan, MixtureShape
 
 
 def unavailable(device: torch.device | None = None) -> str | None:
     """Why this backend can't run on `device`."""
-    try:
-        from pyasd import _cuda
-    except ImportError:
-        return "the extension pyasd._cuda is not built here: the build found no CUDA compiler"
+    if _why is not None:
+        return _why
+    if device is not None and device.type != "cuda":
+        return "its kernels run on CUDA tensors"
     count, reason = _cuda.device_count()
     if count == 0:
         return f"no CUDA device: {reason}" if reason else "no CUDA device"
-    return "this release has no native CUDA kernels yet"
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA device: it was built without CUDA, or the driver is too old for it"
+    index = torch.cuda.current_device() if device is None or device.index is None else device.index
+    return _self_check(torch.device("cuda", index))
+
+
+class _Queue(NamedTuple):
+    """Where kernels are enqueued."""
+
+    device: int
+    stream: int
+
+
+def _queue(x: Tensor) -> _Queue:
+    return _Queue(x.device.index, torch.cuda.current_stream(x.device).cuda_stream)
+
+
+@lru_cache(maxsize=None)
+def _self_check(device: torch.device) -> str | None:
+    """Why the kernels can't be used on `device`; `None` where all agree with the reference there."""
+    try:
+        _cuda.loaded(device.index)
+    except RuntimeError as error:
+        return f"no kernel was compiled for the architecture of {device} ({error})"
+    return self_check.disagreement(sys.modules[__name__], device)
+
+
+# -- log-Mel -----------------------------------------------------------------------------------------------------
+
+
+def log_mel(samples: Tensor, plan: LogMelPlan, lengths: Sequence[int]) -> Tensor:
+    """As `reference.log_mel`, which does the frame sizes that have no kernel (powers of two from 256 to 4096 do)."""
+    if not _cuda.log_mel_supported(plan.n_fft):
+        return reference.log_mel(samples, plan, lengths)
+    if samples.stride(1) != 1:
+        samples = samples.contiguous()
+    tables = _log_mel_tables(plan, samples.device)
+    frames = sum(plan.frames(n) for n in lengths)
+    out = samples.new_empty(frames, plan.n_mels, dtype=torch.float32)
+    queue = _queue(samples)
+    ragged = None if len(set(lengths)) <= 1 else _clip_frames(tuple(lengths), plan.hop_length, samples.device, queue)
+    _cuda.log_mel(
+        n_fft=plan.n_fft,
+        hop_length=plan.hop_length,
+        n_mels=plan.n_mels,
+        reflect=plan.pad == "reflect",
+        floor_add=plan.floor == "add",
+        eps=POWER_EPS,
+        window=tables.window.data_ptr(),
+        twiddle=tables.twiddle.data_ptr(),
+        band_start=tables.band_start.data_ptr(),
+        band_count=tables.band_count.data_ptr(),
+        band_offset=tables.band_offset.data_ptr(),
+        band_weights=tables.band_weights.data_ptr(),
+        samples=samples.data_ptr(),
+        is_int16=samples.dtype == torch.int16,
+        clips=len(lengths),
+        clip_stride=samples.stride(0),
+        length=lengths[0] if lengths else 0,
+        lengths=0 if ragged is None else ragged[0].data_ptr(),
+        first=0 if ragged is None else ragged[1].data_ptr(),
+        frames=frames,
+        out=out.data_ptr(),
+        **queue._asdict(),
+    )
+    return out
+
+
+class _LogMelTables(NamedTuple):
+    """On the device: window, `e^(-2 pi i k / n_fft)`, and the Mel filter bank of `LogMelPlan.mel_weights`."""
+
+    window: Tensor
+    twiddle: Tensor
+    band_start: Tensor
+    band_count: Tensor
+    band_offset: Tensor
+    band_weights: Tensor
+
+
+@lru_cache(maxsize=32)
+def _log_mel_tables(plan: LogMelPlan, device: torch.device) -> _LogMelTables:
+    starts, counts, weights = plan.mel_weights
+    angle = -2 * np.pi * np.arange(plan.n_fft) / plan.n_fft
+    twiddle = np.stack([np.cos(angle), np.sin(angle)], -1)
+    offsets = np.cumsum(counts, dtype=np.int32) - counts
+    tables = (plan.window.astype(np.float32), twiddle.astype(np.float32), starts, counts, offsets)
+    return _LogMelTables(*(torch.from_numpy(x).to(device) for x in (*tables, weights.astype(np.float32))))
+
+
+@lru_cache(maxsize=32)
+def _clip_frames(lengths: tuple[int, ...], hop_length: int, device: torch.device, queue: _Queue) -> Tensor:
+    """On the device: each clip's length, and its first frame in the output, `[2, clips]` int64. For one stream: what
+    another one copies may not be there yet.
+    """
+    samples = torch.tensor(lengths)
+    frames = 1 + samples // hop_length
+    table = torch.stack([samples, frames.cumsum(0) - frames])
+    if device.type == "cuda":  # a copy from pinned memory doesn't make the host wait for the stream
+        return table.pin_memory().to(device, non_blocking=True)
+    return table
+
+
+# -- mixture head ------------------------------------------------------------------------------------------------
+
+
+class _Packed(NamedTuple):
+    key: tuple[object, ...]
+    head: _cuda.MixtureHead
+    packed: Tensor
+
+
+_packed: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""Packed weights by weight tensor, so that scoring packs once; a changed tensor (its version) is packed again."""
+
+
+def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str) -> _Packed:
+    inference = weight.is_inference() or bias.is_inference()  # such tensors have no version: nothing can be remembered
+    queue = _queue(weight)
+    version = None if inference else (weight._version, weight.data_ptr(), bias._version, bias.data_ptr())
+    key = (version, shape, precision, queue)  # by stream: what another one packs may not be there yet
+    known: _Packed | None = _packed.get(weight)  # type: ignore[no-untyped-call]
+    if not inference and known is not None and known.key == key:
+        return known
+    head = _head(shape, weight.shape[1], precision)
+    plain_weight, plain_bias = weight.contiguous(), bias.contiguous()
+    packed = weight.new_empty(head.packed_size // 4)
+    head.pack(weight=plain_weight.data_ptr(), bias=plain_bias.data_ptr(), packed=packed.data_ptr(), **queue._asdict())
+    result = _Packed(key, head, packed)
+    if not inference:
+        _packed[weight] = result
+    return result
+
+
+@lru_cache(maxsize=64)
+def _head(shape: MixtureShape, hidden: int, precision: str) -> _cuda.MixtureHead:
+    return _cuda.MixtureHead(
+        dims=shape.dims,
+        prefix=shape.prefix,
+        components=shape.components,
+        hidden=hidden,
+        log_scale_min=shape.log_scale_min,
+        bfloat16=precision == "bfloat16",
+    )
+
+
+def _fits(weight: Tensor, shape: MixtureShape, precision: str, backward: bool) -> bool:
+    """Whether the kernels take the shape: groups, and hidden units in shared memory."""
+    if shape.groups > _cuda.max_groups:
+        return False
+    return _head(shape, weight.shape[1], precision).fits(device=_queue(weight).device, backward=backward)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """`x`, or a copy whose rows are contiguous."""
+    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
+
+
+def mixture_log_prob(
+    hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str, per_dim: bool
+) -> Tensor:
+    """As `reference.mixture_log_prob`, which does the shapes that have no kernel (over 64 groups, or more hidden units
+    than fit in shared memory: several hundred).
+    """
+    if not _fits(weight, shape, precision, backward=False):
+        return reference.mixture_log_prob(hidden, target, weight, bias, shape, precision, per_dim)
+    out = hidden.new_empty(hidden.shape[0], shape.dims if per_dim else shape.groups)
+    return _forward(hidden, target, weight, bias, shape, precision, per_dim, range(shape.groups), out)
+
+
+def _forward(
+    hidden: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shape: MixtureShape,
+    precision: str,
+    per_dim: bool,
+    wanted: Sequence[int],
+    out: Tensor,
+) -> Tensor:
+    """`out`, with the log-likelihoods of the groups that are wanted."""
+    known = _pack(weight, bias, shape, precision)
+    hidden, target = _rows(hidden), _rows(target)
+    windows = hidden.shape[0]
+    partial = hidden.new_empty(0 if per_dim else known.head.units * windows)
+    known.head.forward(
+        packed=known.packed.data_ptr(),
+        hidden=hidden.data_ptr(),
+        hidden_stride=hidden.stride(0),
+        target=target.data_ptr(),
+        target_stride=target.stride(0),
+        windows=windows,
+        wanted=[group in wanted for group in range(shape.groups)],
+        out=out.data_ptr(),
+        per_dim=per_dim,
+        partial=partial.data_ptr(),
+        **_queue(hidden)._asdict(),
+    )
+    return out
+
+
+def mixture_log_prob_backward(
+    grad: Tensor,
+    hidden: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shape: MixtureShape,
+    precision: str,
+    per_dim: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `reference.mixture_log_prob_backward`: the outputs are computed again rather than kept. Shapes without kernels
+    as for `mixture_log_prob`.
+    """
+    if not _fits(weight, shape, precision, backward=True):
+        return reference.mixture_log_prob_backward(grad, hidden, target, weight, bias, shape, precision, per_dim)
+    known = _pack(weight, bias, shape, precision)
+    grad, hidden, target = grad.contiguous(), _rows(hidden), _rows(target)
+    windows = hidden.shape[0]
+    grads = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (hidden, target, weight, bias))
+    workspace = hidden.new_empty(known.head.backward_workspace(windows))
+    known.head.backward(
+        packed=known.packed.data_ptr(),
+        grad=grad.data_ptr(),
+        hidden=hidden.data_ptr(),
+        hidden_stride=hidden.stride(0),
+        target=target.data_ptr(),
+        target_stride=target.stride(0),
+        windows=windows,
+        per_dim=per_dim,
+        workspace=workspace.data_ptr(),
+        d_hidden=grads[0].data_ptr(),
+        d_target=grads[1].data_ptr(),
+        d_weight=grads[2].data_ptr(),
+        d_bias=grads[3].data_ptr(),
+        **_queue(hidden)._asdict(),
+    )
+    return grads  # type: ignore[return-value]
+
+
+# -- Group MADE --------------------------------------------------------------------------------------------------
+
+
+WINDOWS_PER_PASS = 1 << 16
+"""Windows that go through Group MADE at once, about 200 clips: 34 MB to a layer."""
+
+
+def group_made_log_prob(
+    log_mel: Tensor, network: GroupMadeNetwork, wanted: Sequence[int], precision: str, per_dim: bool
+) -> Tensor:
+    """As `reference.group_made_log_prob`: the layers in torch, the head in a kernel that reads the windows in place and
+    skips the groups that aren't wanted. Nothing waits for the device.
+    """
+    head, mels = network.head, log_mel.shape[1]
+    if not _fits(head.weight, head.shape, precision, backward=False):
+        return reference.group_made_log_prob(log_mel, network, wanted, precision, per_dim)
+    z = ((log_mel - network.band_mean) / network.band_scale).contiguous()
+    windows = z.as_strided((len(z) - head.shape.groups + 1, head.shape.dims), (mels, 1))
+    out = z.new_empty(len(windows), head.shape.dims if per_dim else head.shape.groups)
+    if len(set(wanted)) < head.shape.groups:
+        out.fill_(math.nan)
+    for target, rows in zip(torch.split(windows, WINDOWS_PER_PASS), torch.split(out, WINDOWS_PER_PASS), strict=True):
+        hidden = target
+        for weight, bias in network.layers:
+            if precision == "bfloat16":
+                hidden, weight = hidden.bfloat16().float(), weight.bfloat16().float()
+            hidden = torch.addmm(bias, hidden, weight.T).relu_()
+        _forward(hidden, target, head.weight, head.bias, head.shape, precision, per_dim, wanted, rows)
+    return out

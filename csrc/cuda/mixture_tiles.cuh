@@ -1,0 +1,173 @@
+// What the mixture's kernels share: how factors are split and laid out, and the outputs of a warp's 16 windows.
+//
+// A unit is 16 output dimensions of one group. All matrices are cut into blocks of 8 x 8 bfloat16 numbers that follow
+// each other (128 bytes, row after row: any eight rows of 16 bytes lie in different banks). A unit's packed weights are
+//   [component]{ bias [param][16] float32, 64 bytes of padding;
+//                [step of 16 hidden units][plane][param][2 halves of the dims][2 halves of the step] blocks, row = dim
+//                }
+// with the params logit, mean and log scale, up to the last step in which the group sees a hidden unit.
+#pragma once
+
+#include "cuda/math.cuh"
+#include "cuda/mixture.h"
+
+namespace pyasd {
+namespace cuda {
+
+constexpr int kBlockBytes = 128;
+constexpr int kStepBytes = 3 * 4 * kBlockBytes;  // of one plane
+constexpr int kBiasBytes = 256;
+
+PYASD_BOTH int steps_of(int prefix) { return (prefix + 15) / 16; }
+PYASD_BOTH int group_dims(const MixtureHead& head) { return int(head.dims / head.groups); }
+PYASD_BOTH int units_per_group(const MixtureHead& head) { return (group_dims(head) + kUnitDims - 1) / kUnitDims; }
+PYASD_BOTH int component_bytes(int prefix, int planes) { return kBiasBytes + steps_of(prefix) * planes * kStepBytes; }
+
+struct Unit {
+  int group, first_dim, dims, prefix;  // dims: of the 16, those that there are
+  const char* packed;
+};
+PYASD_DEVICE Unit unit_at(const MixtureHead& head, const char* packed, int index) {
+  const int per_group = units_per_group(head), group = index / per_group, within = index % per_group;
+  const MixtureGroup& g = head.group[group];
+  const int left = group_dims(head) - within * kUnitDims;
+  return {group, group * group_dims(head) + within * kUnitDims, left < kUnitDims ? left : kUnitDims, g.prefix,
+          packed + g.packed + int64_t(within) * head.components * component_bytes(g.prefix, head.planes)};
+}
+
+// x = part[0] + part[1] + ... in bfloat16, for two numbers at once; three parts keep all 24 bits of a float32.
+template <int Planes>
+PYASD_DEVICE void split(float low, float high, uint32_t part[Planes]) {
+  PYASD_UNROLL
+  for (int p = 0; p < Planes; ++p) {
+    part[p] = pack_bf16(low, high);
+    low -= float_of_bits(part[p] << 16);
+    high -= float_of_bits(part[p] & 0xffff0000u);
+  }
+}
+
+// Rows of hidden units, split, to shared memory: [plane][8 rows][8 units] blocks; zeros where there is no row or unit.
+template <int Planes>
+PYASD_DEVICE void load_hidden(const MixtureInput& input, int hidden, int64_t first, int rows, int steps, char* shared) {
+  const int warp = int(threadIdx.x) / 32, warps = int(blockDim.x) / 32, lane = int(threadIdx.x) % 32;
+  const int across = 2 * steps, blocks = rows / 8 * across;
+  for (int b = warp; b < blocks; b += warps) {
+    const int64_t row = first + b / across * 8 + lane / 4;
+    const int unit = b % across * 8 + lane % 4 * 2;
+    const float* p = input.hidden + row * input.hidden_stride + unit;
+    const bool there = row < input.windows;
+    uint32_t part[Planes];
+    split<Planes>(there && unit < hidden ? p[0] : 0.0f, there && unit + 1 < hidden ? p[1] : 0.0f, part);
+    PYASD_UNROLL
+    for (int plane = 0; plane < Planes; ++plane) {
+      *reinterpret_cast<uint32_t*>(shared + (int64_t(plane) * blocks + b) * kBlockBytes + lane * 4) = part[plane];
+    }
+  }
+}
+
+// Two bfloat16 numbers of the columns `column` and the next, those from `end` on replaced by zero: a NaN in a hidden
+// unit must not reach a group that doesn't see it.
+PYASD_DEVICE uint32_t keep_below(uint32_t pair, int column, int end) {
+  return column >= end ? 0u : column + 1 >= end ? pair & 0xffffu : pair;
+}
+
+// main += the product of the largest parts, rest += those of the others, smallest first; parts below 2^-24 of the whole
+// are left out. b: two halves of the columns' factors.
+template <int PartsA, int PartsB>
+PYASD_DEVICE void multiply(float main[4], float rest[4], const uint32_t a[PartsA][4], const uint32_t b[PartsB][4],
+                           int b0, int b1) {
+  PYASD_UNROLL
+  for (int order = 2; order > 0; --order) {
+    PYASD_UNROLL
+    for (int i = 0; i <= order; ++i) {
+      if (i < PartsA && order - i < PartsB)
+        mma_bf16(rest, a[i % PartsA], b[(order - i) % PartsB][b0], b[(order - i) % PartsB][b1]);
+    }
+  }
+  mma_bf16(main, a[0], b[0][b0], b[0][b1]);
+}
+
+// The biases of a lane's columns, [param][half][2], from [param][16].
+PYASD_DEVICE void load_bias(const float* from, float bias[12]) {
+  PYASD_UNROLL
+  for (int i = 0; i < 12; ++i) bias[i] = from[i / 4 * 16 + i / 2 % 2 * 8 + int(threadIdx.x) % 4 * 2 + i % 2];
+}
+
+// A warp's outputs of one component: 16 windows x 16 dims x 3 params. Each lane holds, for the dims' halves and as
+// mma_bf16 has it, rows lane / 4 and 8 more, columns 2 (lane % 4) and the next.
+//
+// Float32-accurate products are six of the nine products of the parts. The largest is summed apart from the rest, since
+// tensor cores cut their sums off: the fewer sums with a large term, the better.
+template <int Planes>
+struct Outputs {
+  float main[3][2][4];
+  float rest[Planes > 1 ? 3 : 1][2][4];
+
+  PYASD_MEMBER void clear() {
+    PYASD_UNROLL
+    for (int i = 0; i < 3 * 2 * 4; ++i) (&main[0][0][0])[i] = 0.0f;
+    PYASD_UNROLL
+    for (int i = 0; Planes > 1 && i < 3 * 2 * 4; ++i) (&rest[0][0][0])[i] = 0.0f;
+  }
+
+  // One step of 16 hidden units: `rows` the warp's two row blocks at this step, `row_bytes` from one row block to the
+  // next, `plane_bytes` from one plane to the next; `weights` the step's packed weights; `end` where the prefix ends in
+  // it.
+  PYASD_MEMBER void step(const char* rows, int row_bytes, int plane_bytes, const char* weights, int end) {
+    const int lane = int(threadIdx.x) % 32;
+    uint32_t a[Planes][4];
+    PYASD_UNROLL
+    for (int p = 0; p < Planes; ++p) {
+      load_matrices(a[p], rows + p * plane_bytes + lane / 8 % 2 * row_bytes + lane / 16 * kBlockBytes + lane % 8 * 16);
+      if (end < 16) {
+        PYASD_UNROLL
+        for (int i = 0; i < 4; ++i) a[p][i] = keep_below(a[p][i], i / 2 * 8 + lane % 4 * 2, end);
+      }
+    }
+    PYASD_UNROLL
+    for (int param = 0; param < 3; ++param) {
+      uint32_t b[Planes][4];
+      PYASD_UNROLL
+      for (int p = 0; p < Planes; ++p) load_matrices(b[p], weights + (p * 3 + param) * 4 * kBlockBytes + lane * 16);
+      PYASD_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        multiply<Planes, Planes>(main[param][half], rest[Planes > 1 ? param : 0][half], a, b, 2 * half, 2 * half + 1);
+      }
+    }
+  }
+
+  // Output i of a param and half; `bias` as load_bias() gives it.
+  PYASD_MEMBER float value(int param, int half, int i, const float bias[12]) const {
+    const float sum = main[param][half][i] + bias[param * 4 + half * 2 + i % 2];
+    return Planes > 1 ? sum + rest[Planes > 1 ? param : 0][half][i] : sum;
+  }
+};
+
+constexpr int kSumThreads = 256;
+
+PYASD_BOTH int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Hidden units that the block's units see, in steps of 16.
+PYASD_BOTH int most_steps(const MixtureHead& head) {
+  int most = 0;
+  for (int g = 0; g < head.groups; ++g) most = most < head.group[g].prefix ? head.group[g].prefix : most;
+  return steps_of(most);
+}
+
+enum ForwardMode : int32_t { kUnitSums, kPerDim, kStatistics };
+
+struct ForwardArgs {
+  MixtureHead head;
+  MixtureInput input;
+  int32_t mode;
+  int32_t window_tiles, slices;
+  // kUnitSums [units, windows]; kPerDim [windows, dims]; kStatistics [3][windows, dims]: peak and logarithm of the
+  // total of the components' log-sum-exp, and the log-sum-exp of the logits
+  float* out;
+};
+
+int run_forward(const ForwardArgs& args, void* stream);  // mixture.cu
+bool mixture_backward_fits(const MixtureHead& head);     // mixture_backward.cu
+
+}  // namespace cuda
+}  // namespace pyasd

@@ -1,0 +1,57 @@
+"""What the CUDA backend says where it can't run, so that the automatic choice goes to Triton."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pyasd.backends import cuda as backend
+from pyasd.backends import self_check
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """A CUDA device that torch and the extension both see."""
+    backend._self_check.cache_clear()
+    monkeypatch.setattr(backend, "_why", None)
+    extension = SimpleNamespace(device_count=lambda: (1, ""), loaded=lambda index: None)
+    monkeypatch.setattr(backend, "_cuda", extension, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    return torch.device("cuda", 0)
+
+
+def test_a_device_whose_checks_pass_is_checked_once(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(self_check, "disagreement", lambda module, where: calls.append(where))
+    assert backend.unavailable(device) is None
+    assert backend.unavailable(device) is None
+    assert calls == [device]
+
+
+def test_each_reason_is_told(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(index: int) -> None:
+        raise RuntimeError("CUDA: no kernel image is available for execution on the device")
+
+    assert backend.unavailable(torch.device("cpu")) == "its kernels run on CUDA tensors"
+    monkeypatch.setattr(self_check, "disagreement", lambda module, where: "log_mel disagrees")
+    assert backend.unavailable(device) == "log_mel disagrees"
+    backend._self_check.cache_clear()
+    monkeypatch.setattr(backend._cuda, "loaded", refuse)
+    assert "no kernel was compiled for the architecture of cuda:0 (CUDA: no kernel image" in backend.unavailable(device)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "torch sees no CUDA device" in backend.unavailable(device)
+    monkeypatch.setattr(backend._cuda, "device_count", lambda: (0, "CUDA driver version is insufficient"))
+    assert backend.unavailable(device) == "no CUDA device: CUDA driver version is insufficient"
+    monkeypatch.setattr(backend, "_why", "not built")
+    assert backend.unavailable(device) == "not built"
+
+
+def test_an_error_on_the_device_is_a_reason() -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("CUDA: an illegal memory access was encountered")
+
+    module = SimpleNamespace(log_mel=broken)
+    reason = self_check.disagreement(module, torch.device("cpu"))  # type: ignore[arg-type]
+    assert reason == "the self-check failed: CUDA: an illegal memory access was encountered"
