@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pyasd.backends import reference
+from pyasd.backends.versions import version
 from pyasd.config import POWER_EPS
 
 _why: str | None = None
@@ -148,18 +149,15 @@ class _Packed(NamedTuple):
 
 
 _packed: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Packed weights by weight tensor, so that scoring packs once; a changed tensor (its version) is packed again. Weights
-that are being trained are packed at each call: torch's fused optimisers change them without a new version."""
+"""Packed weights by weight tensor, so that scoring packs once; a changed tensor is packed again (see `versions`)."""
 
 
 def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str) -> _Packed:
     threads = torch.get_num_threads()
-    # Tensors of inference mode have no version, and those in training one that can't be trusted.
-    changing = any(x.is_inference() or x.requires_grad for x in (weight, bias))
-    version = None if changing else (weight._version, weight.data_ptr(), bias._version, bias.data_ptr())
-    key = (version, shape, precision, isa())
+    current = version(weight, bias)
+    key = (current, shape, precision, isa())
     known: _Packed | None = _packed.get(weight)  # type: ignore[no-untyped-call]
-    if not changing and known is not None and known.key == key:
+    if current is not None and known is not None and known.key == key:
         return known
     head = _native.MixtureHead(
         dims=shape.dims,
@@ -179,7 +177,7 @@ def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str) -> 
         threads=threads,
     )
     result = _Packed(key, head, packed)
-    if not changing:
+    if current is not None:
         _packed[weight] = result
     return result
 

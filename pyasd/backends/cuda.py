@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pyasd.backends import reference, self_check
+from pyasd.backends.versions import version
 from pyasd.config import POWER_EPS
 
 _why: str | None = None
@@ -152,23 +153,22 @@ class _Packed(NamedTuple):
 
 
 _packed: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Packed weights by weight tensor, so that scoring packs once; a changed tensor (its version) is packed again."""
+"""Packed weights by weight tensor, so that scoring packs once; a changed tensor is packed again (see `versions`)."""
 
 
 def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str) -> _Packed:
-    inference = weight.is_inference() or bias.is_inference()  # such tensors have no version: nothing can be remembered
     queue = _queue(weight)
-    version = None if inference else (weight._version, weight.data_ptr(), bias._version, bias.data_ptr())
-    key = (version, shape, precision, queue)  # by stream: what another one packs may not be there yet
+    current = version(weight, bias)
+    key = (current, shape, precision, queue)  # by stream: what another one packs may not be there yet
     known: _Packed | None = _packed.get(weight)  # type: ignore[no-untyped-call]
-    if not inference and known is not None and known.key == key:
+    if current is not None and known is not None and known.key == key:
         return known
     head = _head(shape, weight.shape[1], precision)
     plain_weight, plain_bias = weight.contiguous(), bias.contiguous()
     packed = weight.new_empty(head.packed_size // 4)
     head.pack(weight=plain_weight.data_ptr(), bias=plain_bias.data_ptr(), packed=packed.data_ptr(), **queue._asdict())
     result = _Packed(key, head, packed)
-    if not inference:
+    if current is not None:
         _packed[weight] = result
     return result
 
@@ -278,6 +278,20 @@ def mixture_log_prob_backward(
         **_queue(hidden)._asdict(),
     )
     return grads  # type: ignore[return-value]
+
+
+def mixture_log_likelihood(
+    hidden: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shape: MixtureShape,
+    precision: str,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `reference.mixture_log_likelihood`, in two passes."""
+    passes = mixture_log_prob, mixture_log_prob_backward
+    return reference.mixture_log_likelihood(hidden, target, weight, bias, shape, precision, scale, *passes)
 
 
 # -- Group MADE --------------------------------------------------------------------------------------------------

@@ -92,13 +92,15 @@ def mixture_log_likelihood(
     shape: MixtureShape,
     precision: str,
     scale: float,
+    log_prob: Callable[..., Tensor] = mixture_log_prob,
+    backward: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] = mixture_log_prob_backward,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`[windows, groups]` log-likelihoods, and the gradients of `scale` times their sum with respect to `hidden`,
-    `target`, `weight` and `bias`.
+    `target`, `weight` and `bias`. `log_prob` and `backward` are the backend's own two passes.
     """
-    log_prob = mixture_log_prob(hidden, target, weight, bias, shape, precision, False)
-    grad = torch.full_like(log_prob, scale)
-    return log_prob, *mixture_log_prob_backward(grad, hidden, target, weight, bias, shape, precision, False)
+    value = log_prob(hidden, target, weight, bias, shape, precision, False)
+    grad = torch.full_like(value, scale)
+    return value, *backward(grad, hidden, target, weight, bias, shape, precision, False)
 
 
 def _mixture(

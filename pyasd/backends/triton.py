@@ -106,10 +106,9 @@ def mixture_log_likelihood(
     precision: str,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """As `reference.mixture_log_likelihood`."""
-    log_prob = mixture_log_prob(hidden, target, weight, bias, shape, precision, False)
-    grad = torch.full_like(log_prob, scale)
-    return log_prob, *mixture_log_prob_backward(grad, hidden, target, weight, bias, shape, precision, False)
+    """As `reference.mixture_log_likelihood`, in two passes."""
+    passes = mixture_log_prob, mixture_log_prob_backward
+    return reference.mixture_log_likelihood(hidden, target, weight, bias, shape, precision, scale, *passes)
 
 
 _packed: weakref.WeakKeyDictionary[GroupMadeNetwork, dict[str, Any]] = weakref.WeakKeyDictionary()
