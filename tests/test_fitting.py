@@ -205,7 +205,7 @@ def test_classifiers_learn_in_bfloat16_where_that_is_faster(isa: str, monkeypatc
         "float32": ["float32"] * 3,
         "bfloat16": ["bfloat16"] * 3,
     }
-    on_gpu = replace(Pipeline.of(0, "cpu", "auto", "auto", None), device=torch.device("cuda"))
+    on_gpu = replace(Pipeline.of(0, "cpu", "auto", "auto", None), devices=(torch.device("cuda"),))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     assert [on_gpu.training_precision(x) for x in (resnet, mobilenet, made)] == ["bfloat16", "bfloat16", "float32"]
     assert on_gpu.precision == "float32"

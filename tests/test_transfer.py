@@ -22,6 +22,7 @@ from pyasd.transfer import DeviceLost, Fetched, MemoryLimit, Uploader, is_lost
 CPU = torch.device("cpu")
 TINY: dict[str, Any] = {"n_mels": 16, "hidden": (8, 8), "components": 2, "epochs": 2, "batch_size": 64}
 COUNT = 30
+WORDS = ["clip", "duration", "status", "error"]
 
 
 def no_memory() -> torch.cuda.OutOfMemoryError:
@@ -249,3 +250,23 @@ def test_devices_that_do_not_go_together(detector: Detector) -> None:
         detector.score(log_mels(), features="log-mel", device="cpu,nonsense")
     with pytest.raises(ValueError, match="of one type"):
         detector.score(log_mels(), features="log-mel", device="cpu,meta")
+
+
+# -- with a GPU ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
+def test_a_gpu_gives_the_cpus_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips of unequal length and a bad one, in several batches, on every GPU that is there."""
+    rng = np.random.default_rng(0)
+    sounds = [(3000 * rng.standard_normal(16_000 + 700 * (i % 5))).astype(np.int16) for i in range(40)]
+    sounds[7] = sounds[7][:100]
+    fitted = fit(sounds[:6], sample_rate=16000, hidden=(32, 16), components=3, epochs=1, device="cpu")
+    expected = fitted.score(sounds, sample_rate=16000, device="cpu")
+    monkeypatch.setitem(features.BATCH_CLIPS, "cuda", 8)
+    devices = ",".join(f"cuda:{i}" for i in range(torch.cuda.device_count()))
+    for device in ("cuda", devices):
+        table = fitted.score(sounds, sample_rate=16000, device=device)
+        pd.testing.assert_frame_equal(table[WORDS], expected[WORDS])
+        np.testing.assert_allclose(table["score.group-made"], expected["score.group-made"], rtol=1e-5)
