@@ -116,7 +116,7 @@ def fitted(task: Task, recipe: Recipe, seed: int, path: Path) -> Detector:
     return pyasd.load(path)
 
 
-def held_out(task: Task, detector: Detector, seed: int) -> pd.DataFrame:
+def held_out(task: Task, detector: Detector, seed: int, score_mode: str | None = None) -> pd.DataFrame:
     """Scores of the training clips that validated the training: the same ones for every member."""
     found = find(task.train, **task.train_how)
     found = [clip for clip in found if clip.split != "test"]
@@ -126,7 +126,8 @@ def held_out(task: Task, detector: Detector, seed: int) -> pd.DataFrame:
         mask = training.held_out([clip.machine_id for clip in own], detector.recipe.group_made.validation, seed)
         chosen += [clip for clip, out in zip(own, mask, strict=True) if out]
     how = task.train_how | ({"ids": [clip.machine_id for clip in chosen]} if "ids" in task.train_how else {})
-    return detector.score([clip.log_mel if clip.path is None else clip.path for clip in chosen], **how)
+    paths = [clip.log_mel if clip.path is None else clip.path for clip in chosen]
+    return detector.score(paths, score_mode=score_mode, **how)
 
 
 def standardised(
@@ -150,7 +151,7 @@ def rows(task: Task, detector: Detector, seed: int) -> Iterator[tuple[str, float
         if made != "joint":
             alone = only(detector, "group-made")
             test["score.group-made"] = alone.score(task.test, score_mode=made, **task.test_how)["score.group-made"]
-            held = held_out(task, alone, seed)[["score.group-made"]].combine_first(held)
+            held["score.group-made"] = held_out(task, alone, seed, made)["score.group-made"]
         for name in detector.recipe.members if made == "joint" else ("group-made",):
             yield f"{name}, {modes[name]}", *figures(test, test[f"score.{name}"])
         learnt = {kind: machine.statistics for kind, machine in detector.machines.items()}

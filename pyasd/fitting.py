@@ -220,6 +220,7 @@ def _fit_machine(
             machine.histories[name] = member.fit(log_mels, ids, run, resampled)
         else:
             machine.histories[name] = member.fit(log_mels, ids, run)
+        _warn_of_guessing(name, machine_type, machine.histories[name], ids)
         machine.members[name] = member
         scorer = member.scorer(pipeline.device, pipeline.backend, pipeline.precision)
         chosen = list(range(len(ids)))
@@ -263,3 +264,18 @@ def _able(recipe: Recipe, machine_type: str, ids: Sequence[str]) -> list[str]:
         told += f": {', '.join(classifiers)} learnt to tell it from its own warps and resamplings"
     warnings.warn(told, stacklevel=2)
     return able
+
+
+def _warn_of_guessing(name: str, machine_type: str, history: training.History, ids: Sequence[str]) -> None:
+    """Says so where a classifier has hardly learnt: less than a quarter of the way from guessing to certainty."""
+    if not history.accuracy or len(set(ids)) < 2:
+        return
+    found = history.accuracy[history.kept]
+    guessed = max(Counter(ids).values()) / len(ids)
+    if found < guessed + (1 - guessed) / 4:
+        warnings.warn(
+            f"{name} finds the machine ID of {found:.0%} of the held-out {machine_type} images".replace("  ", " ")
+            + f", and always guessing the most frequent one finds about {guessed:.0%}: its scores tell little. Give "
+            "more epochs or clips, or leave it out",
+            stacklevel=2,
+        )

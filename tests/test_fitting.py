@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,19 @@ def test_further_ids_join_a_machine_type_that_is_tested_without_them(tmp_path: P
     fitted = pyasd.fit([tmp_path / "dev", tmp_path / "additional"], RECIPE, device="cpu")
     assert fitted.machines["fan"].ids == ("01", "02", "05")
     assert fitted.machines["fan"].members["mobilenet"].ids == ("01", "02", "05")  # type: ignore[attr-defined]
+
+
+def test_a_classifier_that_only_guesses_is_told_of() -> None:
+    """Clips of noise are of no ID; those with a level of their own are."""
+    quiet, loud = log_mels(12), [x + 40 for x in log_mels(12, 1)]
+    ids = ["00", "01"] * 12
+    recipe = replace(RECIPE, members=("mobilenet",), mobilenet=replace(SMALL, learning_rate=1e-9, epochs=1))
+    with pytest.warns(UserWarning, match=r"mobilenet finds the machine ID of \d+% of the held-out images.*about 50%"):
+        pyasd.fit(log_mels(24), recipe, ids=ids, **HOW)
+    recipe = replace(recipe, mobilenet=replace(SMALL, learning_rate=5e-3, epochs=4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pyasd.fit([x for pair in zip(quiet, loud, strict=True) for x in pair], recipe, ids=ids, **HOW)
 
 
 # -- divergence, and a kill --------------------------------------------------------------------------------------
