@@ -135,7 +135,7 @@ LIMITS = {
 
 
 def limit(isa: str) -> None:
-    """Start this program anew with every contestant limited to an instruction set: libraries read that at their start."""
+    """Start anew with every contestant limited to an instruction set: libraries read that at their start."""
     if os.environ.get("PYASD_CPU_ISA") == isa:
         return
     names = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")

@@ -2,7 +2,7 @@
 
     python -m benchmarks.training [--data FOLDER] [--clips 200] [--epochs 10] [--threads 1]
 
-Both learn ToyCar ID 04's normal clips (log-Mel arrays) from the same seed, one after the other. Prints seconds and their
+Both learn ToyCar ID 04's normal clips (log-Mel arrays) from the same seed, one after the other. Prints seconds, their
 ratio, and both loss curves with the largest difference between them.
 """
 
