@@ -66,7 +66,8 @@ def main(which: str, *more: str) -> int:
     compiler = os.environ.get("CXX", "g++")
     found = [subprocess.check_output([compiler, f"-print-file-name={x}"], text=True).strip() for x in runtimes]
     suppressions = tree / "suppressions"
-    suppressions.write_text("".join(f"called_from_lib:{name}\n" for name in NOT_OURS))
+    lines = [*(f"called_from_lib:{name}" for name in NOT_OURS), "mutex:capsule_dealloc"]  # torch's, at Python's end
+    suppressions.write_text("\n".join(lines) + "\n")
     environment = os.environ | {
         "LD_PRELOAD": " ".join(found),
         "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
