@@ -50,7 +50,8 @@ Clips = tuple[list[torch.Tensor], list[str]]
 
 @pytest.fixture(scope="module")
 def fitted(clips: Clips) -> tuple[Classifier, training.History]:
-    member = Classifier("mobilenet", dataclasses.replace(CONFIG, width=0.35, learning_rate=2e-3, epochs=8), MELS)
+    torch.set_num_threads(1)
+    member = Classifier("mobilenet", dataclasses.replace(CONFIG, width=0.35, learning_rate=2e-3, epochs=20), MELS)
     return member, member.fit(*clips, training.Run(seed=3))
 
 
