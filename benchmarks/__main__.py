@@ -105,10 +105,10 @@ def report(key: str, rounds: int, roofline: Roofline, with_memory: bool) -> list
     for name, seconds in times.items():
         per_clip = statistics.median(seconds) / case.clips * 1e3
         ratio = statistics.median(a / b for a, b in zip(seconds, times["pyasd"], strict=True))
-        memory = peak_memory(key, name) if with_memory else float("nan")
+        memory = f"{peak_memory(key, name):.1f}" if with_memory else ""
         share = bound * 1e3 / per_clip
         shown = f"{share:.0%}" if name == "pyasd" else ""
-        print(f"| {name} | {per_clip:.3f} | {ratio:.2f} | {memory:.0f} | {shown} |")
+        print(f"| {name} | {per_clip:.3f} | {ratio:.2f} | {memory} | {shown} |")
         rows.append(
             dict(
                 zip(
@@ -116,7 +116,7 @@ def report(key: str, rounds: int, roofline: Roofline, with_memory: bool) -> list
                     (
                         datetime.date.today().isoformat(), commit(), processor(), cpu.isa(), torch.get_num_threads(),
                         torch.__version__, case.name, name, case.clips, f"{per_clip:.4f}", f"{ratio:.3f}",
-                        f"{memory:.1f}", f"{bound * 1e3:.4f}", f"{share:.3f}",
+                        memory, f"{bound * 1e3:.4f}", f"{share:.3f}",
                     ),
                     strict=True,
                 )

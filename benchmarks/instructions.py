@@ -42,7 +42,8 @@ def call(native: Any, loop: str, data: dict[str, Any], isa: int, times: int) -> 
         dims=640, prefix=[0, 32, 64, 96, 128], components=10, hidden=128, log_scale_min=-4.6, bfloat16=False, isa=isa
     )
     packed = np.empty(head.packed_size + 16, np.float32)
-    head.pack(weight=address["weight"], bias=address["bias"], packed=packed.ctypes.data, threads=1)
+    weights = {"weight": address["weight"], "bias": address["bias"], "packed": packed.ctypes.data, "threads": 1}
+    head.pack(**weights)
     rows = {
         "packed": packed.ctypes.data, "hidden": address["hidden"], "hidden_stride": 128, "target": address["target"],
         "target_stride": 640, "windows": 309, "per_dim": False, "threads": 1,
@@ -51,7 +52,8 @@ def call(native: Any, loop: str, data: dict[str, Any], isa: int, times: int) -> 
     for _ in range(times):
         if loop == "head":
             head.forward(out=out.ctypes.data, **rows)
-        else:
+        else:  # a training step, whose weights are new
+            head.pack(**weights)
             grads = {f"d_{name}": np.empty_like(data[name]) for name in ("hidden", "target", "weight", "bias")}
             head.backward(
                 rows=address["weight"], rows_stride=128, grad=0, uniform_grad=1.0, log_prob=out.ctypes.data,
