@@ -3,8 +3,8 @@
     python -m benchmarks.instructions [--isa avx2] [--native FILE]
 
 Counts log-Mel of a 10-s clip, and of its 309 windows the mixture head forward, and value and gradients in one pass:
-each from the difference between three calls and one. valgrind 3.19 knows AVX2, not AVX-512. `--native` takes another build's
-extension, to compare with. Needs valgrind.
+each from the difference between three calls and one. valgrind 3.19 knows AVX2, not AVX-512. `--native` takes another
+build's extension, to compare with. Needs valgrind.
 """
 
 from __future__ import annotations
