@@ -136,10 +136,11 @@ LIMITS = {
 
 def limit(isa: str) -> None:
     """Start anew with every contestant limited to an instruction set: libraries read that at their start."""
-    if os.environ.get("PYASD_CPU_ISA") == isa:
+    names = ("PYASD_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
+    wanted = dict(zip(names, (isa, *LIMITS[isa]), strict=True))
+    if all(os.environ.get(name) == value for name, value in wanted.items()):
         return
-    names = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
-    os.environ |= {"PYASD_CPU_ISA": isa} | dict(zip(names, LIMITS[isa], strict=True))
+    os.environ |= wanted
     os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]])
 
 

@@ -166,6 +166,9 @@ int group_made_forward(const MixtureShape& head, const GroupMadeArgs& args, int 
 
 namespace {
 
+// Hidden units of a tile's share of d_hidden: those that its group sees, in whole vectors.
+int64_t share_units(const MixtureTile& tile, int lanes) { return (tile.prefix + lanes - 1) / lanes * lanes; }
+
 // Adds up the tiles' shares of one window, in the tiles' order whatever thread made them: its d_hidden and, as the
 // forward pass does it, its log-likelihoods.
 struct Shares {
@@ -177,12 +180,10 @@ struct Shares {
   int64_t chunk;
   int lanes;
 
-  int64_t padded(std::size_t t) const { return (tiles[t].prefix + lanes - 1) / lanes * lanes; }
-
   void add_hidden(int64_t w, float* row) const {
     std::fill(row, row + shape.hidden, 0.0f);
     for (std::size_t t = 0; t < tiles.size(); ++t) {
-      const float* part = d_hidden + d_hidden_at[t] + w * padded(t);
+      const float* part = d_hidden + d_hidden_at[t] + w * share_units(tiles[t], lanes);
       for (int64_t h = 0; h < tiles[t].prefix; ++h) row[h] += part[h];
     }
   }
@@ -220,7 +221,7 @@ int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args,
   const int64_t chunk = std::min(kChunk, args.windows);
   std::vector<int64_t> share(tiles.size() + 1);
   for (int64_t t = 0; t < tile_count; ++t) {
-    share[t + 1] = share[t] + chunk * ((tiles[t].prefix + k->lanes - 1) / k->lanes * k->lanes);
+    share[t + 1] = share[t] + chunk * share_units(tiles[t], k->lanes);
   }
   const int64_t values_size = args.log_prob == nullptr ? 0 : tile_count * chunk * k->lanes;
   void* memory = scratch(std::size_t(share.back() + values_size) * sizeof(float), Use::kCall);
