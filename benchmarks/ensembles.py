@@ -146,7 +146,7 @@ def rows(task: Task, detector: Detector, seed: int) -> Iterator[tuple[str, float
     test, held = detector.score(task.test, **task.test_how), held_out(task, detector, seed)
     if task.labels is not None:
         test["label"] = task.labels
-    for made in ("joint", "conditional"):
+    for made in ("joint", "conditional", "bands"):
         modes = test.attrs["modes"] | {"group-made": made}
         if made != "joint":
             alone = only(detector, "group-made")

@@ -82,8 +82,8 @@ def fit(
     score: Annotated[
         str | None,
         typer.Option(
-            help="What Group MADE scores by: joint, middle or conditional. Classifiers score by log-probability; "
-            "probability can be asked for in scoring."
+            help="What Group MADE scores by: joint (the report's), middle, conditional or bands. Classifiers score by "
+            "log-probability; probability can be asked for in scoring."
         ),
     ] = None,
     pooling: Annotated[
@@ -138,7 +138,7 @@ def score(
     score: Annotated[
         str | None,
         typer.Option(
-            help="Another score of the model's: joint, middle or conditional (Group MADE), log-probability or "
+            help="Another score of the model's: joint, middle, conditional or bands (Group MADE), log-probability or "
             "probability (classifiers), or mse (autoencoder)."
         ),
     ] = None,

@@ -27,7 +27,7 @@ else:
 Pad = Literal["reflect", "constant"]
 Floor = Literal["max", "add"]
 Order = Literal["causal", "middle"]
-ScoreMode = Literal["joint", "middle", "conditional"]
+ScoreMode = Literal["joint", "middle", "conditional", "bands"]
 Pooling = Literal["mean", "max", "quantile", "rank"]
 Precision = Literal["float32", "bfloat16"]
 Combine = Literal["mean", "max"]
@@ -64,6 +64,10 @@ learn what most clips are like, not each of them."""
 
 MIN_FRAMES = 5
 """Log-Mel frames that a clip must have for classifiers, which repeat it to the length of an image."""
+
+BAND_PRIOR_CLIPS = 1
+"""Weight, in clips, of the bands' mean variance in each band's own, for the score `bands` (ours): with few training
+clips some band's variance is next to nothing by chance."""
 
 WARP_STRENGTH = 0.3
 """Largest displacement by a spectral warp, in halves of the image (ours; see `augmentation.polynomial_warps`)."""
@@ -138,7 +142,8 @@ class GroupMadeConfig:
         log_scale_min: smallest log standard deviation of a Gaussian, in units of the band's own standard
             deviation (a hundredth: digital silence repeated would otherwise drive the density to infinity).
         score: `joint` is the negative log-likelihood of the window (Eq. 3), `middle` that of the middle frame
-            given the others, `conditional` that of all frames but the unconditional first.
+            given the others, `conditional` that of all frames but the unconditional first; `bands` (ours) looks
+            for Mel bands whose conditional likelihood is lower than the machine ID's training clips have it.
         pooling: how window scores make a clip's score. The report takes the mean.
         epochs, batch_size, learning_rate, validation: training. Adam's 1e-3 is the report's; the others are
             the challenge baseline's. `validation` is the share of clips (never windows) held out.

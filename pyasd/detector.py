@@ -133,9 +133,9 @@ def table_writer(
 class Explanation(NamedTuple):
     """What a clip sounds like and where its score comes from, both `[frames, mels]` float32.
 
-    `log_mel` is in dB. `score_map` is each frame's and band's mean negative log-likelihood in nats (Group MADE) or
-    squared error in dB squared (autoencoder), or the share of a classifier's score to first order; NaN for frames that
-    the score mode doesn't count.
+    `log_mel` is in dB. `score_map` is each frame's and band's mean negative log-likelihood in nats (Group MADE; with
+    the mode "bands" in standard deviations above the band's mean) or squared error in dB squared (autoencoder), or the
+    share of a classifier's score to first order; NaN for frames that the score mode doesn't count.
     """
 
     log_mel: np.ndarray[Any, np.dtype[np.float32]]
@@ -209,8 +209,8 @@ class Detector:
             backend, precision: of the operators, see `ops`; "auto" precision is float32.
             unknown_ids: clips of a machine ID that the detector never learnt are refused (they get a row with the
                 reason), or scored against the statistics of all IDs ("pool", and status "pooled").
-            score_mode: instead of the members' own: "joint", "middle", "conditional", "mse", "log-probability" or
-                "probability".
+            score_mode: instead of the members' own: "joint", "middle", "conditional", "bands", "mse",
+                "log-probability" or "probability".
             out: a .csv or .parquet file for the table, written as clips are scored.
             progress: told of each clip.
 
@@ -245,7 +245,7 @@ class Detector:
         if unknown_ids not in ("refuse", "pool"):
             raise ValueError(f"unknown_ids must be 'refuse' or 'pool', not {unknown_ids!r}")
         modes = self._modes(score_mode)
-        lanes = {device: self._lane(device, pipeline) for device in pipeline.devices}
+        lanes = {device: self._lane(device, pipeline, modes) for device in pipeline.devices}
         ahead = 0 if pipeline.devices == (torch.device("cpu"),) else 2 * len(pipeline.devices)
         rows: list[dict[str, Any]] = []
         begun: deque[_Begun] = deque()
@@ -253,7 +253,7 @@ class Detector:
             with contextlib.closing(pipeline.extract(clips, self.recipe, "scoring", everywhere=True)) as items:
                 for batch in itertools.chain(_batches(items), itertools.repeat(None, ahead)):
                     if batch is not None:
-                        begun.append(self._begin(batch, lanes, modes, unknown_ids, pipeline.channel))
+                        begun.append(self._begin(batch, lanes, unknown_ids, pipeline.channel))
                     if begun and (batch is None or len(begun) > ahead):
                         ended = self._end(begun.popleft(), modes)
                         rows += ended
@@ -369,9 +369,9 @@ class Detector:
             'score against all IDs with unknown_ids="pool"',
         )
 
-    def _lane(self, device: torch.device, pipeline: Pipeline) -> _Lane:
+    def _lane(self, device: torch.device, pipeline: Pipeline, modes: dict[str, str]) -> _Lane:
         scorers = {
-            (machine_type, name): member.scorer(device, pipeline.backend, pipeline.precision)
+            (machine_type, name): member.scorer(device, pipeline.backend, pipeline.precision, [modes[name]])
             for machine_type, machine in self.machines.items()
             for name, member in machine.members.items()
         }
@@ -381,7 +381,6 @@ class Detector:
         self,
         batch: Sequence[Features],
         lanes: dict[torch.device, _Lane],
-        modes: dict[str, str],
         unknown_ids: UnknownIds,
         channel: Channel,
     ) -> _Begun:
@@ -417,11 +416,9 @@ class Detector:
         parts = []
         for machine_type, group in located.items():
             lane = lanes[group[0][1].device]
-
-            columns = {name: x.modes.index(modes[name]) for name, x in self.machines[machine_type].statistics.items()}
-            scorers = {name: lane.scorers[machine_type, name] for name in columns}
+            scorers = {name: lane.scorers[machine_type, name] for name in self.machines[machine_type].members}
             left = iter(group)
-            for count, scores in lane.limit.run(partial(_fetch, scorers=scorers, columns=columns), group):
+            for count, scores in lane.limit.run(partial(_fetch, scorers=scorers), group):
                 own = [(row, machine_id) for row, _, machine_id in itertools.islice(left, count)]
                 parts.append((machine_type, own, scores, lane.limit.device))
         return _Begun(rows, parts)
@@ -461,21 +458,21 @@ class Detector:
 
 @dataclass(frozen=True)
 class _Lane:
-    """What scores on a device: scorers by machine type and member, and how many clips they take at once."""
+    """What scores on a device: scorers, of one mode each, by machine type and member, and how many clips they take at
+    once.
+    """
 
     scorers: dict[tuple[str, str], models.Scorer]
     limit: MemoryLimit
 
 
 def _fetch(
-    some: Sequence[tuple[dict[str, Any], Tensor, str | None]],
-    scorers: dict[str, models.Scorer],
-    columns: dict[str, int],
+    some: Sequence[tuple[dict[str, Any], Tensor, str | None]], scorers: dict[str, models.Scorer]
 ) -> dict[str, Fetched]:
-    """Clips' scores by member, on their way from the device; `columns` has the place of each member's mode."""
+    """Clips' scores by member, on their way from the device."""
     _, log_mels, machine_ids = zip(*some, strict=True)
     scores = {name: models.score_many(scorer, log_mels, machine_ids) for name, scorer in scorers.items()}
-    return {name: Fetched(x[:, columns[name]]) for name, x in scores.items()}
+    return {name: Fetched(x[:, 0]) for name, x in scores.items()}
 
 
 class _Begun(NamedTuple):

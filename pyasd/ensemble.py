@@ -34,11 +34,16 @@ class Statistics:
 
     @classmethod
     def of(
-        cls, scores: NDArray[np.float64], ids: Sequence[str], modes: Sequence[str], robust: bool = False
+        cls,
+        scores: NDArray[np.float64],
+        ids: Sequence[str],
+        modes: Sequence[str],
+        robust: bool = False,
+        sample_size: int = SAMPLE_SIZE,
     ) -> Statistics:
         """Statistics of clip scores `[clips, modes]`; `robust` takes medians for means, and for variances those of
         normal distributions with the scores' median absolute deviations. An ID with a single clip gets the mean
-        variance of the others.
+        variance of the others. `sample_size` is that of `sample`.
 
         Raises:
             ValueError: there is no clip, or a score is not finite.
@@ -52,11 +57,11 @@ class Statistics:
         several = count > 1
         if several.any():
             variance[~several] = np.average(variance[several], axis=0, weights=count[several])
-        sample = np.full((len(names), len(modes), SAMPLE_SIZE), np.nan)
+        sample = np.full((len(names), len(modes), sample_size), np.nan)
         for row, x in zip(sample, own, strict=True):
             x = np.sort(x, axis=0)
-            if len(x) > SAMPLE_SIZE:
-                x = x[np.linspace(0, len(x) - 1, SAMPLE_SIZE).round().astype(int)]
+            if len(x) > sample_size:
+                x = x[np.linspace(0, len(x) - 1, sample_size).round().astype(int)]
             row[:, : len(x)] = x.T
         return cls(
             ids=names,
@@ -75,16 +80,17 @@ class Statistics:
             machine_id: one of `ids`; `None` for the statistics of all clips pooled.
             mode: one of `modes`.
         """
-        column = self.modes.index(mode)
-        mean, variance = self.mean[:, column], self.variance[:, column]
-        if machine_id is None:
-            weight = self.count / self.count.sum()
-            centre = float(weight @ mean)
-            spread = float(weight @ (variance + np.square(mean - centre)))
-        else:
+        mean, variance = (float(x[self.modes.index(mode)]) for x in self.moments(machine_id))
+        return (score - mean) / max(variance, VARIANCE_FLOOR) ** 0.5
+
+    def moments(self, machine_id: str | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and variance `[modes]` of a machine ID's normal clips; `None` is for all clips pooled."""
+        if machine_id is not None:
             row = self.ids.index(machine_id)
-            centre, spread = float(mean[row]), float(variance[row])
-        return (score - centre) / max(spread, VARIANCE_FLOOR) ** 0.5
+            return self.mean[row], self.variance[row]
+        weight = self.count / self.count.sum()
+        mean = weight @ self.mean
+        return mean, weight @ (self.variance + np.square(self.mean - mean))
 
 
 def _robust_variance(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """The ensemble's members: models that learn normal clips and score others.
 
-A member is a class with a `name`, score `modes` that one pass gives, and the methods of `Member`. To add one: write
+A member is a class with a `name`, score `modes`, and the methods of `Member`. To add one: write
 the class, add it to `build`, and its name and configuration to `config`.
 """
 
@@ -25,8 +25,8 @@ class Scorer(Protocol):
     """A fitted member made ready for scoring: one call per clip, whose bits depend on that clip alone."""
 
     def score(self, log_mel: Tensor, machine_id: str | None) -> Tensor:
-        """Scores of a clip `[frames, mels]` in all modes, `[modes]` float64: higher is more anomalous. `machine_id` is
-        the one that it is said to be from; `None` where that wasn't learnt.
+        """Scores of a clip `[frames, mels]` in the scorer's modes, `[modes]` float64: higher is more anomalous.
+        `machine_id` is the one that it is said to be from; `None` where that wasn't learnt.
         """
 
     def explain(self, log_mel: Tensor, mode: str, machine_id: str | None) -> Tensor:
@@ -42,7 +42,7 @@ class Member(Protocol):
 
     @property
     def modes(self) -> tuple[str, ...]:
-        """Names of the scores that one pass gives."""
+        """Names of the scores that it can give."""
 
     @property
     def default_mode(self) -> str:
@@ -52,9 +52,13 @@ class Member(Protocol):
         """Learn from normal clips `[frames, mels]`, in dB, and their machine IDs."""
 
     def scorer(
-        self, device: torch.device | str = "cpu", backend: str = "auto", precision: Precision = "float32"
+        self,
+        device: torch.device | str = "cpu",
+        backend: str = "auto",
+        precision: Precision = "float32",
+        modes: Sequence[str] | None = None,
     ) -> Scorer:
-        """The member as it is now, made ready for scoring on `device`."""
+        """The member as it is now, made ready for scoring on `device` in some of its modes, or in all."""
 
     def state(self) -> dict[str, Tensor]:
         """All tensors by name, on the CPU."""

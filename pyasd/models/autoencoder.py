@@ -54,10 +54,14 @@ class Autoencoder(nn.Module):
         return training.fit(self, loss, windows, config, run)
 
     def scorer(
-        self, device: torch.device | str = "cpu", backend: str = "auto", precision: Precision = "float32"
+        self,
+        device: torch.device | str = "cpu",
+        backend: str = "auto",
+        precision: Precision = "float32",
+        modes: Sequence[str] | None = None,
     ) -> Scorer:
         """The network as it is now, made ready for scoring on `device`. It is plain torch in float32 whatever the
-        backend and the precision.
+        backend and the precision, and has one mode.
         """
         return Scorer(self, torch.device(device))
 

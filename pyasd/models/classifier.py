@@ -198,28 +198,34 @@ class Classifier(nn.Module):
         return torch.stack([loss, (logits.argmax(1) == target.argmax(1)).float().mean()])
 
     def scorer(
-        self, device: torch.device | str = "cpu", backend: str = "auto", precision: Precision = "float32"
+        self,
+        device: torch.device | str = "cpu",
+        backend: str = "auto",
+        precision: Precision = "float32",
+        modes: Sequence[str] | None = None,
     ) -> Scorer:
         """The network as it is now, made ready for scoring on `device`. It is torch whatever the backend."""
-        return Scorer(self, torch.device(device), precision)
+        return Scorer(self, torch.device(device), precision, self.modes if modes is None else modes)
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors by name, on the CPU; `ids` holds the machine IDs as UTF-8, each with a newline behind it."""
-        text = "".join(f"{x}\n" for x in self.ids)
-        return dense.state_of(self) | {"ids": torch.tensor(list(text.encode()), dtype=torch.uint8)}
+        """All tensors by name, on the CPU, the machine IDs' names (`ids`) among them."""
+        return dense.state_of(self) | {"ids": dense.pack_names(self.ids)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take over the tensors of `state`. Raises ValueError where they don't fit."""
         if "ids" not in state:
             raise ValueError("tensors are missing, unknown or of another shape: ids")
-        self._make(bytes(state["ids"].tolist()).decode().split("\n")[:-1])
+        self._make(dense.unpack_names(state["ids"]))
         dense.load_state(self, {name: x for name, x in state.items() if name != "ids"})
 
 
 class Scorer:
     """Scores whole clips with a `Classifier`, whose batch norm is folded into the convolutions."""
 
-    def __init__(self, classifier: Classifier, device: torch.device, precision: Precision) -> None:
+    def __init__(
+        self, classifier: Classifier, device: torch.device, precision: Precision, modes: Sequence[str]
+    ) -> None:
+        self._columns = [classifier.modes.index(mode) for mode in modes]
         self.config = classifier.config
         self.ids = classifier.ids
         self._variants = classifier.config.variants
@@ -245,7 +251,7 @@ class Scorer:
         """
         logits = self._logits([self._images(x) for x in log_mels])
         rows = [self._modes(x, machine_id) for x, machine_id in zip(logits, machine_ids, strict=True)]
-        return torch.stack(rows)
+        return torch.stack(rows)[:, self._columns]
 
     def explain(self, log_mel: Tensor, mode: str, machine_id: str | None = None) -> Tensor:
         """Each frame's and band's share of the score, to first order: its gradient times how far the band is from its

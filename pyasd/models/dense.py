@@ -161,6 +161,16 @@ def load_state(module: nn.Module, state: dict[str, Tensor]) -> None:
     module.eval()
 
 
+def pack_names(names: Sequence[str]) -> Tensor:
+    """Names as a tensor of their UTF-8, each with a newline behind it, uint8."""
+    return torch.tensor(list("".join(f"{x}\n" for x in names).encode()), dtype=torch.uint8)
+
+
+def unpack_names(packed: Tensor) -> tuple[str, ...]:
+    """The names that `pack_names` packed."""
+    return tuple(bytes(packed.tolist()).decode().split("\n")[:-1])
+
+
 def spread_over_frames(values: Tensor, which: Sequence[int]) -> Tensor:
     """What each frame and band of a clip has on average in the windows that contain it.
 

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pyasd import ops, training
-from pyasd.config import BAND_SCALE_FLOOR, GroupMadeConfig, Order, Pooling, Precision
+from pyasd.config import (
+    BAND_PRIOR_CLIPS,
+    BAND_SCALE_FLOOR,
+    VARIANCE_FLOOR,
+    GroupMadeConfig,
+    Order,
+    Pooling,
+    Precision,
+)
+from pyasd.ensemble import Statistics
 from pyasd.models import dense
 
 MARGINAL_FRAMES = 20_000
@@ -55,10 +66,11 @@ class GroupMade(nn.Module):
 
     Attributes:
         band_mean, band_scale: `[mels]`, in dB: the training data's, by which inputs are standardised.
+        bands: what each Mel band's conditional negative log-likelihood, in nats per window, is like in the training
+            clips of each machine ID: its modes are the bands. `None` before `fit`.
     """
 
     name: ClassVar[str] = "group-made"
-    modes: ClassVar[tuple[str, ...]] = ("joint", "middle", "conditional")
 
     band_mean: Tensor
     band_scale: Tensor
@@ -68,6 +80,7 @@ class GroupMade(nn.Module):
         self.config = config
         self.mels = mels
         self.default_mode = config.score
+        self.bands: Statistics | None = None
         self.degrees = frame_degrees(config.frames, config.order)
         dims = config.frames * mels
         generator = torch.Generator().manual_seed(seed)
@@ -85,6 +98,11 @@ class GroupMade(nn.Module):
         self.register_buffer("band_mean", torch.zeros(mels))
         self.register_buffer("band_scale", torch.ones(mels))
         self.eval()
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """Its scores; `bands` once it has learnt."""
+        return ("joint", "middle", "conditional", *(() if self.bands is None else ("bands",)))
 
     def head(self, weight: Tensor, bias: Tensor) -> ops.MixtureHead:
         """An output layer of this shape, with the degrees that make it autoregressive."""
@@ -137,7 +155,23 @@ class GroupMade(nn.Module):
         def loss(starts: Tensor) -> Tensor:
             return self.mean_loss(windows.gather(starts), run.backend, run.precision)
 
-        return training.fit(self, loss, windows, config, run, config.gradient_clip)
+        history = training.fit(self, loss, windows, config, run, config.gradient_clip)
+        self._learn_bands(log_mels, ids, run)
+        return history
+
+    def _learn_bands(self, log_mels: Sequence[Tensor], ids: Sequence[str], run: training.Run) -> None:
+        """What the score `bands` compares with. Variances are drawn a little to the machine type's mean one."""
+        scorer = self.scorer(run.device, run.backend, run.precision, [])
+        nll = []
+        for done, log_mel in enumerate(log_mels):
+            nll.append(scorer.band_nll([log_mel.to(run.device)]).cpu())
+            if run.progress is not None:
+                run.progress(f"{run.stage}: bands", done + 1, len(log_mels), "")
+        bands = Statistics.of(torch.cat(nll).numpy(), ids, _band_names(self.mels), sample_size=0)
+        count = bands.count[:, None]
+        prior = np.average(bands.variance.mean(1), weights=bands.count)
+        variance = (count * bands.variance + BAND_PRIOR_CLIPS * prior) / (count + BAND_PRIOR_CLIPS)
+        self.bands = replace(bands, variance=variance)
 
     @torch.no_grad()
     def _start_from(self, log_mels: Sequence[Tensor]) -> None:
@@ -159,24 +193,48 @@ class GroupMade(nn.Module):
         self.head_bias.copy_(bias.flatten())
 
     def scorer(
-        self, device: torch.device | str = "cpu", backend: str = "auto", precision: Precision = "float32"
+        self,
+        device: torch.device | str = "cpu",
+        backend: str = "auto",
+        precision: Precision = "float32",
+        modes: Sequence[str] | None = None,
     ) -> Scorer:
         """The network as it is now, made ready for scoring on `device`."""
-        return Scorer(self, torch.device(device), backend, precision)
+        return Scorer(self, torch.device(device), backend, precision, self.modes if modes is None else modes)
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors by name, on the CPU."""
-        return dense.state_of(self)
+        """All tensors by name, on the CPU, the machine IDs' names (`ids`) and the bands' statistics among them."""
+        if self.bands is None:
+            return dense.state_of(self)
+        numbers = {f"bands.{name}": torch.from_numpy(getattr(self.bands, name)) for name in _BAND_STATISTICS}
+        return dense.state_of(self) | {"ids": dense.pack_names(self.bands.ids)} | numbers
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take over the tensors of `state`. Raises ValueError where they don't fit."""
-        dense.load_state(self, state)
+        own = dict(state)
+        if "ids" in own:
+            ids = dense.unpack_names(own.pop("ids"))
+            count, mean, variance = (own.pop(f"bands.{x}", torch.empty(0)).numpy() for x in _BAND_STATISTICS)
+            shape = (len(ids), self.mels)
+            if (count.shape, mean.shape, variance.shape) != (shape[:1], shape, shape):
+                raise ValueError("tensors are missing, unknown or of another shape: bands")
+            self.bands = Statistics(ids, _band_names(self.mels), count, mean, variance, np.empty((*shape, 0)))
+        dense.load_state(self, own)
+
+
+_BAND_STATISTICS = ("count", "mean", "variance")
+
+
+def _band_names(mels: int) -> tuple[str, ...]:
+    return tuple(str(band) for band in range(mels))
 
 
 class Scorer:
     """Scores whole clips with a `GroupMade`, whose batch norm and masks are folded into plain layers."""
 
-    def __init__(self, made: GroupMade, device: torch.device, backend: str, precision: Precision) -> None:
+    def __init__(
+        self, made: GroupMade, device: torch.device, backend: str, precision: Precision, modes: Sequence[str]
+    ) -> None:
         self._network = ops.GroupMadeNetwork(
             made.band_mean.clone().to(device),
             made.band_scale.clone().to(device),
@@ -187,42 +245,103 @@ class Scorer:
         self._backend, self._precision = backend, precision
         self._frames = made.config.frames
         frames = range(self._frames)
+        conditional = [t for t in frames if made.degrees[t] > 1]
         self._places = {
             "joint": list(frames),
             "middle": [len(frames) // 2],
-            "conditional": [t for t in frames if made.degrees[t] > 1],
+            "conditional": conditional,
+            "bands": conditional,
         }
-        self._columns = [torch.tensor(places, device=device) for places in self._places.values()]
+        self._modes = tuple(modes)
+        self._columns = {mode: torch.tensor(places, device=device) for mode, places in self._places.items()}
+        if made.bands is not None:
+            known = [*made.bands.ids, None]
+            self._ids = {machine_id: row for row, machine_id in enumerate(known)}
+            moments = (np.stack(x) for x in zip(*(made.bands.moments(x) for x in known), strict=True))
+            mean, variance = (torch.from_numpy(x).to(device) for x in moments)
+            self._mean, self._scale = mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()
 
     def score(self, log_mel: Tensor, machine_id: str | None = None) -> Tensor:
         """`score_many` of one clip: `[modes]` float64."""
         return self.score_many([log_mel], [machine_id])[0]
 
     def score_many(self, log_mels: Sequence[Tensor], machine_ids: Sequence[str | None]) -> Tensor:
-        """Clips' negative log-likelihoods, in nats per window, in all of `GroupMade.modes` from one pass over all of
-        them; a clip's bits don't depend on the others, and a GPU is not waited for.
+        """Clips' scores, all of them together; a clip's bits don't depend on the others, and a GPU is not waited for.
 
-        `joint`: of the whole window (Eq. 3). `middle`: of its middle frame given those before it in the ordering:
-        the four others for the order `middle` (Eq. 4), the earlier two for `causal`. `conditional`: of all frames
-        but the one that comes first in the ordering and is conditioned on nothing.
+        In nats per window: `joint` is the negative log-likelihood of the whole window (Eq. 3). `middle`: of its
+        middle frame given those before it in the ordering: the four others for the order `middle` (Eq. 4), the
+        earlier two for `causal`. `conditional`: of all frames but the one that comes first in the ordering and is
+        conditioned on nothing.
+
+        `bands` is the mean over the Mel bands of `max(z, 0) ** 2`, where z is how many standard deviations the
+        band's conditional negative log-likelihood lies above its mean over the machine ID's training clips. A fault
+        that sounds in a few quiet bands then isn't lost in what the others vary by.
 
         Args:
             log_mels: `[frames, mels]` float32 each, in dB, at least one window long.
-            machine_ids: make no difference here.
+            machine_ids: of the clips; for `bands`, `None` or one that wasn't learnt takes the statistics of all.
 
         Returns:
-            `[clips, 3]` float64: windows are summed and pooled in float64.
+            `[clips, modes]` float64: windows are summed and pooled in float64.
         """
-        lengths = [len(x) for x in log_mels]
-        packed = torch.cat(list(log_mels))
-        nll = ops.group_made_score(packed, self._network, None, self._backend, self._precision, lengths=lengths)
-        by_mode = torch.stack([nll.index_select(1, columns).sum(1) for columns in self._columns], 1)
-        return dense.pool_clips(by_mode, [n - self._frames + 1 for n in lengths], self._pooling)
+        scores = {}
+        summed = [mode for mode in self._modes if mode != "bands"]
+        if summed:
+            lengths = [len(x) for x in log_mels]
+            packed = torch.cat(list(log_mels))
+            places = sorted({place for mode in summed for place in self._places[mode]})
+            nll = ops.group_made_score(packed, self._network, places, self._backend, self._precision, lengths=lengths)
+            by_mode = torch.stack([nll.index_select(1, self._columns[mode]).sum(1) for mode in summed], 1)
+            pooled = dense.pool_clips(by_mode, [n - self._frames + 1 for n in lengths], self._pooling)
+            scores = dict(zip(summed, pooled.unbind(1), strict=True))
+        if "bands" in self._modes:
+            scores["bands"] = self._deviations(self.band_nll(log_mels), machine_ids).clamp(min=0).square().mean(1)
+        return torch.stack([scores[mode] for mode in self._modes], 1)
+
+    def band_nll(self, log_mels: Sequence[Tensor]) -> Tensor:
+        """Each band's conditional negative log-likelihood in clips, in nats per window, `[clips, mels]` float64."""
+        counts = [len(x) - self._frames + 1 for x in log_mels]
+        found = []
+        for pieces in _passes(log_mels, self._frames):
+            nll = ops.group_made_score(
+                torch.cat(pieces), self._network, self._places["bands"], self._backend, self._precision, per_dim=True,
+                lengths=[len(x) for x in pieces],
+            )  # fmt: skip
+            found.append(nll.index_select(1, self._columns["bands"]).sum(1))
+        return dense.pool_clips(torch.cat(found), counts, self._pooling)
+
+    def _deviations(self, nll: Tensor, machine_ids: Sequence[str | None]) -> Tensor:
+        """How many standard deviations bands' likelihoods `[clips, mels]` lie above their means in normal clips."""
+        rows = torch.tensor([self._ids.get(machine_id, self._ids[None]) for machine_id in machine_ids])
+        rows = (rows.pin_memory() if nll.is_cuda else rows).to(nll.device, non_blocking=True)
+        return (nll - self._mean[rows]) / self._scale[rows]
 
     def explain(self, log_mel: Tensor, mode: str, machine_id: str | None = None) -> Tensor:
         """Where a clip's score comes from: the mean negative log-likelihood of each frame and band, in nats,
-        `[frames, mels]` float32, over the windows in which `mode` counts the frame; NaN where none does.
+        `[frames, mels]` float32, over the windows in which `mode` counts the frame; NaN where none does. With `bands`,
+        as if the whole clip were like that frame: in standard deviations above the band's mean.
         """
         places = self._places[mode]
         nll = ops.group_made_score(log_mel, self._network, places, self._backend, self._precision, per_dim=True)
-        return dense.spread_over_frames(nll, places)
+        spread = dense.spread_over_frames(nll, places)
+        if mode != "bands":
+            return spread
+        return self._deviations(spread.double() * len(places), [machine_id] * len(spread)).float()
+
+
+def _passes(log_mels: Sequence[Tensor], frames: int) -> Iterator[list[Tensor]]:
+    """Clips in turn, several to a pass, or pieces of long ones: about `WINDOWS_PER_PASS` windows of each are at once in
+    memory, and a clip is cut at the same places whatever it is scored with.
+    """
+    some: list[Tensor] = []
+    windows = 0
+    for log_mel in log_mels:
+        for first in range(0, len(log_mel) - frames + 1, dense.WINDOWS_PER_PASS):
+            piece = log_mel[first : first + dense.WINDOWS_PER_PASS + frames - 1]
+            if some and windows + len(piece) > dense.WINDOWS_PER_PASS:
+                yield some
+                some, windows = [], 0
+            some.append(piece)
+            windows += len(piece)
+    if some:
+        yield some

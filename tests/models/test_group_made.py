@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from pyasd.config import GroupMadeConfig, Order
-from pyasd.models import GroupMade, group_made
+from pyasd.models import GroupMade, dense, group_made
 from pyasd.models.group_made import frame_degrees, hidden_degrees
 from pyasd.training import Run
 
@@ -125,6 +126,73 @@ def test_scorer_gives_the_networks_own_likelihoods_in_all_modes(order: Order) ->
     torch.testing.assert_close(scores, expected, rtol=1e-5, atol=0)
 
 
+@pytest.fixture(scope="module")
+def learnt() -> GroupMade:
+    """Eight bands of noise. How much band 0 wanders differs from clip to clip, band 5's level between machine IDs."""
+    made = GroupMade(replace(SMALL, epochs=2), 8)
+    made.fit([noise(60, i, level=3.0 * (i % 2)) for i in range(24)], ["00", "02"] * 12, Run())
+    return made
+
+
+def noise(frames: int, seed: int, level: float = 0.0) -> Tensor:
+    generator = np.random.default_rng(seed)
+    log_mel = generator.normal(-40, 3, (frames, 8)) + generator.normal(0, 1)
+    log_mel[:, 0] += generator.normal(0, 25 * generator.random(), frames)
+    log_mel[:, 5] += level
+    return torch.from_numpy(log_mel.astype(np.float32))
+
+
+def test_bands_are_compared_with_those_of_the_machine_ids_training_clips(learnt: GroupMade) -> None:
+    def nll(log_mel: Tensor) -> np.ndarray:
+        windows = len(log_mel) - 4
+        counted = [sum(0 <= t - place < windows for place in range(1, 5)) for t in range(len(log_mel))]
+        share = learnt.scorer().explain(log_mel, "conditional").double().nan_to_num().numpy()
+        return np.array(counted) @ share / windows
+
+    train = {
+        name: np.array([nll(noise(60, i, level=3.0 * (i % 2))) for i in range(24)][first::2])
+        for first, name in enumerate(("00", "02"))
+    }
+    prior = np.mean([x.var(0).mean() for x in train.values()])
+    clip_ = noise(75, 100)
+    for name, own in train.items():
+        z = (nll(clip_) - own.mean(0)) / np.sqrt((12 * own.var(0) + prior) / 13)
+        expected = np.square(np.maximum(z, 0)).mean()
+        assert learnt.scorer(modes=["bands"]).score(clip_, name).item() == pytest.approx(expected, rel=1e-4)
+    variance = np.mean([(12 * x.var(0) + prior) / 13 for x in train.values()], 0)
+    means = np.array([x.mean(0) for x in train.values()])
+    z = (nll(clip_) - means.mean(0)) / np.sqrt(variance + means.var(0))
+    for unknown in (None, "04"):
+        score = learnt.scorer(modes=["bands"]).score(clip_, unknown).item()
+        assert score == pytest.approx(np.square(np.maximum(z, 0)).mean(), rel=1e-4)
+
+
+def test_bands_find_what_is_loud_in_one_band_alone(learnt: GroupMade) -> None:
+    scorer = learnt.scorer(modes=["conditional", "bands"])
+    clips = [noise(60, i) for i in range(100, 180)]
+    for odd in clips[40:]:
+        odd[:, 2] += 3 * torch.randn(60, generator=torch.Generator().manual_seed(0))
+    scores = scorer.score_many(clips, ["00"] * 80)
+    conditional, bands = (roc_auc_score([0] * 40 + [1] * 40, x) for x in scores.T)
+    assert bands > conditional + 0.1
+    share = scorer.explain(odd, "bands", "00")
+    assert share.nanmean(0).argmax() == 2
+
+
+def test_modes_asked_for_have_the_same_bits_alone_or_together_and_in_pieces(
+    learnt: GroupMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, ids = [noise(n, n) for n in (5, 40, 211, 60)], ["00", None, "02", "00"]
+    together = learnt.scorer().score_many(clips, ids)
+    assert torch.isfinite(together).all()
+    for column, mode in enumerate(learnt.modes):
+        alone = learnt.scorer(modes=[mode])
+        assert torch.equal(alone.score_many(clips, ids)[:, 0], together[:, column])
+        assert torch.equal(torch.cat([alone.score(x, i) for x, i in zip(clips, ids, strict=True)]), together[:, column])
+    monkeypatch.setattr(dense, "WINDOWS_PER_PASS", 50)
+    torch.testing.assert_close(learnt.scorer().score_many(clips, ids), together, rtol=1e-12, atol=0)
+
+
 def test_same_clip_has_the_same_bits_wherever_it_lies_and_with_any_number_of_threads() -> None:
     made = scrambled(GroupMadeConfig(), 128)
     log_mel = clip(313, 128)
@@ -215,6 +283,21 @@ def test_state_round_trip_and_misfits() -> None:
     del partial["band_mean"]
     with pytest.raises(ValueError, match="band_mean"):
         other.load_state(partial)
+
+
+def test_state_round_trip_of_the_bands(learnt: GroupMade) -> None:
+    other = GroupMade(learnt.config, 8)
+    other.load_state(learnt.state())
+    for machine_id in ("00", "02", None):
+        assert torch.equal(
+            other.scorer().score(noise(30, 1), machine_id), learnt.scorer().score(noise(30, 1), machine_id)
+        )
+    with pytest.raises(ValueError, match="bands"):
+        GroupMade(learnt.config, 8).load_state(learnt.state() | {"bands.mean": torch.zeros(2, 7)})
+    without = {name: x for name, x in learnt.state().items() if not name.startswith("bands.") and name != "ids"}
+    other = GroupMade(learnt.config, 8)
+    other.load_state(without)
+    assert other.modes == ("joint", "middle", "conditional")
 
 
 @pytest.mark.parametrize(
