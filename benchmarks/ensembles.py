@@ -1,6 +1,7 @@
 """How well classifiers, Group MADE and the report's Systems 2 and 3 tell anomalies on real and synthetic recordings.
 
     python -m benchmarks.ensembles toycar --data FOLDER --out FOLDER [--seeds 0 1 2] [--epochs 20] [--made-epochs 100]
+    python -m benchmarks.ensembles uav --members group-made --out FOLDER
 
 - `toycar`: ToyCar IDs 01 and 04 of DCASE 2020 Task 2, as log-Mels. Of ID 04 the first 200 normal clips of
   `numpy.random.default_rng(0).permutation(350)` are learnt from, of ID 01 the first 22 of `.permutation(44)`; the other
@@ -10,7 +11,8 @@
 - `factory`: the synthetic factory of `pyasd demo`, seed 0: 24 clips of each of nine machines to learn from, 24 healthy
   and 24 faulty ones to test.
 
-All members are trained once for each seed, and Systems 2 and 3 are made of them. Prints a Markdown table: AUC and pAUC
+All members are trained once for each seed, and Systems 2 and 3 are made of them; `--members group-made` trains Group MADE
+alone. Prints a Markdown table: AUC and pAUC
 in per cent, averaged over machine IDs and types as in the challenge, mean and (over the seeds) lowest to highest.
 Models stay in `--out`, and those that are there are not trained again.
 """
@@ -92,10 +94,11 @@ TASKS = {"toycar": toycar, "uav": uav, "factory": factory}
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """System 3's recipe, whose members are System 2's as well, with the epochs asked for."""
+    """System 3's recipe, whose members are System 2's as well, with the members and epochs asked for."""
     recipe = config.system("3")
     return replace(
         recipe,
+        members=tuple(args.members),
         mobilenet=replace(recipe.mobilenet, epochs=args.epochs),
         arcface=replace(recipe.arcface, epochs=args.epochs),
         group_made=replace(recipe.group_made, epochs=args.made_epochs),
@@ -143,6 +146,7 @@ def standardised(
 
 def rows(task: Task, detector: Detector, seed: int) -> Iterator[tuple[str, float, float]]:
     """Every row of the table for one seed: what it is, AUC and pAUC."""
+    members = detector.recipe.members
     test, held = detector.score(task.test, **task.test_how), held_out(task, detector, seed)
     if task.labels is not None:
         test["label"] = task.labels
@@ -152,7 +156,7 @@ def rows(task: Task, detector: Detector, seed: int) -> Iterator[tuple[str, float
             alone = only(detector, "group-made")
             test["score.group-made"] = alone.score(task.test, score_mode=made, **task.test_how)["score.group-made"]
             held["score.group-made"] = held_out(task, alone, seed, made)["score.group-made"]
-        for name in detector.recipe.members if made == "joint" else ("group-made",):
+        for name in members if made == "joint" else ("group-made",):
             yield f"{name}, {modes[name]}", *figures(test, test[f"score.{name}"])
         learnt = {kind: machine.statistics for kind, machine in detector.machines.items()}
         scarce = {
@@ -165,6 +169,8 @@ def rows(task: Task, detector: Detector, seed: int) -> Iterator[tuple[str, float
         for basis, statistics in {"training": learnt, "held-out": scarce}.items():
             columns = standardised(test, statistics, modes)
             for system, names in SYSTEMS.items():
+                if not {*names} <= {*members}:
+                    continue
                 both = [combine(x) for x in zip(*(columns[name] for name in names), strict=True)]
                 for how in ("mean", "max"):
                     yield f"{system}, {how}, {made}, {basis} statistics", *figures(test, [x[how] for x in both])
@@ -192,6 +198,7 @@ def main() -> None:
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--data", type=Path, default=default, help="folder with toycar_logmel and uav")
     parser.add_argument("--out", type=Path, required=True, help="folder for models and recordings")
+    parser.add_argument("--members", nargs="+", default=["mobilenet", "arcface", "group-made"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20, help="of the classifiers")
     parser.add_argument("--made-epochs", type=int, default=100, help="of Group MADE")
@@ -200,7 +207,8 @@ def main() -> None:
     task = TASKS[args.task](Path(args.data), args.out)
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for seed in args.seeds:
-        path = args.out / f"{args.task}-{args.epochs}-{args.made_epochs}-{seed}.safetensors"
+        members = "" if len(args.members) > 1 else f"-{args.members[0]}"
+        path = args.out / f"{args.task}{members}-{args.epochs}-{args.made_epochs}-{seed}.safetensors"
         detector = fitted(task, recipe_of(args), seed, path)
         for what, auc, pauc in rows(task, detector, seed):
             found[what].append((auc, pauc))

@@ -244,7 +244,7 @@ class Detector:
         """`score` of clips that are found already, with the table's writer."""
         if unknown_ids not in ("refuse", "pool"):
             raise ValueError(f"unknown_ids must be 'refuse' or 'pool', not {unknown_ids!r}")
-        modes = self._modes(score_mode)
+        modes = self.score_modes(score_mode)
         lanes = {device: self._lane(device, pipeline, modes) for device in pipeline.devices}
         ahead = 0 if pipeline.devices == (torch.device("cpu"),) else 2 * len(pipeline.devices)
         rows: list[dict[str, Any]] = []
@@ -296,7 +296,7 @@ class Detector:
         if len(found) != 1:
             raise ValueError(f"explain takes one clip, not {len(found)}")
         member = member or self.recipe.members[0]
-        mode = self._modes(score_mode)[member] if member in self.recipe.members else None
+        mode = self.score_modes(score_mode)[member] if member in self.recipe.members else None
         if mode is None:
             raise ValueError(f"no member {member!r}; this detector has {', '.join(self.recipe.members)}")
         pipeline = Pipeline.of(channel, device, backend, "float32", None)
@@ -332,7 +332,7 @@ class Detector:
         header = {"format": FORMAT, "versions": self.versions, "recipe": self.recipe.to_dict(), "machines": machines}
         storage.write(path, tensors, header)
 
-    def _modes(self, score_mode: str | None) -> dict[str, str]:
+    def score_modes(self, score_mode: str | None) -> dict[str, str]:
         """Each member's score mode: the one asked for where the member has it, else its own. At least one machine type
         has the member.
         """

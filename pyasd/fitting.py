@@ -135,7 +135,7 @@ def score(
             out=out,
             progress=progress,
         )
-    recipe = Recipe(statistics="robust").override(**settings)
+    recipe = config.system("group-made").override(**({"statistics": "robust"} | settings))
     pipeline = Pipeline.of(channel, device, backend, precision, progress)
     found = find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
     with table_writer(out, recipe) as writer:

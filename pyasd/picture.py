@@ -21,7 +21,12 @@ from pyasd.detector import Detector, Explanation
 TICKS = (250, 500, 1000, 2000, 4000, 8000, 16000)
 """Frequencies that the axes name, in Hz."""
 
-UNITS = {"group-made": "NLL, nats", "autoencoder": "squared error, dB²"}
+UNITS = {
+    **dict.fromkeys(("joint", "middle", "conditional"), "NLL, nats"),
+    "bands": "NLL, standard deviations",
+    "mse": "squared error, dB²",
+}
+"""Of score maps, by score mode; those of classifiers have none."""
 
 
 def draw(
@@ -55,12 +60,13 @@ def draw(
     if not clips:
         raise ValueError("no clips to draw")
     member = member or detector.recipe.members[0]
+    unit = UNITS.get(detector.score_modes(how.get("score_mode"))[member], "score")
     explained = {title: detector.explain(clip, member=member, **how) for title, clip in clips.items()}
     features = detector.recipe.features
     figure = Figure(figsize=(4.5 * len(clips) + 1, 5), layout="constrained")
     FigureCanvasAgg(figure)  # draws without a display, and leaves matplotlib's own state alone
     axes = figure.subplots(2, len(clips), sharex="col", sharey=True, squeeze=False)
-    rows = (("log_mel", "log-Mel, dB", "magma"), ("score_map", f"{member}: {UNITS.get(member, 'score')}", "viridis"))
+    rows = (("log_mel", "log-Mel, dB", "magma"), ("score_map", f"{member}: {unit}", "viridis"))
     for row, (field, label, colours) in zip(axes, rows, strict=True):
         low, high = _limits(explained, field)
         for place, explanation in zip(row, explained.values(), strict=True):

@@ -157,16 +157,18 @@ def test_same_seed_same_file(tmp_path: Path) -> None:
 
 def test_every_score_mode_has_its_own_statistics(detector: Detector) -> None:
     clips, ids = log_mels(12), ["00", "01"] * 6
-    tables = {m: detector.score(clips, ids=ids, features="log-mel", score_mode=m) for m in ("joint", "conditional")}
+    tables = {
+        m: detector.score(clips, ids=ids, features="log-mel", score_mode=m) for m in ("joint", "conditional", "bands")
+    }
     assert not np.allclose(tables["joint"]["score"], tables["conditional"]["score"])
     assert (tables["joint"]["score.group-made"] > tables["conditional"]["score.group-made"]).all()
     assert (tables["joint"]["score.autoencoder"] == tables["conditional"]["score.autoencoder"]).all()
     for table in tables.values():
         np.testing.assert_allclose(table["score"].groupby(table["machine_id"]).mean(), 0, atol=1e-9)
     default = detector.score(clips, ids=ids, features="log-mel")
-    pd.testing.assert_frame_equal(default, tables["joint"])
-    assert default.attrs == {"precision": "float32", "modes": {"group-made": "joint", "autoencoder": "mse"}}
-    with pytest.raises(ValueError, match="conditional, joint, middle, mse"):
+    pd.testing.assert_frame_equal(default, tables["bands"])
+    assert default.attrs == {"precision": "float32", "modes": {"group-made": "bands", "autoencoder": "mse"}}
+    with pytest.raises(ValueError, match="bands, conditional, joint, middle, mse"):
         detector.score(clips, ids=ids, features="log-mel", score_mode="best")
 
 
@@ -180,9 +182,9 @@ def test_held_out_statistics_count_the_validation_clips_alone() -> None:
 
 def test_explain_adds_up_to_the_score(detector: Detector) -> None:
     clip = log_mels(1, seed=4)[0][:5]  # one window
-    explanation = detector.explain(clip, ids="00", features="log-mel")
+    explanation = detector.explain(clip, ids="00", features="log-mel", score_mode="joint")
     np.testing.assert_array_equal(explanation.log_mel, clip)
-    raw = detector.score(clip, ids="00", features="log-mel")["score.group-made"][0]
+    raw = detector.score(clip, ids="00", features="log-mel", score_mode="joint")["score.group-made"][0]
     assert explanation.score_map.sum(dtype=np.float64) == pytest.approx(raw, rel=1e-5)
     error = detector.explain(clip, ids="00", features="log-mel", member="autoencoder").score_map
     assert error.mean(dtype=np.float64) == pytest.approx(

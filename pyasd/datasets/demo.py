@@ -45,7 +45,7 @@ SECONDS = 10.0
 
 RECIPE = Recipe(
     members=("group-made", "autoencoder"),
-    group_made=GroupMadeConfig(epochs=8),
+    group_made=GroupMadeConfig(score="bands", epochs=8),
     autoencoder=AutoencoderConfig(epochs=24),
 )
 """What `run` learns: both losses have all but levelled off by then, and it all takes less than three minutes."""

@@ -79,7 +79,7 @@ def score_many(scorer: Scorer, log_mels: Sequence[Tensor], machine_ids: Sequence
 def build(name: str, recipe: Recipe, seed: int = 0) -> Member:
     """A new member of that name, as the recipe has it."""
     if name == GroupMade.name:
-        return GroupMade(recipe.group_made, recipe.features.n_mels, seed)
+        return GroupMade(recipe.group_made, recipe.features.n_mels, seed, recipe.statistics == "robust")
     if name == Autoencoder.name:
         return Autoencoder(recipe.autoencoder, recipe.features.n_mels, seed)
     settings = recipe.settings_of(name)

@@ -63,6 +63,7 @@ class GroupMade(nn.Module):
         config: see `config.GroupMadeConfig`.
         mels: Mel bands.
         seed: of the initial weights.
+        robust: the bands' statistics are to be medians and median absolute deviations.
 
     Attributes:
         band_mean, band_scale: `[mels]`, in dB: the training data's, by which inputs are standardised.
@@ -75,9 +76,10 @@ class GroupMade(nn.Module):
     band_mean: Tensor
     band_scale: Tensor
 
-    def __init__(self, config: GroupMadeConfig, mels: int, seed: int = 0) -> None:
+    def __init__(self, config: GroupMadeConfig, mels: int, seed: int = 0, robust: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.robust = robust
         self.mels = mels
         self.default_mode = config.score
         self.bands: Statistics | None = None
@@ -167,7 +169,7 @@ class GroupMade(nn.Module):
             nll.append(scorer.band_nll([log_mel.to(run.device)]).cpu())
             if run.progress is not None:
                 run.progress(f"{run.stage}: bands", done + 1, len(log_mels), "")
-        bands = Statistics.of(torch.cat(nll).numpy(), ids, _band_names(self.mels), sample_size=0)
+        bands = Statistics.of(torch.cat(nll).numpy(), ids, _band_names(self.mels), self.robust, sample_size=0)
         count = bands.count[:, None]
         prior = np.average(bands.variance.mean(1), weights=bands.count)
         variance = (count * bands.variance + BAND_PRIOR_CLIPS * prior) / (count + BAND_PRIOR_CLIPS)
@@ -273,9 +275,9 @@ class Scorer:
         earlier two for `causal`. `conditional`: of all frames but the one that comes first in the ordering and is
         conditioned on nothing.
 
-        `bands` is the mean over the Mel bands of `max(z, 0) ** 2`, where z is how many standard deviations the
-        band's conditional negative log-likelihood lies above its mean over the machine ID's training clips. A fault
-        that sounds in a few quiet bands then isn't lost in what the others vary by.
+        `bands` is the root mean square over the Mel bands of `max(z, 0)`, where z is how many standard deviations
+        the band's conditional negative log-likelihood lies above its mean over the machine ID's training clips. A
+        fault that sounds in a few quiet bands then isn't lost in what the others vary by.
 
         Args:
             log_mels: `[frames, mels]` float32 each, in dB, at least one window long.
@@ -295,7 +297,9 @@ class Scorer:
             pooled = dense.pool_clips(by_mode, [n - self._frames + 1 for n in lengths], self._pooling)
             scores = dict(zip(summed, pooled.unbind(1), strict=True))
         if "bands" in self._modes:
-            scores["bands"] = self._deviations(self.band_nll(log_mels), machine_ids).clamp(min=0).square().mean(1)
+            scores["bands"] = (
+                self._deviations(self.band_nll(log_mels), machine_ids).clamp(min=0).square().mean(1).sqrt()
+            )
         return torch.stack([scores[mode] for mode in self._modes], 1)
 
     def band_nll(self, log_mels: Sequence[Tensor]) -> Tensor:

@@ -157,14 +157,14 @@ def test_bands_are_compared_with_those_of_the_machine_ids_training_clips(learnt:
     clip_ = noise(75, 100)
     for name, own in train.items():
         z = (nll(clip_) - own.mean(0)) / np.sqrt((12 * own.var(0) + prior) / 13)
-        expected = np.square(np.maximum(z, 0)).mean()
+        expected = np.sqrt(np.square(np.maximum(z, 0)).mean())
         assert learnt.scorer(modes=["bands"]).score(clip_, name).item() == pytest.approx(expected, rel=1e-4)
     variance = np.mean([(12 * x.var(0) + prior) / 13 for x in train.values()], 0)
     means = np.array([x.mean(0) for x in train.values()])
     z = (nll(clip_) - means.mean(0)) / np.sqrt(variance + means.var(0))
     for unknown in (None, "04"):
         score = learnt.scorer(modes=["bands"]).score(clip_, unknown).item()
-        assert score == pytest.approx(np.square(np.maximum(z, 0)).mean(), rel=1e-4)
+        assert score == pytest.approx(np.sqrt(np.square(np.maximum(z, 0)).mean()), rel=1e-4)
 
 
 def test_bands_find_what_is_loud_in_one_band_alone(learnt: GroupMade) -> None:
