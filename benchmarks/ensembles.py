@@ -11,9 +11,9 @@
 - `factory`: the synthetic factory of `pyasd demo`, seed 0: 24 clips of each of nine machines to learn from, 24 healthy
   and 24 faulty ones to test.
 
-All members are trained once for each seed, and Systems 2 and 3 are made of them; `--members group-made` trains Group MADE
-alone. Prints a Markdown table: AUC and pAUC
-in per cent, averaged over machine IDs and types as in the challenge, mean and (over the seeds) lowest to highest.
+All members are trained once for each seed, and Systems 2 and 3 are made of them; `--members group-made` trains Group
+MADE alone. Prints a Markdown table: AUC and pAUC in per cent, averaged over machine IDs and types as in the challenge,
+mean and (over the seeds) lowest to highest.
 Models stay in `--out`, and those that are there are not trained again.
 """
 

@@ -18,8 +18,9 @@ from pyasd import config, models, storage, training
 from pyasd.audio import Channel
 from pyasd.clips import Clip, ClipError, find
 from pyasd.config import ClassifierConfig, Recipe
-from pyasd.detector import BATCH_CLIPS, ClipFeatures, Detector, Machine, Pipeline, UnknownIds, load, table_writer
+from pyasd.detector import BATCH_CLIPS, ClipFeatures, Detector, Machine, UnknownIds, load, table_writer
 from pyasd.ensemble import Statistics
+from pyasd.pipeline import Pipeline
 from pyasd.training import Progress, Run
 
 if TYPE_CHECKING:

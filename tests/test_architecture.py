@@ -32,6 +32,7 @@ LEVELS = (
         "windows",
         "storage",
         "transfer",
+        "pipeline",
     },
     {"ops"},
     {"backends"},

@@ -20,7 +20,7 @@ import pyasd
 from pyasd import fitting, storage, training
 from pyasd.backends import cpu
 from pyasd.config import AutoencoderConfig, ClassifierConfig, GroupMadeConfig, LogMelConfig, Recipe
-from pyasd.detector import Pipeline
+from pyasd.pipeline import Pipeline
 from pyasd.training import History, TrainingDiverged
 
 MELS = 32
