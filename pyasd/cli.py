@@ -82,8 +82,8 @@ def fit(
     score: Annotated[
         str | None,
         typer.Option(
-            help="What Group MADE scores by: joint (the report's), middle, conditional or bands. Classifiers score by "
-            "log-probability; probability can be asked for in scoring."
+            help="What Group MADE scores by: bands (without --system), joint (the report's: Systems 1 to 4), middle or "
+            "conditional. Classifiers score by log-probability; probability can be asked for in scoring."
         ),
     ] = None,
     pooling: Annotated[

@@ -515,11 +515,10 @@ def group_made_score(
                 log_prob = log_prob[_windows_within(own, shape.groups, log_mel.device)]
         else:
             log_prob = log_mel.new_empty(0, shape.dims if per_dim else shape.groups)
-        log_prob = log_prob.double()
-        jacobian = network.band_scale.double().log()
+        jacobian = network.band_scale.double().log().view(1, 1, mels)
         if per_dim:
             return jacobian - log_prob.view(-1, shape.groups, mels)
-        return jacobian.sum() - log_prob
+        return jacobian.sum(2) - log_prob
 
 
 def _windows_within(lengths: list[int], frames: int, device: torch.device) -> Tensor:

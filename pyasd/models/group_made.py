@@ -35,6 +35,10 @@ MARGINAL_FRAMES = 20_000
 MARGINAL_SCALE_MIN = 0.1
 """Smallest standard deviation of an initial Gaussian, in units of the band's own."""
 
+BAND_WINDOWS_PER_PASS = {"cpu": 512, "cuda": 16384}
+"""Windows whose every band's likelihood is in memory at once (5 kB each): on a CPU, they then stay in its caches. Long
+clips are cut at the same places whatever they are scored with, so that a score has the same bits."""
+
 HEAD_WEIGHT_BOUND = 0.05
 """The head's weights start uniform in +- this: the first epoch then starts near the marginal densities."""
 
@@ -334,18 +338,16 @@ class Scorer:
 
 
 def _passes(log_mels: Sequence[Tensor], frames: int) -> Iterator[list[Tensor]]:
-    """Clips in turn, several to a pass, or pieces of long ones: about `WINDOWS_PER_PASS` windows of each are at once in
-    memory, and a clip is cut at the same places whatever it is scored with.
-    """
+    """Clips in turn, several to a pass, or pieces of long ones."""
+    most = BAND_WINDOWS_PER_PASS[log_mels[0].device.type]
     some: list[Tensor] = []
     windows = 0
     for log_mel in log_mels:
-        for first in range(0, len(log_mel) - frames + 1, dense.WINDOWS_PER_PASS):
-            piece = log_mel[first : first + dense.WINDOWS_PER_PASS + frames - 1]
-            if some and windows + len(piece) > dense.WINDOWS_PER_PASS:
+        for first in range(0, len(log_mel) - frames + 1, most):
+            piece = log_mel[first : first + most + frames - 1]
+            if some and windows + len(piece) > most:
                 yield some
                 some, windows = [], 0
             some.append(piece)
             windows += len(piece)
-    if some:
-        yield some
+    yield some

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from pyasd.config import GroupMadeConfig, Order
-from pyasd.models import GroupMade, dense, group_made
+from pyasd.models import GroupMade, group_made
 from pyasd.models.group_made import frame_degrees, hidden_degrees
 from pyasd.training import Run
 
@@ -189,7 +189,7 @@ def test_modes_asked_for_have_the_same_bits_alone_or_together_and_in_pieces(
         alone = learnt.scorer(modes=[mode])
         assert torch.equal(alone.score_many(clips, ids)[:, 0], together[:, column])
         assert torch.equal(torch.cat([alone.score(x, i) for x, i in zip(clips, ids, strict=True)]), together[:, column])
-    monkeypatch.setattr(dense, "WINDOWS_PER_PASS", 50)
+    monkeypatch.setitem(group_made.BAND_WINDOWS_PER_PASS, "cpu", 50)
     torch.testing.assert_close(learnt.scorer().score_many(clips, ids), together, rtol=1e-12, atol=0)
 
 
