@@ -70,6 +70,7 @@ class MixtureHead:
         out: int,
         per_dim: bool,
         partial: int,
+        warpgroups: bool,
         device: int,
         stream: int,
     ) -> None: ...

@@ -92,8 +92,8 @@ struct Head {
 
   // Groups that aren't wanted are left out, and their outputs as they are.
   void forward(Address packed, Address hidden, int64_t hidden_stride, Address target, int64_t target_stride,
-               int64_t windows, const std::vector<bool>& wanted, Address out, bool per_dim, Address partial, int device,
-               Address stream) const {
+               int64_t windows, const std::vector<bool>& wanted, Address out, bool per_dim, Address partial,
+               bool warpgroups, int device, Address stream) const {
     const pyasd::cuda::MixtureInput input{pointer<const char>(packed),
                                           pointer<const float>(hidden),
                                           pointer<const float>(target),
@@ -101,6 +101,7 @@ struct Head {
                                           hidden_stride,
                                           target_stride};
     pyasd::cuda::MixtureHead some = head;
+    some.warpgroups = warpgroups;
     for (std::size_t g = 0; g < wanted.size(); ++g) some.group[g].wanted = wanted[g];
     on_device(device, stream, [&](void* s) {
       return pyasd::cuda::mixture_forward(some, input, pointer<float>(out), per_dim, pointer<float>(partial), s);
@@ -171,7 +172,7 @@ PYBIND11_MODULE(_cuda, m) {
            py::arg("stream"))
       .def("forward", &Head::forward, py::kw_only(), py::arg("packed"), py::arg("hidden"), py::arg("hidden_stride"),
            py::arg("target"), py::arg("target_stride"), py::arg("windows"), py::arg("wanted"), py::arg("out"),
-           py::arg("per_dim"), py::arg("partial"), py::arg("device"), py::arg("stream"))
+           py::arg("per_dim"), py::arg("partial"), py::arg("warpgroups"), py::arg("device"), py::arg("stream"))
       .def(
           "backward_workspace",
           [](const Head& h, int64_t windows) { return pyasd::cuda::mixture_backward_workspace(h.head, windows); },

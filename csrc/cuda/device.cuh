@@ -108,6 +108,66 @@ PYASD_DEVICE void mma_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// ---- products of a warpgroup (four warps, of which the first has an index divisible by four), on sm_90a alone -------
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define PYASD_HAS_WGMMA 1
+#else
+#define PYASD_HAS_WGMMA 0
+#endif
+
+// Where a product's right factor b [16, columns] lies in shared memory: as blocks of 8 columns x 8 rows, a column's 8
+// bfloat16 numbers after each other (128 bytes); the second 8 rows `rows_bytes` further on, the next 8 columns
+// `columns_bytes`. All are multiples of 16. (PTX ISA, wgmma, matrix descriptor: K-major, no swizzling.)
+PYASD_DEVICE uint64_t wgmma_matrix(const void* shared, int rows_bytes, int columns_bytes) {
+  const uint64_t address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+  return (address & 0x3ffff) >> 4 | uint64_t(rows_bytes >> 4) << 16 | uint64_t(columns_bytes >> 4) << 32;
+}
+
+// Makes what this thread's copies have written to shared memory visible to wgmma, after wait_copies() and before a
+// barrier.
+PYASD_DEVICE void show_copies_to_wgmma() {
+#if PYASD_HAS_WGMMA
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+
+// Before the first product of those that are committed together, and after any other use of their registers.
+PYASD_DEVICE void begin_wgmma() {
+#if PYASD_HAS_WGMMA
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#endif
+}
+
+// c += a b: a [64, 16] bfloat16, of which each warp holds 16 rows as for mma_bf16, b [16, 48], c [64, 48] float32: c[4 i]
+// ... are as mma_bf16 has them for the columns 8 i ... c and a are the product's own until end_wgmma().
+PYASD_DEVICE void wgmma_bf16(float c[24], const uint32_t a[4], uint64_t b) {
+#if PYASD_HAS_WGMMA
+  asm volatile(
+      "{\n"
+      "wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, "
+      "%13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23}, {%24, %25, %26, %27}, %28, 1, 1, 1, 0;\n"
+      "}"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]),
+        "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]), "+f"(c[16]),
+        "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
+      : "memory");
+#endif
+}
+
+// Waits for all products since begin_wgmma().
+PYASD_DEVICE void end_wgmma() {
+#if PYASD_HAS_WGMMA
+  asm volatile("wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;" ::: "memory");
+#endif
+}
+// After end_wgmma(), for each sum: the compiler must not read it earlier.
+PYASD_DEVICE void take_wgmma(float c[24]) {
+  PYASD_UNROLL
+  for (int i = 0; i < 24; ++i) asm volatile("" : "+f"(c[i])::"memory");
+}
+
 PYASD_DEVICE float exp2_hardware(float x) {  // error 2 ulp; 0 for -infinity
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

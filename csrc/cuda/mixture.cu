@@ -40,8 +40,10 @@ struct ForwardConfig {
     const int64_t units = mixture_units(args.head);
     const int64_t slices = ceil_div(8 * int64_t(multiprocessors()), args.window_tiles);  // several blocks for each
     args.slices = int32_t(slices < units ? slices : units);
-    return launch(forward_kernel<Planes, Warps, ChunkSteps>, unsigned(args.window_tiles) * unsigned(args.slices),
-                  Warps * 32, shared_bytes(args.head), stream, args);
+    const bool warpgroups = Warps % 4 == 0 && args.head.warpgroups;
+    return launch(warpgroups ? forward_kernel<Planes, Warps, ChunkSteps, true>
+                             : forward_kernel<Planes, Warps, ChunkSteps, false>,
+                  unsigned(args.window_tiles) * unsigned(args.slices), Warps * 32, shared_bytes(args.head), stream, args);
   }
 };
 

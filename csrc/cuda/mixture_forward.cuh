@@ -96,10 +96,12 @@ PYASD_DEVICE void store(const ForwardArgs& args, const Unit& unit, int unit_inde
   }
 }
 
-template <int Planes, int Warps, int ChunkSteps>
+// Products by warps (mma.sync) or by warpgroups (wgmma), which other architectures than sm_90a leave undone.
+template <int Planes, int Warps, int ChunkSteps, bool Warpgroups>
 PYASD_KERNEL(Warps * 32, Planes == 1 ? 2 : 1)
 forward_kernel(ForwardArgs args) {
-  constexpr int kRows = Warps * 16;
+  if (Warpgroups && !PYASD_HAS_WGMMA) return;
+  constexpr int kRows = Warps * 16, kTeam = Warpgroups ? 4 : 1;
   const MixtureHead& head = args.head;
   const MixtureInput& input = args.input;
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
@@ -115,7 +117,8 @@ forward_kernel(ForwardArgs args) {
   load_hidden<Planes>(input, head.hidden, tile * kRows, kRows, steps, rows);
   const char* const own_rows = rows + warp * 2 * row_bytes;
   const int64_t row[2] = {tile * kRows + warp * 16 + lane / 4, tile * kRows + warp * 16 + lane / 4 + 8};
-  const bool busy = tile * kRows + warp * 16 < input.windows;  // else the warp only helps to copy
+  // Else the warp, or warpgroup, only helps to copy.
+  const bool busy = tile * kRows + warp / kTeam * kTeam * 16 < input.windows;
 
   WeightStream<Planes, ChunkSteps> ahead(args, first_unit, last_unit), now(args, first_unit, last_unit);
   int turn = 0;
@@ -140,6 +143,7 @@ forward_kernel(ForwardArgs args) {
       float bias[12];
       for (int chunk = 0; chunk < chunks; ++chunk, ++turn) {
         wait_copies<kStages - 2>();
+        if (Warpgroups) show_copies_to_wgmma();
         sync_block();  // this chunk is there for all, and all are done with the one before, whose place is free
         ahead.fetch_and_advance(stage(turn + kStages - 1));
         if (!busy) continue;
@@ -147,8 +151,14 @@ forward_kernel(ForwardArgs args) {
         if (chunk == 0) load_bias(reinterpret_cast<const float*>(weights), bias);
         const int begin = chunk * ChunkSteps, left = unit_steps - begin;
         for (int s = 0; s < (left < ChunkSteps ? left : ChunkSteps); ++s) {
-          outputs.step(own_rows + (begin + s) * 2 * kBlockBytes, row_bytes, plane_bytes,
-                       weights + kBiasBytes + s * Planes * kStepBytes, unit.prefix - (begin + s) * 16);
+          const char* const at = own_rows + (begin + s) * 2 * kBlockBytes;
+          const char* const factors = weights + kBiasBytes + s * Planes * kStepBytes;
+          const int end = unit.prefix - (begin + s) * 16;
+          if (Warpgroups) {
+            outputs.step_of_warpgroup(at, row_bytes, plane_bytes, factors, end);
+          } else {
+            outputs.step(at, row_bytes, plane_bytes, factors, end);
+          }
         }
       }
       if (!busy) continue;

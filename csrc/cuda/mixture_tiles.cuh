@@ -71,19 +71,24 @@ PYASD_DEVICE uint32_t keep_below(uint32_t pair, int column, int end) {
   return column >= end ? 0u : column + 1 >= end ? pair & 0xffffu : pair;
 }
 
-// main += the product of the largest parts, rest += those of the others, smallest first; parts below 2^-24 of the whole
-// are left out. b: two halves of the columns' factors.
-template <int PartsA, int PartsB>
-PYASD_DEVICE void multiply(float main[4], float rest[4], const uint32_t a[PartsA][4], const uint32_t b[PartsB][4],
-                           int b0, int b1) {
+// product(i, j) of the factors' parts i and j, smallest first, but for 0 and 0, the largest, and those below 2^-24 of the
+// whole, which are left out.
+template <int PartsA, int PartsB, class Product>
+PYASD_DEVICE void for_lesser_parts(const Product& product) {
   PYASD_UNROLL
   for (int order = 2; order > 0; --order) {
     PYASD_UNROLL
     for (int i = 0; i <= order; ++i) {
-      if (i < PartsA && order - i < PartsB)
-        mma_bf16(rest, a[i % PartsA], b[(order - i) % PartsB][b0], b[(order - i) % PartsB][b1]);
+      if (i < PartsA && order - i < PartsB) product(i % PartsA, (order - i) % PartsB);
     }
   }
+}
+
+// main += the product of the largest parts, rest += those of the others. b: two halves of the columns' factors.
+template <int PartsA, int PartsB>
+PYASD_DEVICE void multiply(float main[4], float rest[4], const uint32_t a[PartsA][4], const uint32_t b[PartsB][4],
+                           int b0, int b1) {
+  for_lesser_parts<PartsA, PartsB>([&](int i, int j) { mma_bf16(rest, a[i], b[j][b0], b[j][b1]); });
   mma_bf16(main, a[0], b[0][b0], b[0][b1]);
 }
 
@@ -91,6 +96,20 @@ PYASD_DEVICE void multiply(float main[4], float rest[4], const uint32_t a[PartsA
 PYASD_DEVICE void load_bias(const float* from, float bias[12]) {
   PYASD_UNROLL
   for (int i = 0; i < 12; ++i) bias[i] = from[i / 4 * 16 + i / 2 % 2 * 8 + int(threadIdx.x) % 4 * 2 + i % 2];
+}
+
+// A warp's 16 rows of hidden units at a step, as Outputs::step() has them; those from `end` on are zero.
+template <int Planes>
+PYASD_DEVICE void load_step(const char* rows, int row_bytes, int plane_bytes, int end, uint32_t a[Planes][4]) {
+  const int lane = int(threadIdx.x) % 32;
+  PYASD_UNROLL
+  for (int p = 0; p < Planes; ++p) {
+    load_matrices(a[p], rows + p * plane_bytes + lane / 8 % 2 * row_bytes + lane / 16 * kBlockBytes + lane % 8 * 16);
+    if (end < 16) {
+      PYASD_UNROLL
+      for (int i = 0; i < 4; ++i) a[p][i] = keep_below(a[p][i], i / 2 * 8 + lane % 4 * 2, end);
+    }
+  }
 }
 
 // A warp's outputs of one component: 16 windows x 16 dims x 3 params. Each lane holds, for the dims' halves and as
@@ -116,14 +135,7 @@ struct Outputs {
   PYASD_MEMBER void step(const char* rows, int row_bytes, int plane_bytes, const char* weights, int end) {
     const int lane = int(threadIdx.x) % 32;
     uint32_t a[Planes][4];
-    PYASD_UNROLL
-    for (int p = 0; p < Planes; ++p) {
-      load_matrices(a[p], rows + p * plane_bytes + lane / 8 % 2 * row_bytes + lane / 16 * kBlockBytes + lane % 8 * 16);
-      if (end < 16) {
-        PYASD_UNROLL
-        for (int i = 0; i < 4; ++i) a[p][i] = keep_below(a[p][i], i / 2 * 8 + lane % 4 * 2, end);
-      }
-    }
+    load_step<Planes>(rows, row_bytes, plane_bytes, end, a);
     PYASD_UNROLL
     for (int param = 0; param < 3; ++param) {
       uint32_t b[Planes][4];
@@ -134,6 +146,21 @@ struct Outputs {
         multiply<Planes, Planes>(main[param][half], rest[Planes > 1 ? param : 0][half], a, b, 2 * half, 2 * half + 1);
       }
     }
+  }
+
+  // The same of the four warps of a warpgroup together, each with its own rows.
+  PYASD_MEMBER void step_of_warpgroup(const char* rows, int row_bytes, int plane_bytes, const char* weights, int end) {
+    uint32_t a[Planes][4];
+    load_step<Planes>(rows, row_bytes, plane_bytes, end, a);
+    const auto factor = [&](int part) {
+      return wgmma_matrix(weights + part * 3 * 4 * kBlockBytes, kBlockBytes, 2 * kBlockBytes);
+    };
+    begin_wgmma();
+    for_lesser_parts<Planes, Planes>([&](int i, int j) { wgmma_bf16(&rest[0][0][0], a[i], factor(j)); });
+    wgmma_bf16(&main[0][0][0], a[0], factor(0));
+    end_wgmma();
+    take_wgmma(&main[0][0][0]);
+    if (Planes > 1) take_wgmma(&rest[0][0][0]);
   }
 
   // Output i of a param and half; `bias` as load_bias() gives it.

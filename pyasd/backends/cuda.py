@@ -236,9 +236,16 @@ def _forward(
         out=out.data_ptr(),
         per_dim=per_dim,
         partial=partial.data_ptr(),
+        warpgroups=warpgroups_obstacle(hidden.device) is None,
         **_queue(hidden)._asdict(),
     )
     return out
+
+
+@lru_cache(maxsize=None)
+def warpgroups_obstacle(device: torch.device) -> str | None:
+    """Why the head's forward kernel multiplies by warps on `device`, not by warpgroups; `None` where it does."""
+    return "TODO"
 
 
 def mixture_log_prob_backward(

@@ -6,7 +6,8 @@
 //   - an access leaves the memory that it was given (tests hand out buffers between pages that can't be touched;
 //     shared memory is one here),
 //   - an output is written twice in a launch (puts are counted; that it is written at all, NaN-poisoned outputs show),
-//   - threads wait for each other for ever, or lanes of a warp meet at different operations.
+//   - threads wait for each other for ever, or lanes of a warp meet at different operations,
+//   - wgmma is used against its rules: without its fences, with factors that change before the products are waited for.
 // Shared memory begins as NaN in every block; an asynchronous copy leaves NaN at its destination until it is waited
 // for. PYASD_HOST_ORDER=reverse runs the threads last to first: where that changes a result, a barrier is missing.
 // PYASD_HOST_SHARED_KB is the shared memory that a block may have (227).
@@ -44,7 +45,7 @@ inline Index threadIdx, blockIdx, blockDim, gridDim;
 
 namespace host {
 
-constexpr int kWarp = 32;
+constexpr int kWarp = 32, kWarpgroup = 128;
 constexpr std::size_t kStack = 128 << 10;
 
 struct Copy {
@@ -55,8 +56,19 @@ struct Copy {
 
 struct Barrier {
   int arrived = 0, generation = 0, kind = 0;
-  const void* in[kWarp];
-  void* out[kWarp];
+  const void* in[kWarpgroup];
+  void* out[kWarpgroup];
+};
+
+// A product of a warpgroup under way, as one thread has it: its sums, which are NaN until they are waited for, and what
+// the factors were when it began.
+struct Product {
+  float* c;
+  float sums[24];
+  const uint32_t* a;
+  uint32_t a_before[4];
+  uint64_t b;
+  uint64_t b_before;  // a checksum
 };
 
 struct Fiber {
@@ -67,6 +79,9 @@ struct Fiber {
   int generation = 0;
   std::vector<Copy> copies;
   int groups = 0;  // of copies committed so far
+  std::vector<std::uintptr_t> unshown;  // destinations of its copies that wgmma can't see yet
+  std::vector<Product> products;
+  bool may_multiply = false;
 };
 
 // Memory between two pages that can't be touched; the end is exact, the beginning too where `bytes` fills pages.
@@ -90,10 +105,10 @@ class Guarded {
 
 struct Machine {
   std::vector<Fiber> fibers;
-  std::vector<Barrier> warps;
+  std::vector<Barrier> warps, warpgroups;
   Barrier block;
   std::vector<char> stacks;
-  std::unordered_set<std::uintptr_t> written;
+  std::unordered_set<std::uintptr_t> written, unshown;
   char* shared = nullptr;
   unsigned current = 0;
   sigjmp_buf scheduler, launch;
@@ -129,24 +144,22 @@ inline void release(Barrier& barrier) {
   ++barrier.generation;
 }
 
-inline int lane() { return int(threadIdx.x) % kWarp; }
-
-// All lanes bring `in`; step(in, out) gets those of every lane and makes what each lane returns.
-template <class Out, class In, class Step>
+// All lanes of a warp, or of a warpgroup, bring `in`; step(in, out) gets those of every lane and makes what each returns.
+template <class Out, int Members = kWarp, class In, class Step>
 Out collective(int kind, const In& in, Step step) {
-  Barrier& warp = machine.warps[threadIdx.x / kWarp];
+  Barrier& team = (Members == kWarp ? machine.warps : machine.warpgroups)[threadIdx.x / Members];
   Out out{};
-  warp.in[lane()] = &in;
-  warp.out[lane()] = &out;
-  if (arrive(warp, kWarp, kind)) {
-    const In* all_in[kWarp];
-    Out* all_out[kWarp];
-    for (int i = 0; i < kWarp; ++i) {
-      all_in[i] = static_cast<const In*>(warp.in[i]);
-      all_out[i] = static_cast<Out*>(warp.out[i]);
+  team.in[threadIdx.x % Members] = &in;
+  team.out[threadIdx.x % Members] = &out;
+  if (arrive(team, Members, kind)) {
+    const In* all_in[Members];
+    Out* all_out[Members];
+    for (int i = 0; i < Members; ++i) {
+      all_in[i] = static_cast<const In*>(team.in[i]);
+      all_out[i] = static_cast<Out*>(team.out[i]);
     }
     step(all_in, all_out);
-    release(warp);
+    release(team);
   }
   return out;
 }
@@ -170,6 +183,8 @@ inline void resume(unsigned index) {
 inline void run_block(unsigned threads, bool reverse) {
   machine.fibers.assign(threads, Fiber{});
   machine.warps.assign((threads + kWarp - 1) / kWarp, Barrier{});
+  machine.warpgroups.assign((threads + kWarpgroup - 1) / kWarpgroup, Barrier{});
+  machine.unshown.clear();
   machine.block = Barrier{};
   for (unsigned i = 0; i < threads; ++i) {
     ucontext_t& context = machine.fibers[i].first;
@@ -310,6 +325,8 @@ void wait_copies() {
   for (const host::Copy& copy : fiber.copies) {
     if (copy.group < fiber.groups - Pending) {
       std::memcpy(copy.to, copy.from, 16);
+      fiber.unshown.push_back(reinterpret_cast<std::uintptr_t>(copy.to));
+      host::machine.unshown.insert(fiber.unshown.back());
     } else {
       fiber.copies[kept++] = copy;
     }
@@ -406,6 +423,115 @@ inline void mma_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) 
   });
   std::memcpy(c, result.c, sizeof result.c);
 }
+
+#define PYASD_HAS_WGMMA 1
+
+namespace host {
+
+constexpr int kColumns = 48;
+
+struct WarpgroupFactors {
+  uint32_t a[4];
+  uint64_t b;
+  float c[kColumns / 2];
+};
+struct WarpgroupSums {
+  float c[kColumns / 2];
+};
+
+// Where row k of column n of the right factor is, as a matrix descriptor says.
+inline const char* element(uint64_t b, int k, int n) {
+  const auto field = [b](int low) { return int(b >> low & 0x3fff) << 4; };
+  return machine.shared + field(0) + k / 8 * field(16) + n / 8 * field(32) + n % 8 * 16 + k % 8 * 2;
+}
+
+// Whether this thread looks whether a right factor changes: some of these come late, whichever way threads run.
+inline bool watches() { return (threadIdx.x + 4) % kWarp < 8; }
+
+inline uint64_t checksum(uint64_t b) {
+  uint64_t sum = 0;
+  for (int i = 0; i < 16 * kColumns; ++i) {
+    uint16_t x;
+    std::memcpy(&x, element(b, i % 16, i / 16), 2);
+    sum = sum * 1000003 + x;
+  }
+  return sum;
+}
+
+inline void multiply_warpgroup(const WarpgroupFactors* const* in, WarpgroupSums* const* out) {
+  float left[64][16], right[kColumns][16];
+  for (int n = 0; n < kColumns; ++n) {
+    for (int k = 0; k < 16; ++k) {
+      const char* p = element(in[0]->b, k, n);
+      if (machine.unshown.count(reinterpret_cast<std::uintptr_t>(p) / 16 * 16)) fail("wgmma doesn't see a copy yet");
+      uint16_t x;
+      std::memcpy(&x, p, 2);
+      right[n][k] = from_bfloat16(x);
+    }
+  }
+  for (int i = 0; i < kWarpgroup; ++i) {
+    if (in[i]->b != in[0]->b) fail("threads bring different matrix descriptors");
+    for (int j = 0; j < 4; ++j) {
+      const int row = i / kWarp * 16 + i % kWarp / 4 + j % 2 * 8, k = i % 4 * 2 + j / 2 * 8;
+      left[row][k] = from_bfloat16(in[i]->a[j] & 0xffff);
+      left[row][k + 1] = from_bfloat16(in[i]->a[j] >> 16);
+    }
+  }
+  for (int i = 0; i < kWarpgroup; ++i) {
+    for (int j = 0; j < kColumns / 2; ++j) {
+      float products[16];
+      const float* l = left[i / kWarp * 16 + i % kWarp / 4 + j / 2 % 2 * 8];
+      const float* r = right[j / 4 * 8 + i % 4 * 2 + j % 2];
+      for (int k = 0; k < 16; ++k) products[k] = l[k] * r[k];
+      out[i]->c[j] = sum_as_tensor_core(products, 16, in[i]->c[j]);
+    }
+  }
+}
+
+}  // namespace host
+
+inline uint64_t wgmma_matrix(const void* shared, int rows_bytes, int columns_bytes) {
+  const std::ptrdiff_t address = static_cast<const char*>(shared) - host::machine.shared;
+  if ((address | rows_bytes | columns_bytes) % 16 != 0) host::fail("a matrix of wgmma is not aligned to 16 bytes");
+  return uint64_t(address & 0x3ffff) >> 4 | uint64_t(rows_bytes >> 4) << 16 | uint64_t(columns_bytes >> 4) << 32;
+}
+
+inline void show_copies_to_wgmma() {
+  auto& fiber = host::machine.fibers[host::machine.current];
+  for (const std::uintptr_t address : fiber.unshown) host::machine.unshown.erase(address);
+  fiber.unshown.clear();
+}
+
+inline void begin_wgmma() { host::machine.fibers[host::machine.current].may_multiply = true; }
+
+inline void wgmma_bf16(float c[24], const uint32_t a[4], uint64_t b) {
+  using namespace host;
+  if (!machine.fibers[machine.current].may_multiply) fail("wgmma without a fence before it");
+  WarpgroupFactors mine{{a[0], a[1], a[2], a[3]}, b, {}};
+  std::memcpy(mine.c, c, sizeof mine.c);
+  for (const Product& earlier : machine.fibers[machine.current].products) {
+    if (earlier.c == c) std::memcpy(mine.c, earlier.sums, sizeof mine.c);
+  }
+  const WarpgroupSums result = collective<WarpgroupSums, kWarpgroup>(7, mine, multiply_warpgroup);
+  Product product{c, {}, a, {a[0], a[1], a[2], a[3]}, b, watches() ? checksum(b) : 0};
+  std::memcpy(product.sums, result.c, sizeof result.c);
+  machine.fibers[machine.current].products.push_back(product);
+  std::fill(c, c + 24, std::nanf(""));
+}
+
+inline void end_wgmma() {
+  auto& fiber = host::machine.fibers[host::machine.current];
+  for (const host::Product& product : fiber.products) {
+    if (std::memcmp(product.a, product.a_before, sizeof product.a_before) != 0 ||
+        (host::watches() && host::checksum(product.b) != product.b_before)) {
+      host::fail("a factor of wgmma changed before the product was waited for");
+    }
+    std::memcpy(product.c, product.sums, sizeof product.sums);
+  }
+  fiber.products.clear();
+  fiber.may_multiply = false;
+}
+inline void take_wgmma(float[24]) {}
 
 inline float float_of_bits(uint32_t bits) {
   float x;

@@ -25,11 +25,22 @@ FAULTS = {
     "diverged": "for ever",
 }
 
+WGMMA_FAULTS = {
+    "none": "",
+    "no fence": "without a fence",
+    "copies not shown": "doesn't see a copy",
+    "not waited for": "",  # shows in the result
+    "factor changed": "changed before",
+    "matrix changed": "changed before",
+    "misaligned": "not aligned",
+    "half a team": "for ever",
+}
+
 Check = Callable[[str, torch.Tensor], str]
 
 
 @pytest.fixture(scope="module")
-def check(tmp_path_factory: pytest.TempPathFactory) -> Check:
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if COMPILER is None:
         pytest.skip("no C++ compiler to build the check with")
     here = Path(__file__).resolve()
@@ -37,7 +48,12 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> Check:
     command = [COMPILER, "-std=c++17", "-O2", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-fno-stack-protector"]
     command += [f"-I{here.parents[2] / 'csrc'}", f"-I{here.parent}"]
     subprocess.run([*command, str(here.with_name("cuda_on_host_check.cpp")), "-o", str(library)], check=True)
-    function = ctypes.CDLL(str(library)).check
+    return ctypes.CDLL(str(library))
+
+
+@pytest.fixture(scope="module")
+def check(library: ctypes.CDLL) -> Check:
+    function = library.check
     function.restype = ctypes.c_char_p
     function.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
 
@@ -69,3 +85,22 @@ def test_faults_are_noticed(check: Check, fault: str, monkeypatch: pytest.Monkey
         assert bool(message) == bool(FAULTS[fault])
         right.append(torch.equal(out, expected))
     assert all(right) == (fault == "none")
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+@pytest.mark.parametrize("fault", WGMMA_FAULTS)
+def test_wgmma_and_what_is_against_its_rules(
+    library: ctypes.CDLL, fault: str, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYASD_HOST_ORDER", order)
+    right = torch.randint(-8, 8, (16, 48), generator=torch.Generator().manual_seed(0)).float()
+    blocks = right.bfloat16().view(2, 8, 6, 8).permute(2, 0, 3, 1).contiguous()
+    left = torch.arange(64)[:, None] % 5 + torch.arange(16.0)
+    out = torch.full((64, 48), float("nan"))
+    library.check_wgmma.restype = ctypes.c_char_p
+    library.check_wgmma.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+    message = library.check_wgmma(list(WGMMA_FAULTS).index(fault), blocks.data_ptr(), out.data_ptr()).decode()
+    assert WGMMA_FAULTS[fault] in message
+    assert bool(message) == bool(WGMMA_FAULTS[fault])
+    if not message:
+        assert torch.equal(out, 2 * left @ right) == (fault == "none")
