@@ -90,6 +90,8 @@ def cuda(emulation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(torch, "empty_like", lambda x, **k: guarded_empty(x.shape, dtype=x.dtype))
     backend._head.cache_clear()
     backend._packed.clear()
+    backend._trunks.clear()
+    backend.hidden_layers_obstacle.cache_clear()
     return backend
 
 
