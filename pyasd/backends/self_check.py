@@ -135,8 +135,9 @@ def _hidden_layers(backend: ModuleType, device: torch.device) -> Iterator[tuple[
     degrees += [torch.tensor(sorted(1 + i % 4 for i in range(units))) for units in (128, 30, 100, 77)]
     layers = []
     for before, after in itertools.pairwise(degrees):
-        weight = torch.randn(len(after), len(before), generator=generator) * (before <= after[:, None])
-        layers.append((weight / (0.5 * len(before)) ** 0.5, torch.randn(len(after), generator=generator) / 10))
+        mask = (before <= after[:, None]).float()
+        weight = torch.randn(mask.shape, generator=generator) * mask / (mask.sum(1, keepdim=True) / 2).sqrt()
+        layers.append((weight, torch.randn(len(after), generator=generator) / 10))
     shape = _Shape(tuple(int((degrees[-1] < degree).sum()) for degree in order), 5 * mels, 1, -7.0)
     mean, scale = -60 + torch.randn(mels, generator=generator), 3 + torch.rand(mels, generator=generator)
     log_mel = mean + scale * torch.randn(150, mels, generator=generator)
@@ -148,7 +149,7 @@ def _hidden_layers(backend: ModuleType, device: torch.device) -> Iterator[tuple[
     double = network(torch.float64)
     target = reference.standardised_windows(log_mel.to(device, torch.float64), double)
     # In bfloat16 a number beside a rounding boundary may go either way, and the layers that follow see the difference.
-    for precision, tolerance in (("float32", TOLERANCE), ("bfloat16", 20 * TOLERANCE)):
+    for precision, tolerance in (("float32", TOLERANCE), ("bfloat16", 50 * TOLERANCE)):
         made = backend.hidden_layers(log_mel.to(device), network(torch.float32), precision)
         expected = reference.hidden_layers(target, double, precision)
         if made is not None:  # else they don't fit there
