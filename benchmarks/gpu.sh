@@ -51,11 +51,14 @@ cp "$out"/build/_*.so "$tree/pyasd/" || stop "the build left no extension in $ou
 export PYTHONPATH=$tree${PYTHONPATH:+:$PYTHONPATH}
 cd "$tree" || exit 1
 "$python" - <<'PYTHON' >>"$out/log.txt" 2>&1 || stop "the built package can't be used: $(tail -3 "$out/log.txt")"
-import os, sys, pyasd
-from pyasd.backends import available
+import os, sys, pyasd, torch
+from pyasd.backends import available, cuda
 if not pyasd.__file__.startswith(os.environ["PYTHONPATH"].split(":")[0]):
     sys.exit(f"another pyasd is in the way, {pyasd.__file__}: give PYTHON an environment without it")
-print(*(f"backend {name}: {reason or 'ready'}" for name, reason in available().items()), sep="\n")
+found = available()
+print(*(f"backend {name}: {reason or 'ready'}" for name, reason in found.items()), sep="\n")
+if found["cuda"] is None:
+    print("backend cuda, hidden layers:", cuda.hidden_layers_obstacle(torch.device("cuda", 0)) or "ready")
 PYTHON
 say "built; $(grep -h '^backend' "$out/log.txt" | paste -sd';')"
 "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||

@@ -8,6 +8,7 @@ from typing import Any
 
 runtime_version: int
 max_groups: int
+max_trunk_width: int
 
 def device_count() -> tuple[int, str]: ...
 def device(index: int) -> dict[str, Any]: ...
@@ -91,6 +92,25 @@ class MixtureHead:
         d_target: int,
         d_weight: int,
         d_bias: int,
+        device: int,
+        stream: int,
+    ) -> None: ...
+
+class Trunk:
+    def __init__(self, *, layers: Sequence[tuple[int, int, int, int]], mels: int, bfloat16: bool) -> None: ...
+    @property
+    def packed(self) -> bytes: ...
+    def fits(self, *, device: int) -> bool: ...
+    def forward(
+        self,
+        *,
+        packed: int,
+        log_mel: int,
+        windows: int,
+        band_mean: int,
+        band_scale: int,
+        z: int,
+        hidden: int,
         device: int,
         stream: int,
     ) -> None: ...

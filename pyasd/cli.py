@@ -359,7 +359,7 @@ def doctor() -> bool:
     import torch
 
     from pyasd import backends
-    from pyasd.backends import cpu
+    from pyasd.backends import cpu, cuda
 
     found = backends.available()
     native = found["cpu"] is None
@@ -373,6 +373,10 @@ def doctor() -> bool:
         "GPU": _gpu(),
     }
     facts |= {f"backend {name}": why or "ready" for name, why in found.items()}
+    if found["cuda"] is None:
+        here = torch.device("cuda", torch.cuda.current_device())
+        why = cuda.hidden_layers_obstacle(here)
+        facts["CUDA trunk"] = f"in torch: {why}" if why else "ready"
     facts |= {name: _version(name) for name in LIBRARIES}
     terminal.console().print(Text("\n".join(f"{name:18}{fact}" for name, fact in facts.items())), soft_wrap=True)
     if not native:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyasd import backends, ops
+from pyasd.backends import reference
 
 if TYPE_CHECKING:
     from conftest import Engine
@@ -62,6 +63,23 @@ def test_clip_scores_are_the_cpus(engine: Engine) -> None:
     expected = clip_scores(samples, made, "cpu")
     got = clip_scores(*engine.put(samples, made), engine.backend).cpu()
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_hidden_layers_run_in_their_kernel(make_engine: Any, precision: str) -> None:
+    """Where it disagrees with the reference, `cuda` quietly leaves them to torch: not on this device."""
+    engine = make_engine("cuda")
+    assert engine.module.hidden_layers_obstacle(torch.device("cuda", torch.cuda.current_device())) is None
+    made = network()
+    log_mel = -60 + 8 * torch.randn(3000, 128)
+    got, windows = engine.module.hidden_layers(*engine.put(log_mel, made), precision)
+    z = reference.standardised_windows(log_mel, made)
+    layers = tuple((weight.double(), bias.double()) for weight, bias in made.layers)
+    double = ops.GroupMadeNetwork(made.band_mean.double(), made.band_scale.double(), layers, made.head)
+    exact = reference.hidden_layers(z.double(), double, precision)
+    assert torch.equal(windows.cpu(), z)
+    error = ((got.cpu() - exact).abs() / (1 + exact.abs())).max()
+    assert error <= (1e-5 if precision == "float32" else 0.02)
 
 
 def test_bfloat16_ranks_clips_alike(engine: Engine) -> None:

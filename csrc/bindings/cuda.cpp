@@ -4,11 +4,13 @@
 
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "cuda/devices.h"
 #include "cuda/log_mel.h"
 #include "cuda/mixture.h"
+#include "cuda/trunk.h"
 
 namespace py = pybind11;
 
@@ -126,12 +128,42 @@ struct Head {
   }
 };
 
+struct Trunk {
+  pyasd::cuda::Trunk trunk;
+
+  // Each layer: inputs, outputs, and the addresses of weight and bias, on the host.
+  Trunk(const std::vector<std::tuple<int, int, Address, Address>>& layers, int mels, bool bfloat16) {
+    std::vector<pyasd::cuda::TrunkLayer> plain;
+    for (const auto& [inputs, outputs, weight, bias] : layers) {
+      if (outputs > pyasd::cuda::kTrunkWidth) throw std::invalid_argument("too many units");
+      plain.push_back({inputs, outputs, pointer<const float>(weight), pointer<const float>(bias)});
+    }
+    if (plain.empty()) throw std::invalid_argument("no layers");
+    trunk = pyasd::cuda::trunk_pack(plain, mels, bfloat16);
+  }
+
+  bool fits(int device) const {
+    const pyasd::CudaDeviceGuard guard(device);
+    return guard.status == 0 && pyasd::cuda::trunk_fits(trunk.shape);
+  }
+
+  void forward(Address packed, Address log_mel, int64_t windows, Address band_mean, Address band_scale, Address z,
+               Address hidden, int device, Address stream) const {
+    const pyasd::cuda::TrunkArgs args{
+        trunk.shape,       pointer<const char>(packed),     pointer<const float>(log_mel),
+        windows,           pointer<const float>(band_mean), pointer<const float>(band_scale),
+        pointer<float>(z), pointer<float>(hidden)};
+    on_device(device, stream, [&](void* s) { return pyasd::cuda::trunk_forward(args, s); });
+  }
+};
+
 }  // namespace
 
 PYBIND11_MODULE(_cuda, m) {
   m.doc() = "CUDA kernels. Arguments that are addresses come from tensor.data_ptr(); `stream` is a cudaStream_t.";
   m.attr("runtime_version") = pyasd::cuda_runtime_version();
   m.attr("max_groups") = pyasd::cuda::kMaxGroups;
+  m.attr("max_trunk_width") = pyasd::cuda::kTrunkWidth;
   m.def(
       "device_count",
       [] {
@@ -181,4 +213,14 @@ PYBIND11_MODULE(_cuda, m) {
            py::arg("hidden_stride"), py::arg("target"), py::arg("target_stride"), py::arg("windows"),
            py::arg("per_dim"), py::arg("workspace"), py::arg("d_hidden"), py::arg("d_target"), py::arg("d_weight"),
            py::arg("d_bias"), py::arg("device"), py::arg("stream"));
+  py::class_<Trunk>(m, "Trunk")
+      .def(py::init<const std::vector<std::tuple<int, int, Address, Address>>&, int, bool>(), py::kw_only(),
+           py::arg("layers"), py::arg("mels"), py::arg("bfloat16"))
+      .def_property_readonly(
+          "packed", [](const Trunk& t) { return py::bytes(t.trunk.packed.data(), t.trunk.packed.size()); },
+          "The weights as the kernel reads them, to be copied to the device.")
+      .def("fits", &Trunk::fits, py::kw_only(), py::arg("device"))
+      .def("forward", &Trunk::forward, py::kw_only(), py::arg("packed"), py::arg("log_mel"), py::arg("windows"),
+           py::arg("band_mean"), py::arg("band_scale"), py::arg("z"), py::arg("hidden"), py::arg("device"),
+           py::arg("stream"));
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/kernels.h"
+#include "math/bfloat16.h"
 
 namespace pyasd {
 
@@ -19,19 +20,6 @@ struct Trunk {
 
 namespace {
 
-uint32_t bfloat16_bits(float x) {  // in the upper half; to nearest, ties to even; NaN stays NaN
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  if (x != x) return (bits | 0x00400000u) & 0xffff0000u;
-  return (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u;
-}
-
-float from_bits(uint32_t bits) {
-  float x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
 // A factor's bfloat16 parts, in the upper halves: as split() in cpu/amx.inl.
 void split(float x, int32_t parts, uint32_t part[3]) {
   if (parts == 1) {
@@ -42,7 +30,7 @@ void split(float x, int32_t parts, uint32_t part[3]) {
     uint32_t bits;
     std::memcpy(&bits, &x, sizeof bits);
     part[p] = (bits + (p < 2 ? 0x8000u : 0)) & 0xffff0000u;
-    x -= from_bits(part[p]);
+    x -= float_from_bits(part[p]);
   }
 }
 
@@ -57,7 +45,7 @@ void add_amx_tiles(std::vector<float>& to, int32_t parts, int32_t outputs, const
       split(weight(o, i), parts, even);
       split(weight(o, i + 1), parts, odd);
       for (int32_t p = 0; p < parts; ++p) {
-        to[begin + p * part_size + (o / 16 * 16 + i / 2) * 16 + o % 16] = from_bits(even[p] >> 16 | odd[p]);
+        to[begin + p * part_size + (o / 16 * 16 + i / 2) * 16 + o % 16] = float_from_bits(even[p] >> 16 | odd[p]);
       }
     }
   }
@@ -102,9 +90,9 @@ void add_tile(Trunk& trunk, const DenseLayer& layer, int32_t first_output, int32
       const float low = weight(o, step * per_step);
       if (t.pairs) {
         const float high = weight(o, step * 2 + 1);
-        trunk.weights.push_back(from_bits(bfloat16_bits(low) >> 16 | bfloat16_bits(high)));
+        trunk.weights.push_back(float_from_bits(bfloat16_bits(low) >> 16 | bfloat16_bits(high)));
       } else {
-        trunk.weights.push_back(t.bfloat16 ? from_bits(bfloat16_bits(low)) : low);
+        trunk.weights.push_back(t.bfloat16 ? float_from_bits(bfloat16_bits(low)) : low);
       }
     }
   }

@@ -46,23 +46,29 @@ PYASD_DEVICE void split(float low, float high, uint32_t part[Planes]) {
   }
 }
 
-// Rows of hidden units, split, to shared memory: [plane][8 rows][8 units] blocks; zeros where there is no row or unit.
+// value(row, column), split, to shared memory: `down` x `across` blocks [plane][8 rows][8 columns], `row_bytes` from
+// one row of blocks to the next, `plane_bytes` from one plane to the next.
+template <int Planes, class Value>
+PYASD_DEVICE void load_blocks(int down, int across, int row_bytes, int plane_bytes, char* shared, const Value& value) {
+  const int warp = int(threadIdx.x) / 32, warps = int(blockDim.x) / 32, lane = int(threadIdx.x) % 32;
+  for (int b = warp; b < down * across; b += warps) {
+    const int row = b / across * 8 + lane / 4, column = b % across * 8 + lane % 4 * 2;
+    uint32_t part[Planes];
+    split<Planes>(value(row, column), value(row, column + 1), part);
+    char* const to = shared + b / across * row_bytes + b % across * kBlockBytes + lane * 4;
+    PYASD_UNROLL
+    for (int p = 0; p < Planes; ++p) *reinterpret_cast<uint32_t*>(to + p * plane_bytes) = part[p];
+  }
+}
+
+// Rows of hidden units; zeros where there is no row or unit.
 template <int Planes>
 PYASD_DEVICE void load_hidden(const MixtureInput& input, int hidden, int64_t first, int rows, int steps, char* shared) {
-  const int warp = int(threadIdx.x) / 32, warps = int(blockDim.x) / 32, lane = int(threadIdx.x) % 32;
-  const int across = 2 * steps, blocks = rows / 8 * across;
-  for (int b = warp; b < blocks; b += warps) {
-    const int64_t row = first + b / across * 8 + lane / 4;
-    const int unit = b % across * 8 + lane % 4 * 2;
-    const float* p = input.hidden + row * input.hidden_stride + unit;
-    const bool there = row < input.windows;
-    uint32_t part[Planes];
-    split<Planes>(there && unit < hidden ? p[0] : 0.0f, there && unit + 1 < hidden ? p[1] : 0.0f, part);
-    PYASD_UNROLL
-    for (int plane = 0; plane < Planes; ++plane) {
-      *reinterpret_cast<uint32_t*>(shared + (int64_t(plane) * blocks + b) * kBlockBytes + lane * 4) = part[plane];
-    }
-  }
+  const int row_bytes = 2 * steps * kBlockBytes;
+  load_blocks<Planes>(rows / 8, 2 * steps, row_bytes, rows / 8 * row_bytes, shared, [&](int row, int unit) {
+    return first + row < input.windows && unit < hidden ? input.hidden[(first + row) * input.hidden_stride + unit]
+                                                        : 0.0f;
+  });
 }
 
 // Two bfloat16 numbers of the columns `column` and the next, those from `end` on replaced by zero: a NaN in a hidden

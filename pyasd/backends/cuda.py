@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+import weakref
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -305,28 +306,90 @@ def mixture_log_likelihood(
 
 
 WINDOWS_PER_PASS = 1 << 16
-"""Windows that go through Group MADE at once, about 200 clips: 34 MB to a layer."""
+"""Windows that go through Group MADE at once, about 200 clips: 34 MB of frames and as much of hidden units."""
+
+
+class _PackedTrunk(NamedTuple):
+    trunk: _cuda.Trunk
+    packed: Tensor
+
+
+_trunks: weakref.WeakKeyDictionary[GroupMadeNetwork, dict[str, _PackedTrunk | None]] = weakref.WeakKeyDictionary()
+"""The packed hidden layers of each network, by precision; `None` where they are wider than the kernel takes."""
+
+
+def _pack_trunk(network: GroupMadeNetwork, precision: str) -> _PackedTrunk | None:
+    """Packs on the host, which reads off the weights' zeros what the masks hide: waits for the device, once."""
+    known = _trunks.setdefault(network, {})
+    if precision not in known:
+        known[precision] = None
+        if max(len(bias) for _, bias in network.layers) <= _cuda.max_trunk_width:
+            layers = [(weight.cpu().contiguous(), bias.cpu().contiguous()) for weight, bias in network.layers]
+            trunk = _cuda.Trunk(
+                layers=[(w.shape[1], w.shape[0], w.data_ptr(), b.data_ptr()) for w, b in layers],
+                mels=len(network.band_mean),
+                bfloat16=precision == "bfloat16",
+            )
+            on_host = torch.frombuffer(bytearray(trunk.packed), dtype=torch.uint8)
+            known[precision] = _PackedTrunk(
+                trunk, network.band_mean.new_empty(len(on_host), dtype=torch.uint8).copy_(on_host)
+            )
+    return known[precision]
+
+
+def hidden_layers(log_mel: Tensor, network: GroupMadeNetwork, precision: str) -> tuple[Tensor, Tensor] | None:
+    """The head's input `[windows, hidden]` and the standardised windows `[windows, dims]`, a view, from one kernel;
+    `None` for networks that it doesn't take: layers of over 128 units, or more bands than fit in shared memory (over
+    144 where a block has 99 KB and float32 is asked for). With bfloat16 the head's input is rounded already.
+    """
+    known = _pack_trunk(network, precision)
+    queue = _queue(log_mel)
+    if known is None or not known.trunk.fits(device=queue.device):
+        return None
+    shape = network.head.shape
+    windows = len(log_mel) - shape.groups + 1
+    log_mel, band_mean, band_scale = (x.contiguous() for x in (log_mel, network.band_mean, network.band_scale))
+    z = log_mel.new_empty(log_mel.shape)
+    hidden = log_mel.new_empty(windows, len(network.layers[-1][1]))
+    known.trunk.forward(
+        packed=known.packed.data_ptr(),
+        log_mel=log_mel.data_ptr(),
+        windows=windows,
+        band_mean=band_mean.data_ptr(),
+        band_scale=band_scale.data_ptr(),
+        z=z.data_ptr(),
+        hidden=hidden.data_ptr(),
+        **queue._asdict(),
+    )
+    return hidden, z.as_strided((windows, shape.dims), (z.shape[1], 1))
+
+
+@lru_cache(maxsize=None)
+def hidden_layers_obstacle(device: torch.device) -> str | None:
+    """Why the hidden layers run in torch on `device`, where the other kernels can run; `None` where theirs does."""
+    return self_check.hidden_layers_disagreement(sys.modules[__name__], device)
 
 
 def group_made_log_prob(
     log_mel: Tensor, network: GroupMadeNetwork, wanted: Sequence[int], precision: str, per_dim: bool
 ) -> Tensor:
-    """As `reference.group_made_log_prob`: the layers in torch, the head in a kernel that reads the windows in place and
-    skips the groups that aren't wanted. Nothing waits for the device.
+    """As `reference.group_made_log_prob`: one kernel for the hidden layers, where it can (`hidden_layers`, else torch),
+    two for the head, which skip the groups that aren't wanted. Nothing waits for the device but a network's first call.
     """
-    head, mels = network.head, log_mel.shape[1]
+    head, groups = network.head, network.head.shape.groups
     if not _fits(head.weight, head.shape, precision, backward=False):
         return reference.group_made_log_prob(log_mel, network, wanted, precision, per_dim)
-    z = ((log_mel - network.band_mean) / network.band_scale).contiguous()
-    windows = z.as_strided((len(z) - head.shape.groups + 1, head.shape.dims), (mels, 1))
-    out = z.new_empty(len(windows), head.shape.dims if per_dim else head.shape.groups)
-    if len(set(wanted)) < head.shape.groups:
+    windows = len(log_mel) - groups + 1
+    out = log_mel.new_empty(windows, head.shape.dims if per_dim else groups)
+    if len(set(wanted)) < groups:
         out.fill_(math.nan)
-    for target, rows in zip(torch.split(windows, WINDOWS_PER_PASS), torch.split(out, WINDOWS_PER_PASS), strict=True):
-        hidden = target
-        for weight, bias in network.layers:
-            if precision == "bfloat16":
-                hidden, weight = hidden.bfloat16().float(), weight.bfloat16().float()
-            hidden = torch.addmm(bias, hidden, weight.T).relu_()
-        _forward(hidden, target, head.weight, head.bias, head.shape, precision, per_dim, wanted, rows)
+    fused = hidden_layers_obstacle(log_mel.device) is None
+    for first in range(0, windows, WINDOWS_PER_PASS):
+        rows = out[first : first + WINDOWS_PER_PASS]
+        frames = log_mel[first : first + len(rows) + groups - 1]
+        made = hidden_layers(frames, network, precision) if fused else None
+        if made is None:
+            target = reference.standardised_windows(frames, network)
+            made = reference.hidden_layers(target, network, precision), target
+        _forward(*made, head.weight, head.bias, head.shape, precision, per_dim, wanted, rows)
     return out

@@ -130,18 +130,29 @@ def group_made_log_prob(
     """Log-likelihoods of a clip's windows in standardised units, `[windows, groups]` or `[windows, dims]`: NaN for
     groups that aren't wanted. `mixture` is the backend's own `mixture_log_prob`.
     """
-    head, mels = network.head, log_mel.shape[1]
-    z = ((log_mel - network.band_mean) / network.band_scale).contiguous()
-    windows = z.as_strided((len(z) - head.shape.groups + 1, head.shape.dims), (mels, 1))
+    head = network.head
     out = []
-    for target in torch.split(windows, WINDOWS_PER_PASS):
-        hidden = target
-        for weight, bias in network.layers:
-            if precision == "bfloat16":
-                hidden, weight = hidden.bfloat16().to(hidden.dtype), weight.bfloat16().to(weight.dtype)
-            hidden = torch.addmm(bias, hidden, weight.T).relu_()
+    for target in torch.split(standardised_windows(log_mel, network), WINDOWS_PER_PASS):
+        hidden = hidden_layers(target, network, precision)
         out.append(mixture(hidden, target, head.weight, head.bias, head.shape, precision, per_dim))
     log_prob = torch.cat(out)
-    unwanted = torch.ones(head.shape.groups, dtype=torch.bool, device=z.device)
+    unwanted = torch.ones(head.shape.groups, dtype=torch.bool, device=log_prob.device)
     unwanted[list(wanted)] = False
     return log_prob.masked_fill_(unwanted.repeat_interleave(log_prob.shape[1] // head.shape.groups), math.nan)
+
+
+def standardised_windows(log_mel: Tensor, network: GroupMadeNetwork) -> Tensor:
+    """A clip's windows, `[windows, dims]`: a view of its frames standardised per band."""
+    shape = network.head.shape
+    z = ((log_mel - network.band_mean) / network.band_scale).contiguous()
+    return z.as_strided((len(z) - shape.groups + 1, shape.dims), (z.shape[1], 1))
+
+
+def hidden_layers(windows: Tensor, network: GroupMadeNetwork, precision: str) -> Tensor:
+    """The head's input for standardised windows, `[windows, hidden]`."""
+    hidden = windows
+    for weight, bias in network.layers:
+        if precision == "bfloat16":
+            hidden, weight = hidden.bfloat16().to(hidden.dtype), weight.bfloat16().to(weight.dtype)
+        hidden = torch.addmm(bias, hidden, weight.T).relu_()
+    return hidden

@@ -3,6 +3,7 @@
 #include "cuda/log_mel.cu"
 #include "cuda/mixture.cu"
 #include "cuda/mixture_backward.cu"
+#include "cuda/trunk.cu"
 
 namespace pyasd {
 

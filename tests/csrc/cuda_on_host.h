@@ -9,7 +9,8 @@
 //   - threads wait for each other for ever, or lanes of a warp meet at different operations,
 //   - wgmma is used against its rules: without its fences, with factors that change before the products are waited for.
 // Shared memory begins as NaN in every block; an asynchronous copy leaves NaN at its destination until it is waited
-// for. PYASD_HOST_ORDER=reverse runs the threads last to first: where that changes a result, a barrier is missing.
+// for. A warp runs as far as it gets before the next one does; PYASD_HOST_ORDER=reverse runs warps and threads last to
+// first: where that changes a result, a barrier is missing.
 // PYASD_HOST_SHARED_KB is the shared memory that a block may have (227).
 #pragma once
 
@@ -196,17 +197,22 @@ inline void run_block(unsigned threads, bool reverse) {
   }
   for (unsigned done = 0; done < threads;) {
     bool moved = false;
-    for (unsigned i = 0; i < threads; ++i) {
-      const unsigned index = reverse ? threads - 1 - i : i;
-      Fiber& fiber = machine.fibers[index];
-      if (fiber.done || (fiber.waits != nullptr && fiber.waits->generation == fiber.generation)) continue;
-      fiber.waits = nullptr;
-      resume(index);
-      moved = true;
-      done += fiber.done ? 1 : 0;
+    for (unsigned warp = 0; warp < machine.warps.size(); ++warp) {
+      for (bool again = true; again;) {  // as far as the warp gets by itself
+        again = false;
+        for (unsigned i = warp * kWarp; i < std::min(threads, (warp + 1) * kWarp); ++i) {
+          const unsigned index = reverse ? threads - 1 - i : i;
+          Fiber& fiber = machine.fibers[index];
+          if (fiber.done || (fiber.waits != nullptr && fiber.waits->generation == fiber.generation)) continue;
+          fiber.waits = nullptr;
+          resume(index);
+          if (!machine.error.empty()) return;
+          again = moved = true;
+          done += fiber.done ? 1 : 0;
+        }
+      }
     }
     if (!moved) return fail("threads wait for each other for ever");
-    if (!machine.error.empty()) return;
   }
 }
 

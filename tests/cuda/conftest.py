@@ -91,6 +91,8 @@ def cuda(emulation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(backend, "warpgroups_obstacle", lambda device: "not asked for")
     backend._head.cache_clear()
     backend._packed.clear()
+    backend._trunks.clear()
+    backend.hidden_layers_obstacle.cache_clear()
     return backend
 
 

@@ -53,7 +53,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[list[Usage]
 
 def test_nothing_spills(compiled: list[tuple[list[Usage], str]]) -> None:
     usages = [usage for found, _ in compiled for usage in found]
-    for name in ("forward_kernel", "backward_input_kernel", "backward_weight_kernel", "log_mel_kernel"):
+    for name in ("forward_kernel", "backward_input_kernel", "backward_weight_kernel", "log_mel_kernel", "trunk_kernel"):
         assert {u.architecture for u in usages if name in u.kernel} == set(ARCHITECTURES), name
     assert not [usage for usage in usages if usage.spilled]
     assert all(usage.registers <= 255 for usage in usages)
