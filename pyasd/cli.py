@@ -377,6 +377,8 @@ def doctor() -> bool:
         here = torch.device("cuda", torch.cuda.current_device())
         why = cuda.hidden_layers_obstacle(here)
         facts["CUDA trunk"] = f"in torch: {why}" if why else "ready"
+        why = cuda.warpgroups_obstacle(here)
+        facts["CUDA wgmma"] = f"not used: {why}" if why else "ready"
     facts |= {name: _version(name) for name in LIBRARIES}
     terminal.console().print(Text("\n".join(f"{name:18}{fact}" for name, fact in facts.items())), soft_wrap=True)
     if not native:

@@ -205,16 +205,18 @@ def test_doctor_says_why_there_is_no_gpu(
 
 
 @pytest.mark.parametrize("why", [None, "the self-check of the hidden layers (float32) disagrees with the reference"])
-def test_doctor_says_where_hidden_layers_run(pyasd, monkeypatch: pytest.MonkeyPatch, why: str | None) -> None:
+def test_doctor_says_which_cuda_kernels_run(pyasd, monkeypatch: pytest.MonkeyPatch, why: str | None) -> None:
     from pyasd import backends
     from pyasd.backends import cuda
 
     monkeypatch.setattr(backends, "available", lambda: dict.fromkeys(backends.NAMES))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(cuda, "hidden_layers_obstacle", lambda device: why)
+    monkeypatch.setattr(cuda, "warpgroups_obstacle", lambda device: why)
     facts = {line[:18].strip(): line[18:] for line in pyasd("doctor").out.splitlines()}
     assert facts["backend cuda"] == "ready"
     assert facts["CUDA trunk"] == ("ready" if why is None else f"in torch: {why}")
+    assert facts["CUDA wgmma"] == ("ready" if why is None else f"not used: {why}")
 
 
 def test_doctor_without_the_native_kernels(pyasd, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import math
 import sys
 import weakref
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -206,8 +206,33 @@ def mixture_log_prob(
     """
     if not _fits(weight, shape, precision, backward=False):
         return reference.mixture_log_prob(hidden, target, weight, bias, shape, precision, per_dim)
+    warpgroups = warpgroups_obstacle(hidden.device) is None
+    return _log_prob(hidden, target, weight, bias, shape, precision, per_dim, warpgroups)
+
+
+def _log_prob(
+    hidden: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shape: MixtureShape,
+    precision: str,
+    per_dim: bool,
+    warpgroups: bool,
+) -> Tensor:
     out = hidden.new_empty(hidden.shape[0], shape.dims if per_dim else shape.groups)
-    return _forward(hidden, target, weight, bias, shape, precision, per_dim, range(shape.groups), out)
+    wanted = range(shape.groups)
+    return _forward(hidden, target, weight, bias, shape, precision, per_dim, wanted, out, warpgroups)
+
+
+@lru_cache(maxsize=None)
+def warpgroups_obstacle(device: torch.device) -> str | None:
+    """Why the head's forward kernel multiplies by warps (`mma.sync`) on `device`, not by warpgroups (`wgmma`), where it
+    can run; `None` where it does.
+    """
+    if _cuda.device(device.index or 0)["capability"][0] != 9:
+        return "devices of compute capability 9 alone have wgmma"
+    return self_check.forward_disagreement(partial(_log_prob, warpgroups=True), device)
 
 
 def _forward(
@@ -220,6 +245,7 @@ def _forward(
     per_dim: bool,
     wanted: Sequence[int],
     out: Tensor,
+    warpgroups: bool,
 ) -> Tensor:
     """`out`, with the log-likelihoods of the groups that are wanted."""
     known = _pack(weight, bias, shape, precision)
@@ -237,16 +263,10 @@ def _forward(
         out=out.data_ptr(),
         per_dim=per_dim,
         partial=partial.data_ptr(),
-        warpgroups=warpgroups_obstacle(hidden.device) is None,
+        warpgroups=warpgroups,
         **_queue(hidden)._asdict(),
     )
     return out
-
-
-@lru_cache(maxsize=None)
-def warpgroups_obstacle(device: torch.device) -> str | None:
-    """Why the head's forward kernel multiplies by warps on `device`, not by warpgroups; `None` where it does."""
-    return "TODO"
 
 
 def mixture_log_prob_backward(
@@ -384,6 +404,7 @@ def group_made_log_prob(
     if len(set(wanted)) < groups:
         out.fill_(math.nan)
     fused = hidden_layers_obstacle(log_mel.device) is None
+    warpgroups = warpgroups_obstacle(log_mel.device) is None
     for first in range(0, windows, WINDOWS_PER_PASS):
         rows = out[first : first + WINDOWS_PER_PASS]
         frames = log_mel[first : first + len(rows) + groups - 1]
@@ -391,5 +412,5 @@ def group_made_log_prob(
         if made is None:
             target = reference.standardised_windows(frames, network)
             made = reference.hidden_layers(target, network, precision), target
-        _forward(*made, head.weight, head.bias, head.shape, precision, per_dim, wanted, rows)
+        _forward(*made, head.weight, head.bias, head.shape, precision, per_dim, wanted, rows, warpgroups)
     return out

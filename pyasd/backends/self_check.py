@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -89,6 +89,11 @@ def hidden_layers_disagreement(backend: ModuleType, device: torch.device) -> str
     return _first_that_disagrees(_hidden_layers(backend, device))
 
 
+def forward_disagreement(mixture_log_prob: Callable[..., Tensor], device: torch.device) -> str | None:
+    """As `disagreement`, of one way to compute `mixture_log_prob`."""
+    return _first_that_disagrees(_log_prob(mixture_log_prob, *_mixture(device)))
+
+
 def _first_that_disagrees(results: Iterator[tuple[str, Tensor, Tensor, float]]) -> str | None:
     try:
         for name, got, exact, tolerance in results:
@@ -113,18 +118,35 @@ def _results(backend: ModuleType, device: torch.device) -> Iterator[tuple[str, T
     for name, given in (("int16", samples), ("float32", samples.float() / FULL_SCALE)):
         yield f"log_mel ({name})", backend.log_mel(given, plan, lengths), decibels, TOLERANCE
 
-    shape = cast("MixtureShape", _Shape((0, 9, 30), 60, 3, -7.0))  # 20 dims a group, prefixes that fill no tile
-    head = (random(37, 30).relu(), random(37, 60), random(540, 30) / 5, random(540))
+    shape, head = _mixture(device)
+    yield from _log_prob(backend.mixture_log_prob, shape, head)
     h, x, w, b = (tensor.double() for tensor in head)
     for precision in ("float32", "bfloat16"):
-        got = backend.mixture_log_prob(*head, shape, precision, False)
-        expected = reference.mixture_log_prob(h, x, w, b, shape, precision, False)
-        yield f"mixture_log_prob ({precision})", got, expected, TOLERANCE
-        grad = random(37, 3)
+        grad = random(len(h), 3)
         grads = backend.mixture_log_prob_backward(grad, *head, shape, precision, False)
         expected_grads = reference.mixture_log_prob_backward(grad.double(), h, x, w, b, shape, precision, False)
         for name, got, expected in zip(("hidden", "target", "weight", "bias"), grads, expected_grads, strict=True):
             yield f"mixture_log_prob_backward ({precision}, {name})", got, expected, TOLERANCE
+
+
+def _mixture(device: torch.device) -> tuple[MixtureShape, tuple[Tensor, ...]]:
+    """A small head, with hidden units and targets of more windows than a block takes: 20 dims a group, prefixes that
+    fill no tile.
+    """
+    generator = torch.Generator().manual_seed(0)
+    hidden, target, weight, bias = (
+        torch.randn(size, generator=generator).to(device) for size in ((150, 30), (150, 60), (540, 30), (540,))
+    )
+    return cast("MixtureShape", _Shape((0, 9, 30), 60, 3, -7.0)), (hidden.relu(), target, weight / 5, bias)
+
+
+def _log_prob(
+    mixture_log_prob: Callable[..., Tensor], shape: MixtureShape, head: tuple[Tensor, ...]
+) -> Iterator[tuple[str, Tensor, Tensor, float]]:
+    h, x, w, b = (tensor.double() for tensor in head)
+    for precision in ("float32", "bfloat16"):
+        expected = reference.mixture_log_prob(h, x, w, b, shape, precision, False)
+        yield f"mixture_log_prob ({precision})", mixture_log_prob(*head, shape, precision, False), expected, TOLERANCE
 
 
 def _hidden_layers(backend: ModuleType, device: torch.device) -> Iterator[tuple[str, Tensor, Tensor, float]]:

@@ -88,7 +88,7 @@ def cuda(emulation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(backend, "_queue", lambda x: backend._Queue(0, 0))
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *size, **k: guarded_empty(*size, **k))
     monkeypatch.setattr(torch, "empty_like", lambda x, **k: guarded_empty(x.shape, dtype=x.dtype))
-    monkeypatch.setattr(backend, "warpgroups_obstacle", lambda device: "not asked for")
+    backend.warpgroups_obstacle.cache_clear()
     backend._head.cache_clear()
     backend._packed.clear()
     backend._trunks.clear()
@@ -100,7 +100,7 @@ def cuda(emulation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def warpgroups(request: pytest.FixtureRequest, cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> bool:
     """The head's forward kernel multiplies by warps, as on any architecture, or by warpgroups, as on sm_90a."""
     monkeypatch.setattr(backend, "warpgroups_obstacle", lambda device: None if request.param else "not asked for")
-    return request.param
+    return bool(request.param)
 
 
 @pytest.fixture(params=["forward", "reverse"])

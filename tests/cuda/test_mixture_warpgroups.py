@@ -1,0 +1,41 @@
+"""When the head's forward kernel multiplies by warpgroups; test_mixture.py has what it then computes."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from pyasd.backends import self_check
+
+CPU = torch.device("cpu")
+
+
+def test_compute_capability_9_alone_has_them(cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    why = cuda.warpgroups_obstacle(CPU)  # the emulation's is 8.0
+    assert why is not None
+    assert "compute capability 9" in why
+    cuda.warpgroups_obstacle.cache_clear()
+    monkeypatch.setattr(cuda._cuda, "device", lambda index: {"capability": (9, 0)})
+    asked: list[bool] = []
+    right = cuda._forward
+    monkeypatch.setattr(cuda, "_forward", lambda *a, **k: asked.append(a[-1]) or right(*a, **k))
+    assert cuda.warpgroups_obstacle(CPU) is None
+    assert asked == [True, True]  # checked in both precisions
+    shape, head = self_check._mixture(CPU)
+    cuda.mixture_log_prob(*head, shape, "float32", False)
+    assert asked[2:] == [True]
+
+
+def test_warps_where_they_disagree(cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda._cuda, "device", lambda index: {"capability": (9, 0)})
+    right = cuda._forward
+
+    def forward(*arguments: Any) -> torch.Tensor:
+        return right(*arguments) * (1.001 if arguments[-1] else 1)
+
+    monkeypatch.setattr(cuda, "_forward", forward)
+    assert cuda.warpgroups_obstacle(CPU) == "the self-check of mixture_log_prob (float32) disagrees with the reference"
+    assert self_check.disagreement(cuda, CPU) is None  # the backend goes on, by warps
