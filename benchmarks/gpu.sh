@@ -59,6 +59,7 @@ found = available()
 print(*(f"backend {name}: {reason or 'ready'}" for name, reason in found.items()), sep="\n")
 if found["cuda"] is None:
     print("backend cuda, hidden layers:", cuda.hidden_layers_obstacle(torch.device("cuda", 0)) or "ready")
+    print("backend cuda, wgmma:", cuda.warpgroups_obstacle(torch.device("cuda", 0)) or "ready")
 PYTHON
 say "built; $(grep -h '^backend' "$out/log.txt" | paste -sd';')"
 "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from benchmarks import cases
 from benchmarks.cases import DIMS, HIDDEN, SAMPLES, WINDOWS, eager_head
 from benchmarks.gpu_roofline import Work
 from pyasd import ops
+from pyasd.backends import cuda
 from pyasd.config import FULL_SCALE, POWER_EPS, Precision
 
 FRAMES = 1 + SAMPLES // 512
@@ -177,6 +179,16 @@ def head_forward(sizes: Sizes, device: torch.device, backends: tuple[str, ...]) 
     def ours(backend: str, precision: Precision) -> Run:
         return lambda i: ops.mixture_log_prob(hidden[i % COPIES], target[i % COPIES], head, backend, precision)
 
+    by_warps = {}
+    if "cuda" in backends and cuda.warpgroups_obstacle(device) is None:  # what the other way would have been worth
+
+        def warps(precision: Precision) -> Run:
+            return lambda i: cuda.log_prob_by(
+                hidden[i % COPIES], target[i % COPIES], head.weight, head.bias, head.shape, precision, False, False
+            )
+
+        by_warps = {f"cuda {x} by warps": Contestant(partial(warps, x), x, "cuda") for x in BOTH}
+
     return Case(
         "head forward",
         "mixture",
@@ -185,6 +197,7 @@ def head_forward(sizes: Sizes, device: torch.device, backends: tuple[str, ...]) 
         _head + Work(bytes=(HIDDEN + DIMS + 5) * 4),
         {
             **_ours(backends, ours, BOTH),
+            **by_warps,
             "eager torch": Contestant(lambda: peer(eager_head, torch.float32)),
             "eager torch bfloat16": Contestant(lambda: peer(eager_head, torch.bfloat16), "bfloat16"),
             "torch.compile": Contestant(lambda: peer(torch.compile(eager_head), torch.float32)),

@@ -82,6 +82,12 @@ def test_hidden_layers_run_in_their_kernel(make_engine: Any, precision: str) -> 
     assert error <= (1e-5 if precision == "float32" else 0.02)
 
 
+def test_products_of_warpgroups_where_the_device_has_them(make_engine: Any) -> None:
+    module = make_engine("cuda").module
+    why = module.warpgroups_obstacle(torch.device("cuda", torch.cuda.current_device()))
+    assert (why is None) == (torch.cuda.get_device_capability()[0] == 9), why
+
+
 def test_bfloat16_ranks_clips_alike(engine: Engine) -> None:
     """AUC of clips with more noise against clips with less, in bfloat16 and in float32: within half a point."""
     made = network()

@@ -207,10 +207,10 @@ def mixture_log_prob(
     if not _fits(weight, shape, precision, backward=False):
         return reference.mixture_log_prob(hidden, target, weight, bias, shape, precision, per_dim)
     warpgroups = warpgroups_obstacle(hidden.device) is None
-    return _log_prob(hidden, target, weight, bias, shape, precision, per_dim, warpgroups)
+    return log_prob_by(hidden, target, weight, bias, shape, precision, per_dim, warpgroups)
 
 
-def _log_prob(
+def log_prob_by(
     hidden: Tensor,
     target: Tensor,
     weight: Tensor,
@@ -220,6 +220,7 @@ def _log_prob(
     per_dim: bool,
     warpgroups: bool,
 ) -> Tensor:
+    """`mixture_log_prob` of shapes that have a kernel, whose products are those of warpgroups or of warps."""
     out = hidden.new_empty(hidden.shape[0], shape.dims if per_dim else shape.groups)
     wanted = range(shape.groups)
     return _forward(hidden, target, weight, bias, shape, precision, per_dim, wanted, out, warpgroups)
@@ -232,7 +233,7 @@ def warpgroups_obstacle(device: torch.device) -> str | None:
     """
     if _cuda.device(device.index or 0)["capability"][0] != 9:
         return "devices of compute capability 9 alone have wgmma"
-    return self_check.forward_disagreement(partial(_log_prob, warpgroups=True), device)
+    return self_check.forward_disagreement(partial(log_prob_by, warpgroups=True), device)
 
 
 def _forward(

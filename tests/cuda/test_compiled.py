@@ -59,6 +59,12 @@ def test_nothing_spills(compiled: list[tuple[list[Usage], str]]) -> None:
     assert all(usage.registers <= 255 for usage in usages)
 
 
+def test_compute_capability_9_has_products_of_warpgroups(compiled: list[tuple[list[Usage], str]]) -> None:
+    for usages, ptx in compiled:
+        forward = [u for u in usages if "forward_kernel" in u.kernel]
+        assert ("wgmma.mma_async" in ptx) == bool(forward and forward[0].architecture == "90a")
+
+
 def test_sums_have_no_atomics(compiled: list[tuple[list[Usage], str]]) -> None:
     """Sums in a fixed order have the same bits every time."""
     assert any("mma.sync" in ptx for _, ptx in compiled)
