@@ -2,7 +2,8 @@
 
 They are tested on the host, in an emulation of CUDA's thread blocks; a run on a GPU is outstanding. So before a device
 is used for the first time, every operator is compared there with the reference on a small shape (`_self_check`), and
-the backend reports itself unavailable, with the reason, where that fails.
+the backend reports itself unavailable, with the reason, where that fails. Group MADE's hidden layers have a check of
+their own (`hidden_layers_obstacle`), since torch can stand in for their kernel beside the head's.
 """
 
 from __future__ import annotations
