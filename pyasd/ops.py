@@ -6,6 +6,7 @@ backends are tested against it in float64. The operators work under `torch.compi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -488,7 +489,8 @@ def group_made_score(
         one after the other, `length - groups + 1` of each.
 
     Raises:
-        TypeError, ValueError: `log_mel` has another dtype or shape, or `lengths` don't fit it.
+        TypeError, ValueError: `log_mel` has another dtype or shape, the network is of another dtype or on another
+            device, or `lengths` don't fit.
         BackendUnavailable: the backend asked for can't run on this machine or device.
     """
     shape = network.head.shape
@@ -501,6 +503,16 @@ def group_made_score(
             f"log_mel must be [at least {shape.groups} frames a clip, {mels}], not {list(log_mel.shape)}"
             + ("" if lengths is None else f" of clips of {min(own, default=0)} frames and more")
         )
+    tensors = (
+        network.band_mean,
+        network.band_scale,
+        *itertools.chain(*network.layers),
+        network.head.weight,
+        network.head.bias,
+    )
+    elsewhere = {f"{x.dtype} on {x.device}" for x in tensors if (x.dtype, x.device) != (log_mel.dtype, log_mel.device)}
+    if elsewhere:
+        raise ValueError(f"the network must be float32 on {log_mel.device} as log_mel is, not {', '.join(elsewhere)}")
     if sum(own) != len(log_mel):
         raise ValueError(f"lengths add up to {sum(own)}, and log_mel has {len(log_mel)} frames")
     wanted = tuple(range(shape.groups)) if groups is None else tuple(groups)

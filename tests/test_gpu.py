@@ -109,6 +109,28 @@ def test_the_same_bits_twice(engine: Engine) -> None:
         assert all(torch.equal(clip_scores(samples, made, engine.backend, precision), first) for _ in range(5))
 
 
+def test_outputs_are_written_whole(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With NaN in all memory that torch allocates, as it does where it is asked for repeatable results."""
+    samples, made = engine.put(machine(3), network())
+    leaves = engine.put(torch.randn(37, 128).relu(), torch.randn(37, 640))
+
+    def results() -> list[Tensor]:
+        grads = torch.autograd.grad(
+            ops.mixture_log_prob(*(x.requires_grad_() for x in leaves), made.head, engine.backend).sum(), leaves
+        )
+        return [clip_scores(samples, made, engine.backend), *grads]
+
+    expected = results()
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        assert torch.empty(9, device=engine.device).isnan().all()
+        got = results()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
 def test_work_goes_to_the_current_stream(engine: Engine) -> None:
     """On a stream of its own, behind a long wait, with inputs that exist only after it."""
     samples, made = engine.put(machine(5), network())

@@ -56,6 +56,12 @@ def in_double(network: ops.GroupMadeNetwork) -> ops.GroupMadeNetwork:
     return ops.GroupMadeNetwork(network.band_mean.double(), network.band_scale.double(), layers, double)
 
 
+def on_meta(network: ops.GroupMadeNetwork) -> ops.GroupMadeNetwork:
+    """With its layers on another device."""
+    layers = tuple((weight.to("meta"), bias.to("meta")) for weight, bias in network.layers)
+    return ops.GroupMadeNetwork(network.band_mean, network.band_scale, layers, network.head)
+
+
 @pytest.mark.parametrize("order", list(ORDERS))
 @pytest.mark.parametrize(
     ("mels", "hidden", "components", "frames"),
@@ -197,6 +203,10 @@ def test_wrong_input_is_refused() -> None:
         ops.group_made_score(torch.zeros(4, 14), network)
     with pytest.raises(ValueError, match="at least 5 frames a clip, 14"):
         ops.group_made_score(torch.zeros(9, 15), network)
+    with pytest.raises(ValueError, match=r"must be float32 on cpu as log_mel is, not torch\.float64 on cpu"):
+        ops.group_made_score(torch.zeros(9, 14), in_double(network))
+    with pytest.raises(ValueError, match=r"not torch\.float32 on meta"):
+        ops.group_made_score(torch.zeros(9, 14), on_meta(network))
     with pytest.raises(ValueError, match="of clips of 4 frames and more"):
         ops.group_made_score(torch.zeros(9, 14), network, lengths=[5, 4])
     with pytest.raises(ValueError, match="add up to 8, and log_mel has 9"):

@@ -71,15 +71,16 @@ struct TrunkConfig {
   static bool fits(const TrunkShape& shape) {
     return shape.planes == Planes && shared_bytes(shape) <= shared_memory_limit();
   }
+  static int64_t blocks(const TrunkArgs& args) { return ceil_div(args.windows, Warps * 16); }
   static int run(const TrunkArgs& args, void* stream) {
-    return launch(trunk_kernel<Planes, Warps>, unsigned(ceil_div(args.windows, Warps * 16)), Warps * 32,
-                  shared_bytes(args.shape), stream, args);
+    return launch(trunk_kernel<Planes, Warps>, unsigned(blocks(args)), Warps * 32, shared_bytes(args.shape), stream,
+                  args);
   }
 };
 
 using TrunkBfloat16 = TrunkConfig<1, 8>;
 using TrunkFloat32 = TrunkConfig<3, 8>;
-using TrunkFloat32Small = TrunkConfig<3, 4>;  // for GPUs with 99 KB of shared memory to a block
+using TrunkFloat32Small = TrunkConfig<3, 4>;  // for few windows, and GPUs with 99 KB of shared memory to a block
 
 }  // namespace
 
@@ -111,7 +112,8 @@ bool trunk_fits(const TrunkShape& shape) {
 
 int trunk_forward(const TrunkArgs& args, void* stream) {
   if (TrunkBfloat16::fits(args.shape)) return TrunkBfloat16::run(args, stream);
-  if (TrunkFloat32::fits(args.shape)) return TrunkFloat32::run(args, stream);
+  const bool fills = TrunkFloat32::blocks(args) >= multiprocessors();  // else smaller blocks, for more of them
+  if (fills && TrunkFloat32::fits(args.shape)) return TrunkFloat32::run(args, stream);
   return TrunkFloat32Small::run(args, stream);
 }
 

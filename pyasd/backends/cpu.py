@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pyasd.backends import reference
+from pyasd.backends.layout import whole, whole_rows
 from pyasd.backends.versions import version
 from pyasd.config import POWER_EPS
 
@@ -82,21 +83,6 @@ def _isa(cap: str) -> str:
     return [name for name in supported_isas() if name in names][-1]
 
 
-def _aligned(x: Tensor) -> Tensor:
-    """`x`, or a copy that begins where an element may: memory that others hand over need not."""
-    return x if x.data_ptr() % x.element_size() == 0 else x.clone()
-
-
-def _whole(x: Tensor) -> Tensor:
-    """`x`, or an aligned copy of it that is contiguous."""
-    return _aligned(x.contiguous())
-
-
-def _rows(x: Tensor) -> Tensor:
-    """`x`, or an aligned copy whose rows are contiguous."""
-    return _aligned(x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous())
-
-
 # -- log-Mel -----------------------------------------------------------------------------------------------------
 
 
@@ -105,7 +91,7 @@ def log_mel(samples: Tensor, plan: LogMelPlan, lengths: Sequence[int]) -> Tensor
     native = _native_plan(plan)
     if native is None:
         return reference.log_mel(samples, plan, lengths)
-    samples = _rows(samples)
+    samples = whole_rows(samples)
     out = samples.new_empty(sum(plan.frames(n) for n in lengths), plan.n_mels, dtype=torch.float32)
     native(
         samples=samples.data_ptr(),
@@ -168,7 +154,7 @@ def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str) -> 
         bfloat16=precision == "bfloat16",
         isa=ISAS.index(isa()),
     )
-    plain_weight, plain_bias = _whole(weight), _whole(bias)
+    plain_weight, plain_bias = whole(weight), whole(bias)
     packed = weight.new_empty(head.packed_size)
     head.pack(
         weight=plain_weight.data_ptr(),
@@ -187,7 +173,7 @@ def mixture_log_prob(
 ) -> Tensor:
     """As `reference.mixture_log_prob`."""
     known = _pack(weight, bias, shape, precision)
-    hidden, target = _rows(hidden), _rows(target)
+    hidden, target = whole_rows(hidden), whole_rows(target)
     out = hidden.new_empty(hidden.shape[0], shape.dims if per_dim else shape.groups)
     known.head.forward(
         packed=known.packed.data_ptr(),
@@ -214,7 +200,7 @@ def mixture_log_prob_backward(
     per_dim: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `reference.mixture_log_prob_backward`: the outputs are computed again rather than kept."""
-    return _backward(_whole(grad), hidden, target, weight, bias, shape, precision, per_dim, None)
+    return _backward(whole(grad), hidden, target, weight, bias, shape, precision, per_dim, None)
 
 
 def mixture_log_likelihood(
@@ -243,10 +229,10 @@ def _backward(
     log_prob: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     known = _pack(weight, bias, shape, precision)
-    hidden, target = _rows(hidden), _rows(target)
+    hidden, target = whole_rows(hidden), whole_rows(target)
     rows = weight.bfloat16().float() if precision == "bfloat16" else weight
     padding = -rows.shape[1] % ROWS_MULTIPLE
-    rows = torch.nn.functional.pad(rows, (0, padding)) if padding else _whole(rows)
+    rows = torch.nn.functional.pad(rows, (0, padding)) if padding else whole(rows)
     grads = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (hidden, target, weight, bias))
     known.head.backward(
         packed=known.packed.data_ptr(),
@@ -288,7 +274,7 @@ def _pack_network(network: GroupMadeNetwork, precision: str) -> _PackedNetwork:
     known = _networks.setdefault(network, {})
     key = (precision, isa())
     if key not in known:
-        layers = [(_whole(weight), _whole(bias)) for weight, bias in network.layers]
+        layers = [(whole(weight), whole(bias)) for weight, bias in network.layers]
         trunk = _native.GroupMade(
             layers=[(w.shape[1], w.shape[0], w.data_ptr(), b.data_ptr()) for w, b in layers],
             frame=len(network.band_mean),
@@ -306,7 +292,7 @@ def group_made_log_prob(
     head = network.head
     known = _pack(head.weight, head.bias, head.shape, precision)
     trunk, inverse_scale = _pack_network(network, precision)
-    log_mel, band_mean = _whole(log_mel), _whole(network.band_mean)
+    log_mel, band_mean = whole(log_mel), whole(network.band_mean)
     windows = len(log_mel) - head.shape.groups + 1
     out = log_mel.new_empty(windows, head.shape.dims if per_dim else head.shape.groups)
     if len(wanted) < head.shape.groups:

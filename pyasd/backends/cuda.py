@@ -2,7 +2,8 @@
 
 They are tested on the host, in an emulation of CUDA's thread blocks; a run on a GPU is outstanding. So before a device
 is used for the first time, every operator is compared there with the reference on a small shape (`_self_check`), and
-the backend reports itself unavailable, with the reason, where that fails.
+the backend reports itself unavailable, with the reason, where that fails. Group MADE's hidden layers have a check of
+their own (`hidden_layers_obstacle`), since torch can stand in for their kernel beside the head's.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pyasd.backends import reference, self_check
+from pyasd.backends.layout import whole, whole_rows
 from pyasd.backends.versions import version
 from pyasd.config import POWER_EPS
 
@@ -76,8 +78,7 @@ def log_mel(samples: Tensor, plan: LogMelPlan, lengths: Sequence[int]) -> Tensor
     """As `reference.log_mel`, which does the frame sizes that have no kernel (powers of two from 256 to 4096 do)."""
     if not _cuda.log_mel_supported(plan.n_fft):
         return reference.log_mel(samples, plan, lengths)
-    if samples.stride(1) != 1:
-        samples = samples.contiguous()
+    samples = whole_rows(samples)
     tables = _log_mel_tables(plan, samples.device)
     frames = sum(plan.frames(n) for n in lengths)
     out = samples.new_empty(frames, plan.n_mels, dtype=torch.float32)
@@ -165,7 +166,7 @@ def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str) -> 
     if current is not None and known is not None and known.key == key:
         return known
     head = _head(shape, weight.shape[1], precision)
-    plain_weight, plain_bias = weight.contiguous(), bias.contiguous()
+    plain_weight, plain_bias = whole(weight), whole(bias)
     packed = weight.new_empty(head.packed_size // 4)
     head.pack(weight=plain_weight.data_ptr(), bias=plain_bias.data_ptr(), packed=packed.data_ptr(), **queue._asdict())
     result = _Packed(key, head, packed)
@@ -191,11 +192,6 @@ def _fits(weight: Tensor, shape: MixtureShape, precision: str, backward: bool) -
     if shape.groups > _cuda.max_groups:
         return False
     return _head(shape, weight.shape[1], precision).fits(device=_queue(weight).device, backward=backward)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """`x`, or a copy whose rows are contiguous."""
-    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
 
 
 def mixture_log_prob(
@@ -250,7 +246,7 @@ def _forward(
 ) -> Tensor:
     """`out`, with the log-likelihoods of the groups that are wanted."""
     known = _pack(weight, bias, shape, precision)
-    hidden, target = _rows(hidden), _rows(target)
+    hidden, target = whole_rows(hidden), whole_rows(target)
     windows = hidden.shape[0]
     partial = hidden.new_empty(0 if per_dim else known.head.units * windows)
     known.head.forward(
@@ -286,7 +282,7 @@ def mixture_log_prob_backward(
     if not _fits(weight, shape, precision, backward=True):
         return reference.mixture_log_prob_backward(grad, hidden, target, weight, bias, shape, precision, per_dim)
     known = _pack(weight, bias, shape, precision)
-    grad, hidden, target = grad.contiguous(), _rows(hidden), _rows(target)
+    grad, hidden, target = whole(grad), whole_rows(hidden), whole_rows(target)
     windows = hidden.shape[0]
     grads = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (hidden, target, weight, bias))
     workspace = hidden.new_empty(known.head.backward_workspace(windows))
@@ -345,7 +341,7 @@ def _pack_trunk(network: GroupMadeNetwork, precision: str) -> _PackedTrunk | Non
     if precision not in known:
         known[precision] = None
         if max(len(bias) for _, bias in network.layers) <= _cuda.max_trunk_width:
-            layers = [(weight.cpu().contiguous(), bias.cpu().contiguous()) for weight, bias in network.layers]
+            layers = [(whole(weight.cpu()), whole(bias.cpu())) for weight, bias in network.layers]
             trunk = _cuda.Trunk(
                 layers=[(w.shape[1], w.shape[0], w.data_ptr(), b.data_ptr()) for w, b in layers],
                 mels=len(network.band_mean),
@@ -369,7 +365,7 @@ def hidden_layers(log_mel: Tensor, network: GroupMadeNetwork, precision: str) ->
         return None
     shape = network.head.shape
     windows = len(log_mel) - shape.groups + 1
-    log_mel, band_mean, band_scale = (x.contiguous() for x in (log_mel, network.band_mean, network.band_scale))
+    log_mel, band_mean, band_scale = map(whole, (log_mel, network.band_mean, network.band_scale))
     z = log_mel.new_empty(log_mel.shape)
     hidden = log_mel.new_empty(windows, len(network.layers[-1][1]))
     known.trunk.forward(

@@ -103,6 +103,12 @@ def warpgroups(request: pytest.FixtureRequest, cuda: ModuleType, monkeypatch: py
     return bool(request.param)
 
 
+def misaligned(x: Tensor) -> Tensor:
+    """The same numbers, beginning a byte after where an element may begin."""
+    raw = bytearray(1) + bytearray(x.contiguous().numpy().tobytes())
+    return torch.frombuffer(raw, dtype=x.dtype, offset=1).view(x.shape)
+
+
 @pytest.fixture(params=["forward", "reverse"])
 def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Threads of a block run first to last, or last to first."""
