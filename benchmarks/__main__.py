@@ -43,17 +43,21 @@ def require_green(tests: str) -> None:
         sys.exit(f"{tests} fails, so nothing is measured:\n{run.stdout[-2000:]}")
 
 
+def runs(name: str, run: cases.Contestant) -> bool:
+    """Whether a contestant runs: torch.compile's C++ doesn't compile for every instruction set. Ours must."""
+    try:
+        run()
+    except Exception as error:
+        if name.startswith("pyasd"):
+            raise
+        print(f"{name} doesn't run here: {type(error).__name__}")
+        return False
+    return True
+
+
 def interleave(case: cases.Case, rounds: int) -> dict[str, list[float]]:
     """Seconds of each contestant in each round, after a round that isn't counted: who fails in it doesn't take part."""
-    times: dict[str, list[float]] = {name: [] for name in case.contestants}
-    for name, run in case.contestants.items():
-        try:
-            run()
-        except Exception as error:  # torch.compile's C++ doesn't compile for every instruction set
-            if name.startswith("pyasd"):
-                raise
-            print(f"{name} doesn't run here: {type(error).__name__}")
-            del times[name]
+    times: dict[str, list[float]] = {name: [] for name, run in case.contestants.items() if runs(name, run)}
     for _ in range(rounds):
         for name, seconds in times.items():
             begin = time.perf_counter()
