@@ -3,7 +3,7 @@
     python -m benchmarks.instructions [--isa avx2] [--native FILE]
 
 Counts log-Mel of a 10-s clip, and of its 309 windows the mixture head forward, and value and gradients in one pass:
-each from the difference between three calls and one. valgrind 3.19 knows AVX2, not AVX-512. `--native` takes another
+each from the difference between several calls and one. valgrind 3.19 knows AVX2, not AVX-512. `--native` takes another
 build's extension, to compare with. Needs valgrind.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-LOOPS = ("log-mel", "head", "head-backward")
+LOOPS = {"log-mel": 20, "head": 2, "head-backward": 2}
+"""Calls that are counted in each: what a start of Python differs by from one to the next must not show."""
 
 
 def call(native: Any, loop: str, data: dict[str, Any], isa: int, times: int) -> None:
@@ -75,7 +77,10 @@ def count(*arguments: object) -> int:
     """Instructions of a child with these arguments."""
     command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
     code = f"from benchmarks.instructions import child; child(*{list(arguments)!r})"
-    run = subprocess.run([*command, sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    run = subprocess.run(
+        [*command, sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
     found = re.search(r"Collected : (\d+)", run.stderr)
     assert found is not None, run.stderr
     return int(found[1])
@@ -104,10 +109,10 @@ def main() -> None:
             hidden=np.maximum(0, rng.standard_normal((309, 128))).astype(np.float32),
             target=rng.standard_normal((309, 640)).astype(np.float32),
         )  # fmt: skip
-        for loop in LOOPS:
+        for loop, calls in LOOPS.items():
             isa = cpu.ISAS.index(args.isa)
-            once, thrice = (count(file, loop, path, isa, times) for times in (1, 3))
-            print(f"{loop}, {args.isa}: {(thrice - once) / 2e6:.2f} million instructions a clip", flush=True)
+            once, more = (count(file, loop, path, isa, times) for times in (1, 1 + calls))
+            print(f"{loop}, {args.isa}: {(more - once) / calls / 1e6:.2f} million instructions a clip", flush=True)
 
 
 if __name__ == "__main__":

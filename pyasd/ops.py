@@ -411,6 +411,7 @@ def _(hidden, target, weight, bias, prefix, components, log_scale_min, backend, 
 
 
 def _keep_gradients(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    ctx.set_materialize_grads(False)  # else autograd makes zeros as large as the weights for the outputs without one
     ctx.rest = len(inputs) - 4
     ctx.traced = type(output[0]) is not Tensor
     if ctx.traced:

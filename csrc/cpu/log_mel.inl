@@ -1,6 +1,6 @@
 // log-Mel of one group of frames, one frame per SIMD lane: load and window, real FFT, power, Mel bands, logarithm.
-// Between the samples and the log-Mel nothing leaves the scratch memory (n_fft vectors and half as many again), and no
-// step mixes lanes, so that a frame's result depends on its own samples alone.
+// Between the samples and the log-Mel nothing leaves the scratch memory, and no step mixes lanes, so that a frame's result
+// depends on its own samples alone.
 
 // Samples of the frames that reach over a clip's edge, extended; other frames are read in place.
 template <class T>
@@ -15,46 +15,75 @@ static const T* frame_samples(const LogMelShape& shape, const T* samples, int64_
   return edge;
 }
 
-PYASD_INLINE vf load_samples(const float* p) { return load(p); }
-PYASD_INLINE vf load_samples(const int16_t* p) { return load_int16(p); }
-
-// The first step of the real FFT, straight from the samples: transpose, window, split. Meanwhile `upcoming`, the bytes
-// that the next group of frames begins with, are fetched: sixteen rows are too many streams for the hardware to follow.
+// Samples of each frame that a block takes: it is kLanes vectors, of a sample or (int16) of two samples a lane.
 template <class T>
-static void load_and_split(const LogMelLevel& level, const T* const rows[kLanes], const float* window,
-                           const char* upcoming, int64_t upcoming_bytes, float* work) {
-  const int quarter = level.length / 4;
-  const int64_t fetch = upcoming_bytes / (quarter / kLanes);
-  for (int n = 0; n < quarter; n += kLanes, upcoming += fetch) {
-    for (int64_t i = 0; i < fetch; i += 64) __builtin_prefetch(upcoming + i, 0, 2);
-    vf x[4][kLanes];
-    for (int j = 0; j < 4; ++j) {
-      for (int lane = 0; lane < kLanes; ++lane) x[j][lane] = load_samples(rows[lane] + n + j * quarter);
-      transpose(x[j]);
-    }
+constexpr int kBlockSamples = kLanes * int(sizeof(float) / sizeof(T));
+
+PYASD_INLINE void transpose_block(const float* const rows[kLanes], int64_t at, float* block) {
+  vf x[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) x[lane] = load(rows[lane] + at);
+  transpose(x);
+  for (int i = 0; i < kLanes; ++i) store(block + i * kLanes, x[i]);
+}
+PYASD_INLINE void transpose_block(const int16_t* const rows[kLanes], int64_t at, float* block) {
+  for (int half = 0; half < 2; ++half) {
+    vf pairs[kLanes / 2];
+    transpose_pairs(rows, at + half * kLanes, pairs);
+    for (int i = 0; i < kLanes / 2; ++i) store(block + (half * kLanes / 2 + i) * kLanes, pairs[i]);
+  }
+}
+
+// Memory that will be needed soon, fetched into the L2 cache little by little.
+struct Fetch {
+  const char* next;
+  int64_t bytes;  // at a time
+};
+template <int Write>
+PYASD_INLINE void fetch_some(Fetch& f) {
+  for (int64_t i = 0; i < f.bytes; i += 64) __builtin_prefetch(f.next + i, Write, 2);
+  f.next += f.bytes;
+}
+
+// The opening of the real FFT, straight from the samples: transpose, window, split.
+template <int R, class T>
+static void open_samples(const LogMelLevel& level, const T* const rows[kLanes], const float* window, Fetch samples,
+                         Fetch out, float* blocks, float* work) {
+  constexpr int kBlock = kLanes * kLanes;
+  const int64_t part = level.part * kLanes, pair = level.pair * kLanes;
+  const float* twiddle = level.open;
+  const auto open = [&](const auto& sample) {
+    vf x[R];
+    for (int j = 0; j < R; ++j) x[j] = sample(j * kBlock) * set1(window[j]);
+    real_opening<R>(x, twiddle, work, part, pair);
+    window += R;
+    twiddle += opening_floats(R);
+    work += kLanes;
+  };
+  for (int n = 0; n < level.part; n += kBlockSamples<T>) {
+    for (int j = 0; j < R; ++j) transpose_block(rows, n + j * level.part, blocks + j * kBlock);
     for (int i = 0; i < kLanes; ++i) {
-      const int m = n + i;
-      vf v[4];
-      for (int j = 0; j < 4; ++j) v[j] = x[j][i] * set1(window[m + j * quarter]);
-      const Complex odd = real_split(v, level.split[2 * m], level.split[2 * m + 1]);
-      store(work + m * kLanes, v[0]);
-      store(work + (m + quarter) * kLanes, v[1]);
-      store(work + (m + 2 * quarter) * kLanes, odd.re);
-      store(work + (m + 3 * quarter) * kLanes, odd.im);
+      fetch_some<0>(samples);
+      fetch_some<1>(out);
+      const float* block = blocks + i * kLanes;
+      if constexpr (sizeof(T) == sizeof(float)) {
+        open([&](int at) { return load(block + at); });
+      } else {
+        open([&](int at) { return first_of_pair(load(block + at)); });
+        open([&](int at) { return second_of_pair(load(block + at)); });
+      }
     }
   }
 }
 
-static void split(const LogMelLevel& level, float* work) {
-  const int quarter = level.length / 4;
-  for (int n = 0; n < quarter; ++n) {
-    vf v[4];
-    for (int j = 0; j < 4; ++j) v[j] = load(work + (n + j * quarter) * kLanes);
-    const Complex odd = real_split(v, level.split[2 * n], level.split[2 * n + 1]);
-    store(work + n * kLanes, v[0]);
-    store(work + (n + quarter) * kLanes, v[1]);
-    store(work + (n + 2 * quarter) * kLanes, odd.re);
-    store(work + (n + 3 * quarter) * kLanes, odd.im);
+// The same for the real signal that the level before left, in place.
+template <int R>
+static void open_real(const LogMelLevel& level, float* work) {
+  const int64_t part = level.part * kLanes;
+  const float* twiddle = level.open;
+  for (int n = 0; n < level.part; ++n, twiddle += opening_floats(R), work += kLanes) {
+    vf x[R];
+    for (int j = 0; j < R; ++j) x[j] = load(work + j * part);
+    real_opening<R>(x, twiddle, work, part, 2 * part);
   }
 }
 
@@ -103,34 +132,41 @@ static void fft(const LogMelLevel& level, int stage, float* re, float* im, int b
 static void power_spectrum(const LogMelTables& t, float* work, float* power) {
   for (int i = 0; i < t.level_count; ++i) {
     const LogMelLevel& level = t.level[i];
-    if (i > 0) split(level, work);
-    const int points = level.length / 4;
-    fft(level, 0, work + 2 * points * kLanes, work + 3 * points * kLanes, points, level.bin, power);
+    if (i > 0) {
+      if (level.opening == 16) open_real<16>(level, work);
+      if (level.opening == 8) open_real<8>(level, work);
+      if (level.opening == 4) open_real<4>(level, work);
+    }
+    for (int j = 1; j < level.opening / 2; ++j) {
+      float* re = work + j * level.pair * kLanes;
+      fft(level, 0, re, re + level.part * kLanes, level.part, level.bin + (j - 1) * level.part, power);
+    }
   }
   const vf a = load(work), b = load(work + kLanes);
+  store(power + (t.shape.n_fft / 2 + 1) * kLanes, set1(0.0f));
   store(power, (a + b) * (a + b));
   store(power + t.shape.n_fft / 2 * kLanes, (a - b) * (a - b));
 }
 
+// Sums of several bands go on beside each other: alone, each would wait for its last addition, and then for the processor
+// to find out that it has ended.
 static void mel_decibel(const LogMelTables& t, const float* power, int64_t skip, int64_t frames, float* out) {
   const int n_mels = t.shape.n_mels;
   const vf eps = set1(t.shape.eps);
-  const float* weight = t.band_weights;
+  const MelTerm* term = t.terms;
+  const int32_t* steps = t.term_count;
   for (int first = 0; first < n_mels; first += kLanes) {
     const int bands = n_mels - first < kLanes ? n_mels - first : kLanes;
     vf r[kLanes];
-    for (int m = 0; m < kLanes; ++m) r[m] = set1(0.0f);
-    for (int m = 0; m < bands; ++m) {
-      const float* p = power + int64_t(t.band_start[first + m]) * kLanes;
-      vf sum = set1(0.0f), odd = set1(0.0f);  // two sums, since each waits for its last addition
-      int i = t.band_count[first + m];
-      for (; i > 1; i -= 2, p += 2 * kLanes, weight += 2) {
-        sum = fma(load(p), set1(weight[0]), sum);
-        odd = fma(load(p + kLanes), set1(weight[1]), odd);
+    for (int m = 0; m < kLanes; m += kMelBands) {
+      vf sum[kMelBands];
+      for (int j = 0; j < kMelBands; ++j) sum[j] = set1(0.0f);
+      for (int i = first + m < n_mels ? *steps++ : 0; i > 0; --i, term += kMelBands) {
+        for (int j = 0; j < kMelBands; ++j) {
+          sum[j] = fma(load(power + int64_t(term[j].bin) * kLanes), set1(term[j].weight), sum[j]);
+        }
       }
-      if (i > 0) sum = fma(load(p), set1(*weight++), sum);
-      sum = sum + odd;
-      r[m] = decibel(t.shape.floor_add ? sum + eps : at_least(sum, eps));
+      for (int j = 0; j < kMelBands; ++j) r[m + j] = decibel(t.shape.floor_add ? sum[j] + eps : at_least(sum[j], eps));
     }
     transpose(r);
     for (int64_t lane = skip; lane < frames; ++lane) {
@@ -147,34 +183,44 @@ static void mel_decibel(const LogMelTables& t, const float* power, int64_t skip,
 }
 
 static std::size_t log_mel_scratch(const LogMelTables& t) {
-  const std::size_t n_fft = std::size_t(t.shape.n_fft);
-  return (n_fft + n_fft / 2 + 1 + n_fft) * kLanes * sizeof(float);  // work, power, edges
+  const int64_t n_fft = t.shape.n_fft, blocks = t.level[0].opening * kLanes;
+  return std::size_t(t.work_size + n_fft / 2 + 2 + blocks + n_fft) * kLanes * sizeof(float);
 }
 
 template <class T>
 static void log_mel_frames(const LogMelTables& t, const T* samples, const float* window, int64_t length, int64_t group,
                            float* out, float* scratch) {
   const LogMelShape& shape = t.shape;
+  const LogMelLevel& level = t.level[0];
   const int64_t frames = 1 + length / shape.hop_length;
   // The last group begins early where it can, so that no lane idles; what it has in common with the one before it is
   // computed twice, to the same bits, and stored once.
   const int64_t wanted = group * kLanes;
   const int64_t first = frames < kLanes ? 0 : wanted + kLanes > frames ? frames - kLanes : wanted;
+  const int64_t last = frames - first < kLanes ? frames - first : kLanes;
   float* work = scratch;
-  float* power = work + int64_t(shape.n_fft) * kLanes;
-  T* edge = reinterpret_cast<T*>(power + int64_t(shape.n_fft / 2 + 1) * kLanes);
+  float* power = work + int64_t(t.work_size) * kLanes;
+  float* blocks = power + int64_t(shape.n_fft / 2 + 2) * kLanes;
+  T* edge = reinterpret_cast<T*>(blocks + level.opening * kLanes * kLanes);
   const T* rows[kLanes];
   for (int lane = 0; lane < kLanes; ++lane) {
     const int64_t frame = first + lane < frames ? first + lane : frames - 1;
     rows[lane] = frame_samples(shape, samples, length, frame, edge + int64_t(lane) * shape.n_fft);
   }
+  // The next group's samples, since sixteen rows are too many streams for the hardware to follow, and this group's output.
+  const int64_t steps = level.part * kLanes / kBlockSamples<T>;
   const int64_t next = (first + kLanes) * shape.hop_length + shape.n_fft / 2 - shape.hop_length;
   const int64_t ahead = length - next < kLanes * shape.hop_length ? length - next : kLanes * shape.hop_length;
-  load_and_split(t.level[0], rows, window, reinterpret_cast<const char*>(samples + (ahead > 0 ? next : 0)),
-                 ahead > 0 ? ahead * int64_t(sizeof(T)) : 0, work);
+  const Fetch upcoming{reinterpret_cast<const char*>(samples + (ahead > 0 ? next : 0)),
+                       ahead > 0 ? ahead * int64_t(sizeof(T)) / steps : 0};
+  float* own = out + first * shape.n_mels;
+  const Fetch result{reinterpret_cast<const char*>(own), last * shape.n_mels * int64_t(sizeof(float)) / steps};
+  if (level.opening == 16) open_samples<16>(level, rows, window, upcoming, result, blocks, work);
+  if (level.opening == 8) open_samples<8>(level, rows, window, upcoming, result, blocks, work);
+  if (level.opening == 4) open_samples<4>(level, rows, window, upcoming, result, blocks, work);
+  if (level.opening == 2) open_samples<2>(level, rows, window, upcoming, result, blocks, work);
   power_spectrum(t, work, power);
-  const int64_t last = frames - first < kLanes ? frames - first : kLanes;
-  mel_decibel(t, power, wanted - first, last, out + first * shape.n_mels);
+  mel_decibel(t, power, wanted - first, last, own);
 }
 
 static void log_mel_group(const LogMelTables& t, const void* samples, bool is_int16, int64_t length, int64_t group,

@@ -71,6 +71,15 @@ PYASD_INLINE void in_steps(int64_t count, const Step& step) {
   }
 }
 
+// The same for steps that may be done twice: what is left over makes one more whole step, together with what was done.
+template <int Most, class Step>
+PYASD_INLINE void in_whole_steps(int64_t count, const Step& step) {
+  if (count < Most) return in_steps<(Most + 1) / 2>(count, step);
+  int64_t j = 0;
+  for (; j + Most <= count; j += Most) step(Width<Most>{}, j);
+  if (j < count) step(Width<Most>{}, count - Most);
+}
+
 static int64_t whole_vectors(int64_t count) { return (count + kLanes - 1) / kLanes; }
 
 static int64_t component_size(int64_t steps) { return (1 + steps) * 3 * kLanes; }
@@ -165,7 +174,7 @@ static Hidden hidden_rows(const MixtureShape& shape, const float* hidden, int64_
 template <bool Pairs, class Emit>
 PYASD_INLINE void outputs(const float* packed, int64_t prefix, const float* hidden, int64_t stride, int64_t count,
                           const Emit& emit) {
-  in_steps<kWindows>(count, [&](auto width, int64_t w) {
+  in_whole_steps<kWindows>(count, [&](auto width, int64_t w) {
     constexpr int B = decltype(width)::value;
     vf sum[3][B];
     for (int p = 0; p < 3; ++p) {
@@ -197,8 +206,8 @@ PYASD_INLINE vf mixture_value(const float* logits, const float* components, int6
   const vf shift_logit = finite_shift(max_logit), shift_component = finite_shift(max_component);
   vf sum_logit = set1(0.0f), sum_component = set1(0.0f);
   for (int64_t k = 0; k < count; ++k) {
-    sum_logit = sum_logit + exp_(load(logits + k * step) - shift_logit);
-    sum_component = sum_component + exp_(load(components + k * step) - shift_component);
+    sum_logit = sum_logit + exp_term(load(logits + k * step) - shift_logit);
+    sum_component = sum_component + exp_term(load(components + k * step) - shift_component);
   }
   return log_mixture(max_logit, sum_logit, max_component, sum_component);
 }

@@ -48,8 +48,8 @@ static void output_gradients(const MixtureShape& shape, const MixtureTile& tile,
     const vf shift_logit = finite_shift(max_logit), shift_component = finite_shift(max_component);
     vf sum_logit = set1(0.0f), sum_component = set1(0.0f);
     for (int64_t k = 0; k < components; ++k) {
-      const vf l = exp_(load(out + 3 * k * kLanes) - shift_logit);
-      const vf c = exp_(load(density + k * kLanes) - shift_component);
+      const vf l = exp_term(load(out + 3 * k * kLanes) - shift_logit);
+      const vf c = exp_term(load(density + k * kLanes) - shift_component);
       store(out + 3 * k * kLanes, l);
       store(density + k * kLanes, c);
       sum_logit = sum_logit + l;
@@ -117,7 +117,7 @@ static void hidden_gradients(const MixtureShape& shape, const MixtureTile& tile,
   const int64_t vectors_seen = whole_vectors(tile.prefix);
   in_steps<kRowVectors>(vectors_seen, [&](auto vectors, int64_t v0) {
     constexpr int V = decltype(vectors)::value;
-    in_steps<kRowWindows>(count, [&](auto width, int64_t w) {
+    in_whole_steps<kRowWindows>(count, [&](auto width, int64_t w) {
       constexpr int B = decltype(width)::value;
       vf sums[V][B];
       for (int v = 0; v < V; ++v) {

@@ -3,10 +3,11 @@
 //
 // Gives: vf (kLanes floats, with + - *), set1, load, store (any alignment), fma(a,b,c) = a*b+c, fnma(a,b,c) = c-a*b,
 // at_least(x, low) and larger(a, b) (a NaN in x or a stays), round_nearest, times_pow2(x, n) = x 2^n for
-// integral n in [-126, 127],
-// one_where_at_least, split_exponent, keep_nan, transpose, load_int16; and kPairs, whether bfloat16 pairs can be
-// multiplied at once: multiply_add<true>(a, b, c) adds to each lane of c the two products of its pairs in a and b, and
-// pair(low, high) makes pairs of bfloat16 numbers that stand in float32 lanes.
+// integral n in [-126, 127], one_where_at_least, split_exponent, keep_nan, transpose; transpose_pairs, which transposes
+// kLanes int16 of each row as pairs that share a lane, and first_of_pair (in memory's order) and second_of_pair, which
+// convert them; and kPairs, whether bfloat16 pairs can be multiplied at once: multiply_add<true>(a, b, c) adds to each lane
+// of c the two products of its pairs in a and b, and pair(low, high) makes pairs of bfloat16 numbers that stand in float32
+// lanes.
 
 #if defined(__AVX512F__)
 
@@ -16,9 +17,30 @@ using vf = __m512;
 PYASD_INLINE vf set1(float x) { return _mm512_set1_ps(x); }
 PYASD_INLINE vf load(const float* p) { return _mm512_loadu_ps(p); }
 PYASD_INLINE void store(float* p, vf x) { _mm512_storeu_ps(p, x); }
-PYASD_INLINE vf load_int16(const int16_t* p) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+PYASD_INLINE void transpose_pairs(const int16_t* const rows[16], int64_t at, vf pairs[8]) {
+  const auto both = [&](int i) {
+    const __m512i low = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[i] + at)));
+    return _mm512_inserti64x4(low, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[i + 4] + at)), 1);
+  };
+  __m512i columns[2][4];  // of rows 0 to 7 and 8 to 15: columns c and 4 + c, of four rows at a time
+  for (int h = 0; h < 2; ++h) {
+    const __m512i a = both(8 * h), b = both(8 * h + 1), c = both(8 * h + 2), d = both(8 * h + 3);
+    const __m512i ab = _mm512_unpacklo_epi32(a, b), cd = _mm512_unpacklo_epi32(c, d);
+    const __m512i ab2 = _mm512_unpackhi_epi32(a, b), cd2 = _mm512_unpackhi_epi32(c, d);
+    columns[h][0] = _mm512_unpacklo_epi64(ab, cd);
+    columns[h][1] = _mm512_unpackhi_epi64(ab, cd);
+    columns[h][2] = _mm512_unpacklo_epi64(ab2, cd2);
+    columns[h][3] = _mm512_unpackhi_epi64(ab2, cd2);
+  }
+  for (int c = 0; c < 4; ++c) {
+    pairs[c] = _mm512_castsi512_ps(_mm512_shuffle_i32x4(columns[0][c], columns[1][c], 0x88));
+    pairs[4 + c] = _mm512_castsi512_ps(_mm512_shuffle_i32x4(columns[0][c], columns[1][c], 0xdd));
+  }
 }
+PYASD_INLINE vf first_of_pair(vf x) {
+  return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(_mm512_castps_si512(x), 16), 16));
+}
+PYASD_INLINE vf second_of_pair(vf x) { return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_castps_si512(x), 16)); }
 PYASD_INLINE vf fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 PYASD_INLINE vf fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
 PYASD_INLINE vf at_least(vf x, vf low) { return _mm512_max_ps(low, x); }  // maxps gives its second when one is NaN
@@ -36,6 +58,14 @@ PYASD_INLINE vf split_exponent(vf x, vf* exponent) {  // x = m * 2^e, m in [sqrt
   const __m512i e = _mm512_srai_epi32(_mm512_sub_epi32(bits, _mm512_set1_epi32(0x3f3504f3)), 23);
   *exponent = _mm512_cvtepi32_ps(e);
   return _mm512_castsi512_ps(_mm512_sub_epi32(bits, _mm512_slli_epi32(e, 23)));
+}
+#define PYASD_TABLES_OF_16  // a register holds sixteen numbers to look up
+PYASD_INLINE vf mantissa(vf x, vf* exponent) {  // x = m * 2^e, m in [1, 2); x > 0 and normal, or NaN or infinite
+  *exponent = _mm512_getexp_ps(x);
+  return _mm512_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src);
+}
+PYASD_INLINE vf of_16(const float* table, vf x) {  // the element that the first four bits of x's mantissa give
+  return _mm512_permutexvar_ps(_mm512_srli_epi32(_mm512_castps_si512(x), 19), _mm512_loadu_ps(table));
 }
 #if defined(__AVX512BF16__)
 constexpr bool kPairs = true;
@@ -87,9 +117,23 @@ using vf = __m256;
 PYASD_INLINE vf set1(float x) { return _mm256_set1_ps(x); }
 PYASD_INLINE vf load(const float* p) { return _mm256_loadu_ps(p); }
 PYASD_INLINE void store(float* p, vf x) { _mm256_storeu_ps(p, x); }
-PYASD_INLINE vf load_int16(const int16_t* p) {
-  return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+PYASD_INLINE void transpose_pairs(const int16_t* const rows[8], int64_t at, vf pairs[4]) {
+  const auto both = [&](int i) {
+    const __m256i low = _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[i] + at)));
+    return _mm256_inserti128_si256(low, _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[i + 4] + at)), 1);
+  };
+  const __m256i a = both(0), b = both(1), c = both(2), d = both(3);
+  const __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d);
+  const __m256i ab2 = _mm256_unpackhi_epi32(a, b), cd2 = _mm256_unpackhi_epi32(c, d);
+  pairs[0] = _mm256_castsi256_ps(_mm256_unpacklo_epi64(ab, cd));
+  pairs[1] = _mm256_castsi256_ps(_mm256_unpackhi_epi64(ab, cd));
+  pairs[2] = _mm256_castsi256_ps(_mm256_unpacklo_epi64(ab2, cd2));
+  pairs[3] = _mm256_castsi256_ps(_mm256_unpackhi_epi64(ab2, cd2));
 }
+PYASD_INLINE vf first_of_pair(vf x) {
+  return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(_mm256_castps_si256(x), 16), 16));
+}
+PYASD_INLINE vf second_of_pair(vf x) { return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_castps_si256(x), 16)); }
 PYASD_INLINE vf fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 PYASD_INLINE vf fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
 PYASD_INLINE vf at_least(vf x, vf low) { return _mm256_max_ps(low, x); }
@@ -146,7 +190,19 @@ typedef int32_t vi __attribute__((vector_size(16)));
 PYASD_INLINE vf set1(float x) { return vf{x, x, x, x}; }
 PYASD_INLINE vf load(const float* p) { vf x; __builtin_memcpy(&x, p, sizeof x); return x; }
 PYASD_INLINE void store(float* p, vf x) { __builtin_memcpy(p, &x, sizeof x); }
-PYASD_INLINE vf load_int16(const int16_t* p) { return vf{float(p[0]), float(p[1]), float(p[2]), float(p[3])}; }
+PYASD_INLINE void transpose_pairs(const int16_t* const rows[4], int64_t at, vf pairs[2]) {
+  for (int i = 0; i < 2; ++i) {
+    vi both;
+    for (int lane = 0; lane < 4; ++lane) {
+      int32_t two;
+      __builtin_memcpy(&two, rows[lane] + at + 2 * i, sizeof two);
+      both[lane] = two;
+    }
+    pairs[i] = (vf)both;
+  }
+}
+PYASD_INLINE vf first_of_pair(vf x) { return __builtin_convertvector(((vi)x << 16) >> 16, vf); }
+PYASD_INLINE vf second_of_pair(vf x) { return __builtin_convertvector((vi)x >> 16, vf); }
 PYASD_INLINE vf fma(vf a, vf b, vf c) { return a * b + c; }
 PYASD_INLINE vf fnma(vf a, vf b, vf c) { return c - a * b; }
 PYASD_INLINE vf at_least(vf x, vf low) { return x < low ? low : x; }

@@ -31,6 +31,7 @@ def test_errors_are_as_stated(isa: str, tmp_path: Path) -> None:
     found = json.loads(subprocess.run([program], check=True, capture_output=True, text=True).stdout)
     assert found["lanes"] == {"base": 4, "avx2": 8, "avx512": 16}[isa]
     assert found["exp_ulps"] <= 1.0
+    assert found["exp_term_error"] <= 1.3e-7  # of e^0
     assert found["log_ulps"] <= 0.95
     assert found["decibels"] <= 5e-5
     assert found["keeps_nan"]
