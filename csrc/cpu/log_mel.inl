@@ -44,6 +44,35 @@ PYASD_INLINE void fetch_some(Fetch& f) {
   f.next += f.bytes;
 }
 
+// The first steps of the real FFT of a signal in R parts of `part` floats, at one place n of each (x): log2(R) - 1 real
+// splits and, for those that give several points of one complex signal, its first butterfly. Of the outputs, the two
+// parts of the real signal that is left come first in `out`; the complex signals follow, each its real and its imaginary
+// part, `pair` apart.
+template <int R>
+PYASD_INLINE void real_opening(vf x[R], const float* twiddle, float* out, int64_t part, int64_t pair) {
+  if constexpr (R == 2) {
+    store(out, x[0]);
+    store(out + part, x[1]);
+  } else {
+    constexpr int Q = R / 4;
+    Complex odd[Q];
+    for (int i = 0; i < Q; ++i) {
+      vf v[4] = {x[i], x[i + Q], x[i + 2 * Q], x[i + 3 * Q]};
+      odd[i] = real_split(v, twiddle[2 * i], twiddle[2 * i + 1]);
+      x[i] = v[0];
+      x[i + Q] = v[1];
+    }
+    twiddle += 2 * Q;
+    butterfly<Q>(odd);
+    for (int j = 0; j < Q; ++j) {
+      if (j > 0) odd[j] = times(odd[j], twiddle[2 * j - 2], twiddle[2 * j - 1]);
+      store(out + (Q + j) * pair, odd[j].re);
+      store(out + (Q + j) * pair + part, odd[j].im);
+    }
+    real_opening<R / 2>(x, twiddle + 2 * (Q - 1), out, part, pair);
+  }
+}
+
 // The opening of the real FFT, straight from the samples: transpose, window, split.
 template <int R, class T>
 static void open_samples(const LogMelLevel& level, const T* const rows[kLanes], const float* window, Fetch samples,

@@ -11,7 +11,7 @@ constexpr int kMaxLevels = 6;  // n_fft up to 2^14
 constexpr int kMaxRadices = 8;
 constexpr int kMelBands = 4;  // whose sums go on beside each other; divides the lanes of every instruction set
 
-// One step of the real FFT (math/butterflies.inl, real_opening): a real signal of `length`, in `opening` parts, becomes a
+// One step of the real FFT (real_opening in log_mel.inl): a real signal of `length`, in `opening` parts, becomes a
 // real signal of two parts and opening / 2 - 1 complex ones of one part each, whose FFT is done by these radices, first to
 // last.
 struct LogMelLevel {
