@@ -15,7 +15,7 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ def progress() -> Iterator[ProgressCallback | None]:
         yield None
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, TextColumn("{task.fields[info]}", markup=False), console=console(True), transient=True
-    ) as bar:
+    left_over = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # else a long path leaves no room for the others
+    info = TextColumn("{task.fields[info]}", markup=False, table_column=left_over)
+    with Progress(*columns, info, console=console(True), transient=True, expand=True) as bar:
         now: tuple[str, TaskID] | None = None
 
         def progress(stage: str, done: int, total: int, info: str) -> None:

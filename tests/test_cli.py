@@ -571,9 +571,11 @@ def test_ctrl_c_while_learning(factory: Path, tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_progress_is_for_terminals(factory: Path, model: Path) -> None:
+@pytest.mark.parametrize("name", ["fan", "f" * 200], ids=["fan", "a long path"])
+def test_progress_is_for_terminals(factory: Path, model: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(factory / "fan/test", tmp_path / name)
     terminal, process_end = pty.openpty()
-    arguments = command("score", factory / "fan/test", "-m", model, "--top", 1)
+    arguments = command("score", tmp_path / name, "-m", model, "--top", 1)
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=process_end, text=True)
     os.close(process_end)
     shown = b""
