@@ -145,9 +145,9 @@ class Detector:
         Returns:
             One row per clip, in order: see `results.COLUMNS`. `score` is in standard deviations above the mean of
             the machine ID's normal clips, combined over the members as the recipe says, `score.mean` and `score.max`
-            are both ways of that; `score.<member>` is what the member itself measures, in nats or dB squared. Higher
-            is more anomalous. The table's `attrs` say in which `precision`
-            it was computed, and each member's score mode (`modes`).
+            are both ways of that; `score.<member>` is what the member itself measures, in nats, dB squared or, of
+            "bands", standard deviations. Higher is more anomalous. The table's `attrs` say in which `precision` it was
+            computed, and each member's score mode (`modes`).
 
         Raises:
             FileNotFoundError, ValueError, TypeError: the arguments don't make sense; what is wrong with a clip
