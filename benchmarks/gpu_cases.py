@@ -184,7 +184,14 @@ def head_forward(sizes: Sizes, device: torch.device, backends: tuple[str, ...]) 
 
         def warps(precision: Precision) -> Run:
             return lambda i: cuda.log_prob_by(
-                hidden[i % COPIES], target[i % COPIES], head.weight, head.bias, head.shape, precision, False, False
+                hidden[i % COPIES],
+                target[i % COPIES],
+                head.weight,
+                head.bias,
+                head.shape,
+                precision,
+                False,
+                warpgroups=False,
             )
 
         by_warps = {f"cuda {x} by warps": Contestant(partial(warps, x), x, "cuda") for x in BOTH}

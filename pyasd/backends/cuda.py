@@ -203,23 +203,7 @@ def mixture_log_prob(
     if not _fits(weight, shape, precision, backward=False):
         return reference.mixture_log_prob(hidden, target, weight, bias, shape, precision, per_dim)
     warpgroups = warpgroups_obstacle(hidden.device) is None
-    return log_prob_by(hidden, target, weight, bias, shape, precision, per_dim, warpgroups)
-
-
-def log_prob_by(
-    hidden: Tensor,
-    target: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    shape: MixtureShape,
-    precision: str,
-    per_dim: bool,
-    warpgroups: bool,
-) -> Tensor:
-    """`mixture_log_prob` of shapes that have a kernel, whose products are those of warpgroups or of warps."""
-    out = hidden.new_empty(hidden.shape[0], shape.dims if per_dim else shape.groups)
-    wanted = range(shape.groups)
-    return _forward(hidden, target, weight, bias, shape, precision, per_dim, wanted, out, warpgroups)
+    return log_prob_by(hidden, target, weight, bias, shape, precision, per_dim, warpgroups=warpgroups)
 
 
 @lru_cache(maxsize=None)
@@ -232,7 +216,7 @@ def warpgroups_obstacle(device: torch.device) -> str | None:
     return self_check.forward_disagreement(partial(log_prob_by, warpgroups=True), device)
 
 
-def _forward(
+def log_prob_by(
     hidden: Tensor,
     target: Tensor,
     weight: Tensor,
@@ -240,11 +224,16 @@ def _forward(
     shape: MixtureShape,
     precision: str,
     per_dim: bool,
-    wanted: Sequence[int],
-    out: Tensor,
+    *,
     warpgroups: bool,
+    wanted: Sequence[int] | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """`out`, with the log-likelihoods of the groups that are wanted."""
+    """`mixture_log_prob` of shapes that have a kernel, whose products are those of warpgroups or of warps; of all
+    groups, or of those that are wanted, in `out` where that is given.
+    """
+    if out is None:
+        out = hidden.new_empty(hidden.shape[0], shape.dims if per_dim else shape.groups)
     known = _pack(weight, bias, shape, precision)
     hidden, target = whole_rows(hidden), whole_rows(target)
     windows = hidden.shape[0]
@@ -256,7 +245,7 @@ def _forward(
         target=target.data_ptr(),
         target_stride=target.stride(0),
         windows=windows,
-        wanted=[group in wanted for group in range(shape.groups)],
+        wanted=[wanted is None or group in wanted for group in range(shape.groups)],
         out=out.data_ptr(),
         per_dim=per_dim,
         partial=partial.data_ptr(),
@@ -409,5 +398,15 @@ def group_made_log_prob(
         if made is None:
             target = reference.standardised_windows(frames, network)
             made = reference.hidden_layers(target, network, precision), target
-        _forward(*made, head.weight, head.bias, head.shape, precision, per_dim, wanted, rows, warpgroups)
+        log_prob_by(
+            *made,
+            head.weight,
+            head.bias,
+            head.shape,
+            precision,
+            per_dim,
+            warpgroups=warpgroups,
+            wanted=wanted,
+            out=rows,
+        )
     return out

@@ -20,8 +20,8 @@ def test_compute_capability_9_alone_has_them(cuda: ModuleType, monkeypatch: pyte
     cuda.warpgroups_obstacle.cache_clear()
     monkeypatch.setattr(cuda._cuda, "device", lambda index: {"capability": (9, 0)})
     asked: list[bool] = []
-    right = cuda._forward
-    monkeypatch.setattr(cuda, "_forward", lambda *a, **k: asked.append(a[-1]) or right(*a, **k))
+    right = cuda.log_prob_by
+    monkeypatch.setattr(cuda, "log_prob_by", lambda *a, **k: asked.append(k["warpgroups"]) or right(*a, **k))
     assert cuda.warpgroups_obstacle(CPU) is None
     assert asked == [True, True]  # checked in both precisions
     shape, head = self_check._mixture(CPU)
@@ -31,11 +31,11 @@ def test_compute_capability_9_alone_has_them(cuda: ModuleType, monkeypatch: pyte
 
 def test_warps_where_they_disagree(cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda._cuda, "device", lambda index: {"capability": (9, 0)})
-    right = cuda._forward
+    right = cuda.log_prob_by
 
-    def forward(*arguments: Any) -> torch.Tensor:
-        return right(*arguments) * (1.001 if arguments[-1] else 1)
+    def forward(*arguments: Any, warpgroups: bool) -> torch.Tensor:
+        return right(*arguments, warpgroups=warpgroups) * (1.001 if warpgroups else 1)
 
-    monkeypatch.setattr(cuda, "_forward", forward)
+    monkeypatch.setattr(cuda, "log_prob_by", forward)
     assert cuda.warpgroups_obstacle(CPU) == "the self-check of mixture_log_prob (float32) disagrees with the reference"
     assert self_check.disagreement(cuda, CPU) is None  # the backend goes on, by warps
