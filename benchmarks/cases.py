@@ -10,14 +10,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.roofline import Roofline
 from pyasd import ops
 from pyasd.config import GroupMadeConfig, Precision
+from pyasd.features import BATCH_CLIPS
 
 SAMPLES = 160_000  # ten seconds at 16 kHz
 WINDOWS = 309
@@ -35,18 +37,32 @@ class Case:
         tests: the test file that must pass before a figure of this case is printed.
         clips: clips of ten seconds in each call.
         contestants: by name, "pyasd" first.
-        flop, exp: floating-point operations and exponentials that a clip needs, for the bound.
+        products: floating-point operations of a clip's matrix products, two to a multiply-add, for the bound.
+        flop, exp: its other floating-point operations, and its exponentials.
         bytes: memory that a clip must move (inputs once, outputs once).
+        threads: that "pyasd" works on, which share the arithmetic.
     """
 
     name: str
     tests: str
     clips: int
     contestants: dict[str, Contestant]
+    products: float
     flop: float
     exp: float
     bytes: float
-    note: str = field(default="")
+    threads: int = 1
+    note: str = ""
+
+    def threads_of(self, contestant: str) -> int:
+        """Threads that a contestant works on."""
+        return self.threads if contestant == "pyasd" else 1
+
+    def bound(self, roofline: Roofline, contestant: str) -> tuple[float, str]:
+        """Seconds that a clip takes at best with a contestant's precision and threads, and what limits it."""
+        share = 1 / self.threads_of(contestant)
+        work = (self.products * share, self.flop * share, self.exp * share)
+        return roofline.bound(*work, self.bytes, bfloat16=contestant.endswith("bfloat16"))
 
 
 # A clip's frames: window, real FFT (2 N log2 N, the split-radix count rounded up), power, Mel (a multiply-add a
@@ -117,7 +133,7 @@ def log_mel(clips: int = 64) -> Case:
     except ImportError:
         pass
     return Case(
-        "log-Mel", "tests/test_ops_log_mel.py", clips, contestants, _log_mel_flop, 0, SAMPLES * 2 + 313 * 128 * 4
+        "log-Mel", "tests/test_ops_log_mel.py", clips, contestants, 0, _log_mel_flop, 0, SAMPLES * 2 + 313 * 128 * 4
     )
 
 
@@ -173,7 +189,8 @@ def head_forward(clips: int = 64) -> Case:
             "torch.compile": each(compiled),
             "torch.compile bfloat16": each(compiled, torch.bfloat16),
         },
-        WINDOWS * (2 * _connected + _mixture_flop),
+        WINDOWS * 2 * _connected,
+        WINDOWS * _mixture_flop,
         WINDOWS * _exps,
         WINDOWS * (HIDDEN + DIMS + 5) * 4,
     )
@@ -210,10 +227,11 @@ def head_both(clips: int = 8) -> Case:
             "eager torch": each(lambda h, x: eager_head(h, x, weight * mask, bias).sum()),
             "torch.compile": each(lambda h, x: compiled(h, x, weight, bias).sum()),
         },
-        WINDOWS * (2 * _connected * 3 + _mixture_flop + 3 * DIMS * COMPONENTS * 4),
+        WINDOWS * 2 * _connected * 3,
+        WINDOWS * (_mixture_flop + 3 * DIMS * COMPONENTS * 4),
         WINDOWS * _exps,
         WINDOWS * (2 * HIDDEN + 2 * DIMS + 10) * 4 + 4 * 19200 * 128,
-        '"any gradient" is mixture_log_prob: it computes the outputs twice, four products in all.',
+        note='"any gradient" is mixture_log_prob: it computes the outputs twice, four products in all.',
     )
 
 
@@ -267,8 +285,22 @@ def trunk(clips: int = 64) -> Case:
         },
         WINDOWS * 2 * _trunk_connected,
         0,
+        0,
         313 * 128 * 4 + WINDOWS * HIDDEN * 4,
     )
+
+
+def _score(
+    samples: Tensor, plan: ops.LogMelPlan, network: ops.GroupMadeNetwork, precision: Precision = "float32"
+) -> list[Tensor]:
+    """Clips' scores as a detector gets them: log-Mels of a batch at a time, scored together."""
+    scores = []
+    for some in samples.split(BATCH_CLIPS["cpu"]):
+        log_mels = ops.log_mel(some, plan, backend="cpu")
+        clips, frames = log_mels.shape[:2]
+        nll = ops.group_made_score(log_mels.flatten(0, 1), network, None, "cpu", precision, lengths=[frames] * clips)
+        scores.append(nll.view(clips, WINDOWS, -1).sum(2).mean(1))
+    return scores
 
 
 def clip_scores(clips: int = 64) -> Case:
@@ -282,11 +314,7 @@ def clip_scores(clips: int = 64) -> Case:
     masked = head.weight * head.shape.mask(head.weight)
 
     def ours(precision: Precision) -> Contestant:
-        def go() -> list[Tensor]:
-            log_mels = ops.log_mel(samples, plan, backend="cpu")
-            return [ops.group_made_score(x, network, None, "cpu", precision).sum(1).mean() for x in log_mels]
-
-        return go
+        return lambda: _score(samples, plan, network, precision)
 
     def eager(run: Callable[..., Tensor]) -> Contestant:
         def go() -> None:
@@ -313,7 +341,8 @@ def clip_scores(clips: int = 64) -> Case:
             "eager torch": eager(eager_head),
             "eager torch, torch.compile for the head": eager(torch.compile(eager_head)),
         },
-        _log_mel_flop + WINDOWS * (2 * _trunk_connected + 2 * _connected + _mixture_flop),
+        WINDOWS * 2 * (_trunk_connected + _connected),
+        _log_mel_flop + WINDOWS * _mixture_flop,
         WINDOWS * _exps,
         SAMPLES * 2,
     )
@@ -331,7 +360,8 @@ def archive(clips: int = 324) -> Case:
             "pyasd": lambda: ops.group_made_score(log_mel, network, None, "cpu"),
             "pyasd bfloat16": lambda: ops.group_made_score(log_mel, network, None, "cpu", "bfloat16"),
         },
-        WINDOWS * (2 * _trunk_connected + 2 * _connected + _mixture_flop),
+        WINDOWS * 2 * (_trunk_connected + _connected),
+        WINDOWS * _mixture_flop,
         WINDOWS * _exps,
         WINDOWS * (128 + 3 * 5) * 4,
     )
@@ -347,8 +377,7 @@ def threads(clips: int = 32) -> Case:
         def go() -> None:
             before = torch.get_num_threads()
             torch.set_num_threads(count)
-            for x in ops.log_mel(samples, plan, backend="cpu"):
-                ops.group_made_score(x, network, None, "cpu")
+            _score(samples, plan, network)
             torch.set_num_threads(before)
 
         return go
@@ -358,9 +387,11 @@ def threads(clips: int = 32) -> Case:
         "tests/test_ops_group_made.py",
         clips,
         {"pyasd": on(2), "pyasd on one thread": on(1)},
-        (_log_mel_flop + WINDOWS * (2 * _trunk_connected + 2 * _connected + _mixture_flop)) / 2,
-        WINDOWS * _exps / 2,
+        WINDOWS * 2 * (_trunk_connected + _connected),
+        _log_mel_flop + WINDOWS * _mixture_flop,
+        WINDOWS * _exps,
         SAMPLES * 2,
+        threads=2,
     )
 
 

@@ -13,28 +13,34 @@ from pyasd.backends import cpu
 
 @dataclass(frozen=True)
 class Roofline:
-    """One core's peaks with the instruction set in use: FLOP/s, exponentials/s, bytes/s read from memory."""
+    """One core's peaks with the instruction set in use: FLOP/s of float32 and of products of bfloat16 factors,
+    exponentials/s, bytes/s read from memory.
+    """
 
     flops: float
+    bfloat16_flops: float
     exps: float
     bandwidth: float
 
     def __str__(self) -> str:
         return (
-            f"one core: {self.flops / 1e9:.0f} GFLOP/s of float32 multiply-adds, {self.exps / 1e9:.1f} G "
-            f"exponentials/s, {self.bandwidth / 1e9:.1f} GB/s read"
+            f"one core: {self.flops / 1e9:.0f} GFLOP/s of float32 multiply-adds, {self.bfloat16_flops / 1e9:.0f} of "
+            f"bfloat16 products, {self.exps / 1e9:.1f} G exponentials/s, {self.bandwidth / 1e9:.1f} GB/s read"
         )
 
     def or_better(self, other: Roofline) -> Roofline:
         """The higher of each peak: a busy machine shows less than it can do, never more."""
         return Roofline(*(max(a, b) for a, b in zip(astuple(self), astuple(other), strict=True)))
 
-    def bound(self, flop: float, exp: float, size: float) -> tuple[float, str]:
+    def bound(self, products: float, flop: float, exp: float, size: float, bfloat16: bool) -> tuple[float, str]:
         """Seconds below which no program with this work can get, and what limits it.
 
-        Multiply-adds and exponentials share the same units, so their times add; memory goes on beside them.
+        Multiply-adds and exponentials share the same units, so their times add; memory goes on beside them. Products as
+        exact as float32's take six of bfloat16 factors (csrc/README.md, AMX), where those are so much quicker.
         """
-        arithmetic, memory = flop / self.flops + exp / self.exps, size / self.bandwidth
+        rate = max(self.flops, self.bfloat16_flops if bfloat16 else self.bfloat16_flops / 6)
+        arithmetic = products / rate + flop / self.flops + exp / self.exps
+        memory = size / self.bandwidth
         return (arithmetic, "arithmetic") if arithmetic > memory else (memory, "memory")
 
 
@@ -53,9 +59,11 @@ def measure(repeats: int = 7) -> Roofline:
 
     rounds = 4_000_000
     flop = _native.probe_fma(1, number) * rounds
+    pairs = _native.probe_pairs(1, number) * rounds
     exp = _native.probe_exp(1, number) * rounds
     return Roofline(
         best(flop, lambda: _native.probe_fma(rounds, number)),
+        best(pairs, lambda: _native.probe_pairs(rounds, number)),
         best(exp, lambda: _native.probe_exp(rounds, number)),
         best(big.numel() * 4, lambda: big.sum()),
     )

@@ -120,6 +120,7 @@ int group_made_forward(const MixtureShape& head, const GroupMadeArgs& args, int 
 // ---- for benchmarks: the operations in so many rounds of a loop that does nothing else -----------------------------
 
 double probe_fma(int64_t rounds, int isa);  // floating-point operations, two to a multiply-add
+double probe_pairs(int64_t rounds, int isa);  // the same of the quickest products of bfloat16 factors
 double probe_exp(int64_t rounds, int isa);  // exponentials
 
 }  // namespace pyasd

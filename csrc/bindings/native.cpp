@@ -134,6 +134,7 @@ PYBIND11_MODULE(_native, m) {
   m.doc() = "CPU kernels. Arguments that are addresses come from tensor.data_ptr().";
   m.def("isa_obstacle", &pyasd::isa_obstacle, py::arg("isa"));  // None where there is none
   m.def("probe_fma", &pyasd::probe_fma, py::arg("rounds"), py::arg("isa"));
+  m.def("probe_pairs", &pyasd::probe_pairs, py::arg("rounds"), py::arg("isa"));
   m.def("probe_exp", &pyasd::probe_exp, py::arg("rounds"), py::arg("isa"));
   py::class_<Plan>(m, "LogMelPlan")
       .def(py::init<int, int, int, bool, bool, float, Address, Address, Address, Address>(), py::kw_only(),

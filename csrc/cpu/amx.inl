@@ -169,6 +169,22 @@ static void amx_tile_check(const uint16_t* a, const uint16_t* b, const float* bi
   end_sums<2, 2>(c, 2 * kTileFloats);
 }
 
+static double amx_probe_pairs(int64_t rounds, float* sink) {
+  const TileSession session;
+  const uint16_t factors[kTileHalves] = {};
+  float sums[4 * kTileFloats];
+  const float biases[2 * kLanes] = {};
+  begin_sums<2, 2>(biases);
+  tile_load<4>(factors, 64);
+  tile_load<5>(factors, 64);
+  tile_load<6>(factors, 64);
+  tile_load<7>(factors, 64);
+  for (int64_t r = 0; r < rounds; ++r) multiply<2, 2>();
+  end_sums<2, 2>(sums, 2 * kTileFloats);
+  *sink = sums[0];
+  return double(rounds) * 4 * kTileFloats * kTileInputs * 2;
+}
+
 // ---- mixture head ----
 //
 // A tile's packed weights: the biases of its columns [component][logit, mean, log scale][lane]; then for each two
@@ -491,6 +507,7 @@ constexpr Kernels amx_kernels() {
   k.group_made_scratch = amx_group_made_scratch;
   k.group_made = amx_group_made;
   k.tile_check = amx_tile_check;
+  k.probe_pairs = amx_probe_pairs;
   return k;
 }
 constexpr Kernels kAmxKernels = amx_kernels();

@@ -268,6 +268,8 @@ double probe(double (*run)(int64_t rounds, float* sink), int64_t rounds) {
 
 double probe_fma(int64_t rounds, int isa) { return probe(kernels(isa)->probe_fma, rounds); }
 
+double probe_pairs(int64_t rounds, int isa) { return probe(kernels(isa)->probe_pairs, rounds); }
+
 double probe_exp(int64_t rounds, int isa) { return probe(kernels(isa)->probe_exp, rounds); }
 
 }  // namespace pyasd

@@ -41,6 +41,7 @@ constexpr Kernels kKernels = {
     group_made_scratch,
     group_made,
     probe_fma,
+    probe_pairs,
     probe_exp,
     nullptr,
 };

@@ -52,6 +52,7 @@ struct Kernels {
                      const GroupMadeArgs& args, int64_t first, int64_t last, void* scratch);
 
   double (*probe_fma)(int64_t rounds, float* sink);
+  double (*probe_pairs)(int64_t rounds, float* sink);
   double (*probe_exp)(int64_t rounds, float* sink);
 
   // With tile_products: c [2][32][16] = bias [2][16] + a [32][32] times b [2][16 pairs][16][2], in all eight tiles.

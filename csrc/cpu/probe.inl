@@ -14,6 +14,21 @@ static double probe_fma(int64_t rounds, float* sink) {
   return double(rounds) * kChains * kLanes * 2;
 }
 
+// The same of bfloat16 pairs, where one instruction does both products.
+static double probe_pairs(int64_t rounds, float* sink) {
+  if constexpr (!kPairs) return probe_fma(rounds, sink);
+  constexpr int kChains = 16;
+  vf x[kChains];
+  for (int i = 0; i < kChains; ++i) x[i] = set1(float(i));
+  const vf a = pair(set1(0.5f), set1(0.5f)), b = pair(set1(0.25f), set1(-0.25f));
+  for (int64_t r = 0; r < rounds; ++r) {
+    for (int i = 0; i < kChains; ++i) x[i] = multiply_add<kPairs>(a, b, x[i]);
+  }
+  for (int i = 1; i < kChains; ++i) x[0] = x[0] + x[i];
+  *sink = sum_lanes(x[0]);
+  return double(rounds) * kChains * kLanes * 2 * 2;
+}
+
 static double probe_exp(int64_t rounds, float* sink) {
   constexpr int kChains = 4;
   vf x[kChains];
