@@ -217,6 +217,8 @@ class ClassifierConfig:
         classifier_score: "log-probability" is -log p of the machine ID that the clip is said to be from,
             "probability" the report's -p, which hardly tells well-known clips apart.
         pooling: how a clip's images make its score. The report takes the mean.
+        balance: images of every machine ID are drawn equally often, however many clips it has (ours; the challenge's
+            IDs have about as many each).
         pretrained: a safetensors file of weights to begin with, named as torchvision names those of this network
             (three input channels or one; their last layer is left out); "" for random ones.
         epochs, batch_size, learning_rate, validation, patience: see `GroupMadeConfig` (ours, where the report is
@@ -236,6 +238,7 @@ class ClassifierConfig:
     ratios: tuple[float, ...] = ()
     classifier_score: ClassifierScore = "log-probability"
     pooling: Pooling = "mean"
+    balance: bool = True
     pretrained: str = ""
     epochs: int = 20
     batch_size: int = 64
@@ -410,6 +413,8 @@ def _of_type(name: str, value: Any, hint: Any) -> Any:
         return None if value is None else _of_type(name, value, kinds[0])
     if hint is str and isinstance(value, str | os.PathLike):
         return os.fspath(value)
+    if hint is bool and not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, not {value!r}")
     number = not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
     if hint is int and number and isinstance(value, numbers.Integral):
         return int(value)

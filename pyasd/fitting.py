@@ -219,9 +219,9 @@ def _fit_machine(
         if isinstance(member, models.Classifier):
             resampled = [versions[ratio] for ratio in member.config.ratios]
             machine.histories[name] = member.fit(log_mels, ids, run, resampled)
+            _warn_of_guessing(member, machine_type, machine.histories[name], ids)
         else:
             machine.histories[name] = member.fit(log_mels, ids, run)
-        _warn_of_guessing(name, machine_type, machine.histories[name], ids)
         machine.members[name] = member
         scorer = member.scorer(pipeline.device, pipeline.backend, pipeline.precision)
         chosen = list(range(len(ids)))
@@ -267,16 +267,21 @@ def _able(recipe: Recipe, machine_type: str, ids: Sequence[str]) -> list[str]:
     return able
 
 
-def _warn_of_guessing(name: str, machine_type: str, history: training.History, ids: Sequence[str]) -> None:
+def _warn_of_guessing(
+    member: models.Classifier, machine_type: str, history: training.History, ids: Sequence[str]
+) -> None:
     """Says so where a classifier has hardly learnt: less than a quarter of the way from guessing to certainty."""
     if not history.accuracy or len(set(ids)) < 2:
         return
     found = history.accuracy[history.kept]
-    guessed = max(Counter(ids).values()) / len(ids)
+    counts = Counter(ids)
+    guessed = 1 / len(counts) if member.config.balance else max(counts.values()) / len(ids)
     if found < guessed + (1 - guessed) / 4:
+        images = f"{found:.0%} of the held-out {machine_type} images".replace("  ", " ")
+        images += " (mean over IDs)" if member.config.balance else ""
+        guess = "guessing" if member.config.balance else "always guessing the most frequent one"
         warnings.warn(
-            f"{name} finds the machine ID of {found:.0%} of the held-out {machine_type} images".replace("  ", " ")
-            + f", and always guessing the most frequent one finds about {guessed:.0%}: its scores tell little. Give "
-            "more epochs or clips, or leave it out",
+            f"{member.name} finds the machine ID of {images}, and {guess} finds about {guessed:.0%}: its scores tell "
+            "little. Give more epochs or clips, or leave it out",
             stacklevel=2,
         )

@@ -86,6 +86,7 @@ def test_pretrained_weights_lie_beside_their_recipe(tmp_path: Path) -> None:
         ('members = ["mobilenet"]\n[mobilenet]\nepochs = true', ["[mobilenet] epochs", "a whole number"]),
         ('members = ["mobilenet"]\n[mobilenet]\nlearning_rate = nan', ["learning_rate", "a number"]),
         ('members = ["mobilenet"]\n[mobilenet]\nratios = 0.9', ["[mobilenet] ratios", "a list"]),
+        ('members = ["mobilenet"]\n[mobilenet]\nbalance = 1', ["[mobilenet] balance", "true or false", "1"]),
         ('members = ["mobilenet"]\n[mobilenet]\nratios = [9.0]', ["[mobilenet] ratios", "0.25 and 4"]),
         ('members = ["mobilenet"]\nmobilenet = 3', ["[mobilenet] must be a table"]),
         ('members = ["mobilnet"]', ["mobilenet", "'mobilnet'"]),

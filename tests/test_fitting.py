@@ -20,6 +20,7 @@ import pyasd
 from pyasd import fitting, storage, training
 from pyasd.backends import cpu
 from pyasd.config import AutoencoderConfig, ClassifierConfig, GroupMadeConfig, LogMelConfig, Recipe
+from pyasd.models import Classifier
 from pyasd.pipeline import Pipeline
 from pyasd.training import History, TrainingDiverged
 
@@ -116,12 +117,18 @@ def test_a_classifier_that_only_guesses_is_told_of() -> None:
     recipe = replace(RECIPE, members=("mobilenet",), mobilenet=replace(SMALL, learning_rate=1e-9, epochs=1))
     with pytest.warns(UserWarning, match=r"mobilenet finds the machine ID of \d+% of the held-out images.*about 50%"):
         pyasd.fit(log_mels(24), recipe, ids=ids, **HOW)
+
+
+@pytest.mark.parametrize(("balance", "guessed", "enough", "short"), [(True, 50, 0.63, 0.62), (False, 90, 0.93, 0.92)])
+def test_guessing_is_judged_by_what_accuracy_means(balance: bool, guessed: int, enough: float, short: float) -> None:
+    """Of 18 clips of one ID and 2 of another: balanced, chance is a half; else it is the share of the first."""
+    member = Classifier("mobilenet", replace(SMALL, balance=balance), 32)
+    ids = ["00"] * 18 + ["01"] * 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fitting._warn_of_guessing("mobilenet", "fan", History(kept=1, accuracy=[0.5, 0.63]), ids)
-        fitting._warn_of_guessing("group-made", "fan", History(kept=1), ids)
-    with pytest.warns(UserWarning, match=r"62% of the held-out fan images.*about 50%"):
-        fitting._warn_of_guessing("mobilenet", "fan", History(kept=1, accuracy=[0.9, 0.62]), ids)
+        fitting._warn_of_guessing(member, "fan", History(kept=1, accuracy=[0.5, enough]), ids)
+    with pytest.warns(UserWarning, match=rf"{short:.0%} of the held-out fan images.*about {guessed}%"):
+        fitting._warn_of_guessing(member, "fan", History(kept=1, accuracy=[0.99, short]), ids)
 
 
 # -- divergence, and a kill --------------------------------------------------------------------------------------
