@@ -17,7 +17,7 @@ from torch import Tensor
 from pyasd import config, models, storage, training
 from pyasd.audio import Channel
 from pyasd.clips import Clip, ClipError, find
-from pyasd.config import ClassifierConfig, Recipe
+from pyasd.config import VARIANCE_PRIOR_CLIPS, ClassifierConfig, Recipe, SpectrumConfig
 from pyasd.detector import BATCH_CLIPS, ClipFeatures, Detector, Machine, UnknownIds, load, table_writer
 from pyasd.ensemble import Statistics
 from pyasd.pipeline import Pipeline
@@ -223,47 +223,80 @@ def _fit_machine(
         else:
             machine.histories[name] = member.fit(log_mels, ids, run)
         machine.members[name] = member
-        scorer = member.scorer(pipeline.device, pipeline.backend, pipeline.precision)
-        chosen = list(range(len(ids)))
-        if recipe.statistics == "held-out":
-            chosen = np.flatnonzero(training.held_out(ids, recipe.settings_of(name).validation, seed)).tolist()
-            counts = Counter(ids[i] for i in chosen)
-            scarce = sorted(machine_id for machine_id in set(ids) if counts[machine_id] < 2)
-            if scarce:
-                raise ValueError(
-                    f"held-out statistics need at least 2 held-out clips of each machine ID, and {scarce} have fewer: "
-                    'raise validation=, give more clips, or take statistics="training"'
-                )
-        scores = []
-        for first in range(0, len(chosen), BATCH_CLIPS):
-            some = chosen[first : first + BATCH_CLIPS]
-            scores.append(models.score_many(scorer, [log_mels[i] for i in some], [ids[i] for i in some]).cpu().numpy())
-            if pipeline.progress is not None:
-                pipeline.progress(f"scoring normal {machine_type} clips", first + len(some), len(chosen), name)
-        robust = recipe.statistics == "robust"
-        machine.statistics[name] = Statistics.of(np.concatenate(scores), [ids[i] for i in chosen], member.modes, robust)
+        machine.statistics[name] = _statistics(member, machine_type, log_mels, ids, recipe, pipeline, seed)
     return machine
 
 
+def _statistics(
+    member: models.Member,
+    machine_type: str,
+    log_mels: Sequence[Tensor],
+    ids: Sequence[str],
+    recipe: Recipe,
+    pipeline: Pipeline,
+    seed: int,
+) -> Statistics:
+    """What a fitted member's scores are like on normal clips, by those that it learnt from."""
+    robust = recipe.statistics == "robust"
+    if isinstance(member, models.Spectrum):  # every clip's score is that of a clip held out
+        held = member.cross_validate(log_mels, ids)
+        return Statistics.of(held, ids, member.modes, robust, prior=VARIANCE_PRIOR_CLIPS)
+    chosen, prior = list(range(len(ids))), 0.0
+    settings = recipe.settings_of(member.name)
+    if recipe.statistics == "held-out" and not isinstance(settings, SpectrumConfig):
+        chosen = np.flatnonzero(training.held_out(ids, settings.validation, seed)).tolist()
+        prior = VARIANCE_PRIOR_CLIPS
+        counts = Counter(ids[i] for i in chosen)
+        missing = sorted(set(ids) - set(counts))
+        if missing or max(counts.values()) < 2:
+            raise ValueError(
+                "held-out statistics need a held-out clip of each machine ID, and two of some ID: "
+                + (f"{', '.join(map(repr, missing))} have none" if missing else "each has one")
+                + '. Raise validation=, give more clips, or take statistics="training"'
+            )
+    scorer = member.scorer(pipeline.device, pipeline.backend, pipeline.precision)
+    scores = []
+    for first in range(0, len(chosen), BATCH_CLIPS):
+        some = chosen[first : first + BATCH_CLIPS]
+        scores.append(models.score_many(scorer, [log_mels[i] for i in some], [ids[i] for i in some]).cpu().numpy())
+        if pipeline.progress is not None:
+            pipeline.progress(f"scoring normal {machine_type} clips", first + len(some), len(chosen), member.name)
+    return Statistics.of(np.concatenate(scores), [ids[i] for i in chosen], member.modes, robust, prior=prior)
+
+
 def _able(recipe: Recipe, machine_type: str, ids: Sequence[str]) -> list[str]:
-    """The members that can learn from clips of these machine IDs; warns where one ID is all that classifiers have."""
+    """The members that can learn from clips of these machine IDs; warns of those that can't, and where one ID is all
+    that classifiers have.
+    """
     settings = {name: recipe.settings_of(name) for name in recipe.members}
+    left_out, told = [], []
+    if max(Counter(ids).values()) < 3:
+        left_out += [name for name, x in settings.items() if isinstance(x, SpectrumConfig)]
+        if left_out:
+            told.append(
+                f"no {machine_type} machine ID has three clips, and {left_out[0]} compares an ID's clips with each "
+                "other: give three or more"
+            )
     classifiers = {name: x for name, x in settings.items() if isinstance(x, ClassifierConfig)}
-    if len(set(ids)) > 1 or not classifiers:
-        return list(settings)
-    left_out = [name for name, x in classifiers.items() if x.variants == 1]
+    if classifiers and len(set(ids)) == 1:
+        alone = [name for name, x in classifiers.items() if x.variants == 1]
+        left_out += alone
+        what = f"all {machine_type} clips are of machine ID {ids[0]!r}"
+        if alone:
+            told.append(
+                f"{what}, and classifiers tell IDs apart: give clips of two IDs or more, or take warps=1 or more (each "
+                "warp of an ID is a further class)"
+            )
+        else:
+            told.append(f"{what}: {', '.join(classifiers)} learnt to tell it from its own warps and resamplings")
     able = [name for name in settings if name not in left_out]
-    told = f"all {machine_type} clips are of machine ID {ids[0]!r}".replace("  ", " ")
+    text = "; ".join(told).replace("  ", " ")
     if not able:
-        raise ValueError(
-            f"{told}, and classifiers tell IDs apart: give clips of two IDs or more, take warps=1 or more (each warp of"
-            " an ID is a further class), or fit group-made"
-        )
+        raise ValueError(f"{text}; or fit group-made")
     if left_out:
-        told += f", and classifiers tell IDs apart: {', '.join(left_out)} left out, {' and '.join(able)} learnt"
-    else:
-        told += f": {', '.join(classifiers)} learnt to tell it from its own warps and resamplings"
-    warnings.warn(told, stacklevel=2)
+        text += f". {', '.join(left_out)} left out, {' and '.join(able)} learnt"
+    if text:
+        warnings.warn(text, stacklevel=2)
     return able
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pyasd import storage
-from pyasd.config import MemberConfig, Precision
+from pyasd.config import Precision, TrainedConfig
 from pyasd.windows import frame_windows
 
 CHECKPOINT_SECONDS = 5.0
@@ -167,7 +167,7 @@ def fit(
     module: nn.Module,
     loss: Callable[[Tensor], Tensor],
     windows: WindowSet,
-    config: MemberConfig,
+    config: TrainedConfig,
     run: Run,
     gradient_clip: float | None = None,
     cosine: bool = False,
@@ -257,7 +257,7 @@ def fit(
     return history
 
 
-def _finished(history: History, config: MemberConfig) -> bool:
+def _finished(history: History, config: TrainedConfig) -> bool:
     done = len(history.training)
     return done >= config.epochs or (bool(history.validation) and done - 1 - history.kept >= config.patience)
 
@@ -318,7 +318,7 @@ def _check_finite(losses: Tensor, epoch: int, learning_rate: float) -> None:
         )
 
 
-def _info(history: History, config: MemberConfig) -> str:
+def _info(history: History, config: TrainedConfig) -> str:
     info = f"epoch {len(history.training) + 1}/{config.epochs}"
     if history.training:
         info += f", loss {history.training[-1]:.4g}"

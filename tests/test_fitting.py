@@ -47,6 +47,12 @@ def test_of_one_machine_id_group_made_is_learnt_alone_and_that_is_said() -> None
     with pytest.warns(UserWarning, match=r"all clips are of machine ID '00'.*mobilenet left out, group-made learnt"):
         fitted = pyasd.fit(log_mels(6), RECIPE, ids="00", **HOW)
     assert list(fitted.machines[""].members) == ["group-made"]
+    table = fitted.score(log_mels(3, 1), ids="00", **HOW)
+    assert table["score.mobilenet"].isna().all()
+    assert (table["score"] == table["score.mean"]).all()
+    assert fitted.explain(log_mels(1)[0], ids="00", **HOW).score_map.shape == (48, MELS)
+    with pytest.raises(ValueError, match="no member 'mobilenet'; this detector has group-made"):
+        fitted.explain(log_mels(1)[0], ids="00", member="mobilenet", **HOW)
 
 
 def test_of_one_machine_id_warps_make_further_classes() -> None:
