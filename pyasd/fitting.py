@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def fit(
     clips: Any,
-    system: str | os.PathLike[str] | Recipe = "group-made",
+    system: str | os.PathLike[str] | Recipe = "group-made-spectrum",
     *,
     out: str | os.PathLike[str] | None = None,
     ids: Sequence[str] | str | None = None,
@@ -110,7 +110,7 @@ def score(
 
     Args:
         clips: see `clips.find`; the other arguments are those of `Detector.score`.
-        model: a detector or its file. `None` fits a Group MADE on those very clips, all of them, whatever their
+        model: a detector or its file. `None` fits the default system on those very clips, all of them, whatever their
             names tell: it learns what most of them are like, in few epochs, and the odd ones score highest.
         seed, **settings: of that fit; see `fit`.
 
@@ -136,7 +136,7 @@ def score(
             out=out,
             progress=progress,
         )
-    recipe = config.system("group-made").override(**({"statistics": "robust"} | settings))
+    recipe = config.system("group-made-spectrum").override(**({"statistics": "robust"} | settings))
     pipeline = Pipeline.of(channel, device, backend, precision, progress)
     found = find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
     with table_writer(out, recipe) as writer:
