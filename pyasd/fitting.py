@@ -178,7 +178,7 @@ def _fit(
             first = "; ".join(row["error"] for row in skipped[-len(own) :][:3])
             raise ValueError(f"none of the {len(own)} {machine_type} clips can be learnt from: {first}")
         ids = [clip.machine_id for clip in good]
-        if window_budget is not None:
+        if window_budget is not None and not all(isinstance(x, SpectrumConfig) for x in settings):
             recipe = recipe.override(epochs=max(1, min(30, window_budget // sum(len(x) for x in versions[1.0]))))
         machines[machine_type] = _fit_machine(machine_type, versions, ids, recipe, pipeline, seed, checkpoints)
     if skipped:

@@ -194,6 +194,13 @@ def test_its_statistics_are_cross_validated_whatever_the_others_are(statistics: 
     assert found.mean[:, 0] == pytest.approx([middle(held[::2]), middle(held[1::2])])
 
 
+def test_it_ranks_clips_without_a_model() -> None:
+    clips = [*log_mels(20), *log_mels(1, 1, shift=12)]
+    for members in (("spectrum",), ("group-made", "spectrum")):
+        table = pyasd.score(clips, ids="00", members=members, n_mels=MELS, **HOW)
+        assert table["score"].argmax() == 20
+
+
 def test_it_needs_few_frames_and_has_no_settings() -> None:
     assert RECIPE.min_frames == 5
     with pytest.raises(ValueError, match=r"\[spectrum\] has no setting 'epochs'; it has none"):
