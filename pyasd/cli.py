@@ -73,17 +73,19 @@ def fit(
     system: Annotated[
         str,
         typer.Option(
-            help="The report's systems 1, 2 and 3 (with classifiers, for two machine IDs or more) and 4 (group-made); "
-            "autoencoder, the challenge's baseline; or a recipe's .toml file: see pyasd recipes."
+            help="group-made-spectrum, group-made; the report's systems 1, 2 and 3 (with classifiers, for two machine "
+            "IDs or more) and 4 (Group MADE's joint score); autoencoder, the challenge's baseline; or a recipe's .toml "
+            "file: see pyasd recipes."
         ),
-    ] = "group-made",
+    ] = "group-made-spectrum",
     epochs: Epochs = None,
     order: Order = None,
     score: Annotated[
         str | None,
         typer.Option(
-            help="What Group MADE scores by: bands (without --system), joint (the report's: Systems 1 to 4), middle or "
-            "conditional. Classifiers score by log-probability; probability can be asked for in scoring."
+            help="What Group MADE scores by: bands (group-made-spectrum, group-made), joint (the report's: Systems 1 "
+            "to 4), middle or conditional. Classifiers score by log-probability; in scoring, probability can be asked "
+            "for."
         ),
     ] = None,
     pooling: Annotated[
@@ -139,7 +141,7 @@ def score(
         str | None,
         typer.Option(
             help="Another score of the model's: joint, middle, conditional or bands (Group MADE), log-probability or "
-            "probability (classifiers), or mse (autoencoder)."
+            "probability (classifiers), mse (autoencoder) or mahalanobis (spectrum)."
         ),
     ] = None,
     unknown_ids: Annotated[
@@ -160,8 +162,8 @@ def score(
     With --model, scores are in standard deviations above the mean of the machine's normal clips. Of a folder with
     train/ and test/, the clips in test/ are scored.
 
-    Without --model, a Group MADE learns from these very clips, and the odd ones out get the highest scores: listen
-    to those first. --epochs, --order and --seed are for this.
+    Without --model, the default system learns from these very clips, and the odd ones out get the highest scores:
+    listen to those first. --epochs, --order and --seed are for this.
 
     Each clip gets a row in the table; one that can't be scored has its reason in the columns status and error, and
     the exit code is then 1.
@@ -277,8 +279,8 @@ def demo(
 
     Nine machines of three types (fans, pumps, conveyors), healthy and with faults (imbalance, worn bearing, leak,
     missing strokes, slipping belt), in hall noise. Nothing was recorded, so the figures say nothing about real
-    machines. Learns a Group MADE and the challenge's autoencoder side by side, and draws a picture of one normal
-    and one faulty clip.
+    machines. Learns a Group MADE and mean spectra, whose scores together are pyasd's own, and the challenge's
+    autoencoder beside them, and draws a picture of one normal and one faulty clip.
 
     Examples:
 
@@ -297,9 +299,9 @@ def demo(
         return True
 
     start = time.monotonic()
-    recipe = factory.RECIPE.override(epochs=epochs)
+    own, baseline = factory.RECIPE.override(epochs=epochs), factory.BASELINE.override(epochs=epochs)
     with terminal.progress() as progress:
-        result = factory.run(out, seed=seed, clips=clips, recipe=recipe, progress=progress)
+        result = factory.run(out, seed=seed, clips=clips, recipe=own, baseline=baseline, progress=progress)
     _print_comparison(result.evaluations)
     lines = [f"{what + ':':12}{path}" for what, path in result.files.items()]
     lines.append(f"{time.monotonic() - start:.0f} s. All sounds are synthetic. Next, with recordings of your own:")

@@ -49,6 +49,11 @@ P_AUC_MAX_FPR = 0.1
 VARIANCE_FLOOR = 1e-12
 """Smallest variance that a machine ID's training scores are taken to have when scores are standardised."""
 
+VARIANCE_PRIOR_CLIPS = 4
+"""Weight, in clips, of the machine IDs' mean variance in each ID's own, where a few clips tell it (ours: held-out
+statistics). An estimate from n clips errs by sqrt(2 / (n - 1)) of itself, and variances of a type's IDs are taken to
+differ by sqrt(2 / 4) of their mean: between Group MADE's in training, by half of it, and the classifiers', by more."""
+
 SAMPLE_SIZE = 256
 """Training scores per machine ID and score mode that a detector keeps, sorted (evenly spaced ranks of more)."""
 
@@ -63,7 +68,7 @@ RANKING_WINDOWS = 200_000
 learn what most clips are like, not each of them."""
 
 MIN_FRAMES = 5
-"""Log-Mel frames that a clip must have for classifiers, which repeat it to the length of an image."""
+"""Log-Mel frames that a clip must have for classifiers (which repeat it to the length of an image) and `spectrum`."""
 
 BAND_PRIOR_CLIPS = 1
 """Weight, in clips, of the bands' mean variance in each band's own, for the score `bands` (ours): with few training
@@ -79,7 +84,7 @@ BAND_SCALE_FLOOR = 0.1
 """Smallest standard deviation, in dB, that a Mel band is taken to have when log-Mels are standardised."""
 
 
-MEMBER_NAMES = ("group-made", "autoencoder", "mobilenet", "resnet", "arcface")
+MEMBER_NAMES = ("group-made", "autoencoder", "mobilenet", "resnet", "arcface", "spectrum")
 """The ensemble members that a recipe can name."""
 
 
@@ -217,6 +222,8 @@ class ClassifierConfig:
         classifier_score: "log-probability" is -log p of the machine ID that the clip is said to be from,
             "probability" the report's -p, which hardly tells well-known clips apart.
         pooling: how a clip's images make its score. The report takes the mean.
+        balance: images of every machine ID are drawn equally often, however many clips it has (ours; the challenge's
+            IDs have about as many each).
         pretrained: a safetensors file of weights to begin with, named as torchvision names those of this network
             (three input channels or one; their last layer is left out); "" for random ones.
         epochs, batch_size, learning_rate, validation, patience: see `GroupMadeConfig` (ours, where the report is
@@ -236,6 +243,7 @@ class ClassifierConfig:
     ratios: tuple[float, ...] = ()
     classifier_score: ClassifierScore = "log-probability"
     pooling: Pooling = "mean"
+    balance: bool = True
     pretrained: str = ""
     epochs: int = 20
     batch_size: int = 64
@@ -266,7 +274,13 @@ class ClassifierConfig:
         return 1 + self.warps + len(self.ratios)
 
 
-MemberConfig = GroupMadeConfig | AutoencoderConfig | ClassifierConfig
+@dataclass(frozen=True)
+class SpectrumConfig:
+    """The Mahalanobis distance of a clip's mean log-Mel (ours): it has no settings."""
+
+
+TrainedConfig = GroupMadeConfig | AutoencoderConfig | ClassifierConfig
+MemberConfig = TrainedConfig | SpectrumConfig
 
 
 @dataclass(frozen=True)
@@ -276,7 +290,7 @@ class Recipe:
     Attributes:
         members: names of the ensemble members, of `MEMBER_NAMES`.
         features: the log-Mel that feeds every member.
-        group_made, autoencoder, mobilenet, resnet, arcface: the members' own settings.
+        group_made, autoencoder, mobilenet, resnet, arcface, spectrum: the members' own settings.
         combine: how the members' standardised scores are combined (report section 2.3).
         statistics: what standardises scores: mean and variance of all `training` clips (the report), or of the
             `held-out` ones alone, those that validated the training; or `robust`: median and median absolute
@@ -290,6 +304,7 @@ class Recipe:
     mobilenet: ClassifierConfig = field(default_factory=ClassifierConfig)
     resnet: ClassifierConfig = field(default_factory=lambda: ClassifierConfig("resnet"))
     arcface: ClassifierConfig = field(default_factory=lambda: ClassifierConfig(loss="arcface"))
+    spectrum: SpectrumConfig = field(default_factory=SpectrumConfig)
     combine: Combine = "mean"
     statistics: Statistics = "training"
 
@@ -331,7 +346,8 @@ class Recipe:
     @property
     def min_frames(self) -> int:
         """Log-Mel frames that a clip must have: a window of each member (classifiers repeat what is shorter)."""
-        return max((x.frames for x in self._settings if not isinstance(x, ClassifierConfig)), default=MIN_FRAMES)
+        windows = [x.frames for x in self._settings if isinstance(x, GroupMadeConfig | AutoencoderConfig)]
+        return max(windows, default=MIN_FRAMES)
 
     @property
     def image_frames(self) -> int:
@@ -381,7 +397,7 @@ def _names(part: Any) -> set[str]:
 
 def _unknown(what: str, name: str, known: set[str]) -> str:
     near = difflib.get_close_matches(name, sorted(known), 3)
-    hint = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(sorted(known))}"
+    hint = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(sorted(known)) or 'none'}"
     return f"{what} has no setting {name!r}; {hint}"
 
 
@@ -410,6 +426,8 @@ def _of_type(name: str, value: Any, hint: Any) -> Any:
         return None if value is None else _of_type(name, value, kinds[0])
     if hint is str and isinstance(value, str | os.PathLike):
         return os.fspath(value)
+    if hint is bool and not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, not {value!r}")
     number = not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
     if hint is int and number and isinstance(value, numbers.Integral):
         return int(value)
@@ -421,7 +439,7 @@ def _of_type(name: str, value: Any, hint: Any) -> Any:
     return value  # a part of a recipe
 
 
-def _check_training(config: MemberConfig) -> None:
+def _check_training(config: TrainedConfig) -> None:
     _check_fields(config)
     if config.epochs < 1 or config.patience < 1 or config.batch_size < 2:
         raise ValueError(

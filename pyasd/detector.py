@@ -62,8 +62,9 @@ class Explanation(NamedTuple):
     """What a clip sounds like and where its score comes from, both `[frames, mels]` float32.
 
     `log_mel` is in dB. `score_map` is each frame's and band's mean negative log-likelihood in nats (Group MADE; with
-    the mode "bands" in standard deviations above the band's mean) or squared error in dB squared (autoencoder), or the
-    share of a classifier's score to first order; NaN for frames that the score mode doesn't count.
+    the mode "bands" in standard deviations above the band's mean) or squared error in dB squared (autoencoder), or its
+    share of the score of `spectrum` (summed over bands and averaged over frames, they are the score) or, to first
+    order, of a classifier's; NaN for frames that the score mode doesn't count.
     """
 
     log_mel: np.ndarray[Any, np.dtype[np.float32]]
@@ -138,7 +139,7 @@ class Detector:
             unknown_ids: clips of a machine ID that the detector never learnt are refused (they get a row with the
                 reason), or scored against the statistics of all IDs ("pool", and status "pooled").
             score_mode: instead of the members' own: "joint", "middle", "conditional", "bands", "mse",
-                "log-probability" or "probability".
+                "log-probability", "probability" or "mahalanobis".
             out: a .csv or .parquet file for the table, written as clips are scored.
             progress: told of each clip.
 
@@ -223,10 +224,10 @@ class Detector:
         found = find(clip, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
         if len(found) != 1:
             raise ValueError(f"explain takes one clip, not {len(found)}")
-        member = member or self.recipe.members[0]
-        mode = self.score_modes(score_mode)[member] if member in self.recipe.members else None
-        if mode is None:
-            raise ValueError(f"no member {member!r}; this detector has {', '.join(self.recipe.members)}")
+        modes = self.score_modes(score_mode)
+        member = member or next(iter(modes))
+        if member not in modes:
+            raise ValueError(f"no member {member!r}; this detector has {', '.join(modes)}")
         pipeline = Pipeline.of(channel, device, backend, "float32", None)
         (item,) = pipeline.extract(found, self.recipe, "explaining")
         if item.error is not None:
@@ -235,9 +236,10 @@ class Detector:
         machine_type, machine_id = self._locate(item.clip, "pool")
         members = self.machines[machine_type].members
         if member not in members:
-            raise ValueError(f"{machine_type} has no member {member!r}: its clips were all of one machine ID")
+            raise ValueError(f"{machine_type} has no member {member!r}: its clips or machine IDs were too few")
         scorer = members[member].scorer(pipeline.device, backend)
-        return Explanation(item.log_mel.cpu().numpy(), scorer.explain(item.log_mel, mode, machine_id).cpu().numpy())
+        score_map = scorer.explain(item.log_mel, modes[member], machine_id)
+        return Explanation(item.log_mel.cpu().numpy(), score_map.cpu().numpy())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the detector to one safetensors file, atomically.
@@ -261,11 +263,11 @@ class Detector:
         storage.write(path, tensors, header)
 
     def score_modes(self, score_mode: str | None) -> dict[str, str]:
-        """Each member's score mode: the one asked for where the member has it, else its own. At least one machine type
-        has the member.
+        """Each member's score mode: the one asked for where the member has it, else its own. Members that were left
+        out of every machine type have none.
         """
         fitted = {name: member for machine in self.machines.values() for name, member in machine.members.items()}
-        members = {name: fitted[name] for name in self.recipe.members}
+        members = {name: fitted[name] for name in self.recipe.members if name in fitted}
         known = sorted({mode for member in members.values() for mode in member.modes})
         if score_mode is not None and score_mode not in known:
             raise ValueError(f"no score mode {score_mode!r}; this detector has {', '.join(known)}")

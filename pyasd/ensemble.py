@@ -40,10 +40,14 @@ class Statistics:
         modes: Sequence[str],
         robust: bool = False,
         sample_size: int = SAMPLE_SIZE,
+        prior: float = 0.0,
     ) -> Statistics:
         """Statistics of clip scores `[clips, modes]`; `robust` takes medians for means, and for variances those of
-        normal distributions with the scores' median absolute deviations. An ID with a single clip gets the mean
-        variance of the others. `sample_size` is that of `sample`.
+        normal distributions with the scores' median absolute deviations. `sample_size` is that of `sample`.
+
+        An ID's variance is its own weighted by its clips but one, and the mean variance of the IDs with several clips
+        weighted by `prior`, in clips: the posterior mean of a variance, were the prior an inverse gamma distribution
+        (Gelman et al., 2013, section 2.6). Without a prior it is its own, and a single clip's that of the others.
 
         Raises:
             ValueError: there is no clip, or a score is not finite.
@@ -56,7 +60,9 @@ class Statistics:
         variance = np.stack([_robust_variance(x) if robust else x.var(0) for x in own])
         several = count > 1
         if several.any():
-            variance[~several] = np.average(variance[several], axis=0, weights=count[several])
+            typical = np.average(variance[several], axis=0, weights=count[several])
+            weight = np.divide(count - 1, count - 1 + prior, out=np.zeros(len(count)), where=several)[:, None]
+            variance = weight * variance + (1 - weight) * typical
         sample = np.full((len(names), len(modes), sample_size), np.nan)
         for row, x in zip(sample, own, strict=True):
             x = np.sort(x, axis=0)

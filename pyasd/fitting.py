@@ -17,7 +17,7 @@ from torch import Tensor
 from pyasd import config, models, storage, training
 from pyasd.audio import Channel
 from pyasd.clips import Clip, ClipError, find
-from pyasd.config import ClassifierConfig, Recipe
+from pyasd.config import VARIANCE_PRIOR_CLIPS, ClassifierConfig, Recipe, SpectrumConfig
 from pyasd.detector import BATCH_CLIPS, ClipFeatures, Detector, Machine, UnknownIds, load, table_writer
 from pyasd.ensemble import Statistics
 from pyasd.pipeline import Pipeline
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def fit(
     clips: Any,
-    system: str | os.PathLike[str] | Recipe = "group-made",
+    system: str | os.PathLike[str] | Recipe = "group-made-spectrum",
     *,
     out: str | os.PathLike[str] | None = None,
     ids: Sequence[str] | str | None = None,
@@ -110,7 +110,7 @@ def score(
 
     Args:
         clips: see `clips.find`; the other arguments are those of `Detector.score`.
-        model: a detector or its file. `None` fits a Group MADE on those very clips, all of them, whatever their
+        model: a detector or its file. `None` fits the default system on those very clips, all of them, whatever their
             names tell: it learns what most of them are like, in few epochs, and the odd ones score highest.
         seed, **settings: of that fit; see `fit`.
 
@@ -136,7 +136,7 @@ def score(
             out=out,
             progress=progress,
         )
-    recipe = config.system("group-made").override(**({"statistics": "robust"} | settings))
+    recipe = config.system("group-made-spectrum").override(**({"statistics": "robust"} | settings))
     pipeline = Pipeline.of(channel, device, backend, precision, progress)
     found = find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
     with table_writer(out, recipe) as writer:
@@ -178,7 +178,7 @@ def _fit(
             first = "; ".join(row["error"] for row in skipped[-len(own) :][:3])
             raise ValueError(f"none of the {len(own)} {machine_type} clips can be learnt from: {first}")
         ids = [clip.machine_id for clip in good]
-        if window_budget is not None:
+        if window_budget is not None and not all(isinstance(x, SpectrumConfig) for x in settings):
             recipe = recipe.override(epochs=max(1, min(30, window_budget // sum(len(x) for x in versions[1.0]))))
         machines[machine_type] = _fit_machine(machine_type, versions, ids, recipe, pipeline, seed, checkpoints)
     if skipped:
@@ -219,64 +219,102 @@ def _fit_machine(
         if isinstance(member, models.Classifier):
             resampled = [versions[ratio] for ratio in member.config.ratios]
             machine.histories[name] = member.fit(log_mels, ids, run, resampled)
+            _warn_of_guessing(member, machine_type, machine.histories[name], ids)
         else:
             machine.histories[name] = member.fit(log_mels, ids, run)
-        _warn_of_guessing(name, machine_type, machine.histories[name], ids)
         machine.members[name] = member
-        scorer = member.scorer(pipeline.device, pipeline.backend, pipeline.precision)
-        chosen = list(range(len(ids)))
-        if recipe.statistics == "held-out":
-            chosen = np.flatnonzero(training.held_out(ids, recipe.settings_of(name).validation, seed)).tolist()
-            counts = Counter(ids[i] for i in chosen)
-            scarce = sorted(machine_id for machine_id in set(ids) if counts[machine_id] < 2)
-            if scarce:
-                raise ValueError(
-                    f"held-out statistics need at least 2 held-out clips of each machine ID, and {scarce} have fewer: "
-                    'raise validation=, give more clips, or take statistics="training"'
-                )
-        scores = []
-        for first in range(0, len(chosen), BATCH_CLIPS):
-            some = chosen[first : first + BATCH_CLIPS]
-            scores.append(models.score_many(scorer, [log_mels[i] for i in some], [ids[i] for i in some]).cpu().numpy())
-            if pipeline.progress is not None:
-                pipeline.progress(f"scoring normal {machine_type} clips", first + len(some), len(chosen), name)
-        robust = recipe.statistics == "robust"
-        machine.statistics[name] = Statistics.of(np.concatenate(scores), [ids[i] for i in chosen], member.modes, robust)
+        machine.statistics[name] = _statistics(member, machine_type, log_mels, ids, recipe, pipeline, seed)
     return machine
 
 
+def _statistics(
+    member: models.Member,
+    machine_type: str,
+    log_mels: Sequence[Tensor],
+    ids: Sequence[str],
+    recipe: Recipe,
+    pipeline: Pipeline,
+    seed: int,
+) -> Statistics:
+    """What a fitted member's scores are like on normal clips, by those that it learnt from."""
+    robust = recipe.statistics == "robust"
+    if isinstance(member, models.Spectrum):  # every clip's score is that of a clip held out
+        held = member.cross_validate(log_mels, ids)
+        return Statistics.of(held, ids, member.modes, robust, prior=VARIANCE_PRIOR_CLIPS)
+    chosen, prior = list(range(len(ids))), 0.0
+    settings = recipe.settings_of(member.name)
+    if recipe.statistics == "held-out" and not isinstance(settings, SpectrumConfig):
+        chosen = np.flatnonzero(training.held_out(ids, settings.validation, seed)).tolist()
+        prior = VARIANCE_PRIOR_CLIPS
+        counts = Counter(ids[i] for i in chosen)
+        missing = sorted(set(ids) - set(counts))
+        if missing or max(counts.values()) < 2:
+            raise ValueError(
+                "held-out statistics need a held-out clip of each machine ID, and two of some ID: "
+                + (f"{', '.join(map(repr, missing))} have none" if missing else "each has one")
+                + '. Raise validation=, give more clips, or take statistics="training"'
+            )
+    scorer = member.scorer(pipeline.device, pipeline.backend, pipeline.precision)
+    scores = []
+    for first in range(0, len(chosen), BATCH_CLIPS):
+        some = chosen[first : first + BATCH_CLIPS]
+        scores.append(models.score_many(scorer, [log_mels[i] for i in some], [ids[i] for i in some]).cpu().numpy())
+        if pipeline.progress is not None:
+            pipeline.progress(f"scoring normal {machine_type} clips", first + len(some), len(chosen), member.name)
+    return Statistics.of(np.concatenate(scores), [ids[i] for i in chosen], member.modes, robust, prior=prior)
+
+
 def _able(recipe: Recipe, machine_type: str, ids: Sequence[str]) -> list[str]:
-    """The members that can learn from clips of these machine IDs; warns where one ID is all that classifiers have."""
+    """The members that can learn from clips of these machine IDs; warns of those that can't, and where one ID is all
+    that classifiers have.
+    """
     settings = {name: recipe.settings_of(name) for name in recipe.members}
+    left_out, told = [], []
+    if max(Counter(ids).values()) < 3:
+        left_out += [name for name, x in settings.items() if isinstance(x, SpectrumConfig)]
+        if left_out:
+            told.append(
+                f"no {machine_type} machine ID has three clips, and {left_out[0]} compares an ID's clips with each "
+                "other: give three or more"
+            )
     classifiers = {name: x for name, x in settings.items() if isinstance(x, ClassifierConfig)}
-    if len(set(ids)) > 1 or not classifiers:
-        return list(settings)
-    left_out = [name for name, x in classifiers.items() if x.variants == 1]
+    if classifiers and len(set(ids)) == 1:
+        alone = [name for name, x in classifiers.items() if x.variants == 1]
+        left_out += alone
+        what = f"all {machine_type} clips are of machine ID {ids[0]!r}"
+        if alone:
+            told.append(
+                f"{what}, and classifiers tell IDs apart: give clips of two IDs or more, or take warps=1 or more (each "
+                "warp of an ID is a further class)"
+            )
+        else:
+            told.append(f"{what}: {', '.join(classifiers)} learnt to tell it from its own warps and resamplings")
     able = [name for name in settings if name not in left_out]
-    told = f"all {machine_type} clips are of machine ID {ids[0]!r}".replace("  ", " ")
+    text = "; ".join(told).replace("  ", " ")
     if not able:
-        raise ValueError(
-            f"{told}, and classifiers tell IDs apart: give clips of two IDs or more, take warps=1 or more (each warp of"
-            " an ID is a further class), or fit group-made"
-        )
+        raise ValueError(f"{text}; or fit group-made")
     if left_out:
-        told += f", and classifiers tell IDs apart: {', '.join(left_out)} left out, {' and '.join(able)} learnt"
-    else:
-        told += f": {', '.join(classifiers)} learnt to tell it from its own warps and resamplings"
-    warnings.warn(told, stacklevel=2)
+        text += f". {', '.join(left_out)} left out, {' and '.join(able)} learnt"
+    if text:
+        warnings.warn(text, stacklevel=2)
     return able
 
 
-def _warn_of_guessing(name: str, machine_type: str, history: training.History, ids: Sequence[str]) -> None:
+def _warn_of_guessing(
+    member: models.Classifier, machine_type: str, history: training.History, ids: Sequence[str]
+) -> None:
     """Says so where a classifier has hardly learnt: less than a quarter of the way from guessing to certainty."""
     if not history.accuracy or len(set(ids)) < 2:
         return
     found = history.accuracy[history.kept]
-    guessed = max(Counter(ids).values()) / len(ids)
+    counts = Counter(ids)
+    guessed = 1 / len(counts) if member.config.balance else max(counts.values()) / len(ids)
     if found < guessed + (1 - guessed) / 4:
+        images = f"{found:.0%} of the held-out {machine_type} images".replace("  ", " ")
+        images += " (mean over IDs)" if member.config.balance else ""
+        guess = "guessing" if member.config.balance else "always guessing the most frequent one"
         warnings.warn(
-            f"{name} finds the machine ID of {found:.0%} of the held-out {machine_type} images".replace("  ", " ")
-            + f", and always guessing the most frequent one finds about {guessed:.0%}: its scores tell little. Give "
-            "more epochs or clips, or leave it out",
+            f"{member.name} finds the machine ID of {images}, and {guess} finds about {guessed:.0%}: its scores tell "
+            "little. Give more epochs or clips, or leave it out",
             stacklevel=2,
         )

@@ -59,8 +59,9 @@ def draw(
         raise ImportError(f"pictures need matplotlib ({error}): pip install 'pyasd[pictures]'") from error
     if not clips:
         raise ValueError("no clips to draw")
-    member = member or detector.recipe.members[0]
-    unit = UNITS.get(detector.score_modes(how.get("score_mode"))[member], "score")
+    modes = detector.score_modes(how.get("score_mode"))
+    member = member or next(iter(modes))
+    unit = UNITS.get(modes.get(member, ""), "score")
     explained = {title: detector.explain(clip, member=member, **how) for title, clip in clips.items()}
     features = detector.recipe.features
     figure = Figure(figsize=(4.5 * len(clips) + 1, 5), layout="constrained")

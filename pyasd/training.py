@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pyasd import storage
-from pyasd.config import MemberConfig, Precision
+from pyasd.config import Precision, TrainedConfig
 from pyasd.windows import frame_windows
 
 CHECKPOINT_SECONDS = 5.0
@@ -77,7 +77,8 @@ class Run:
 class History:
     """Mean losses of each epoch over the training windows (as they were met) and over the validation windows;
     `kept` is the epoch, from 0, whose weights the model has. `accuracy` is the share of validation windows whose class
-    a classifier found; empty for other models.
+    a classifier found; empty for other models. Where groups are balanced (machine IDs), both validation
+    figures are means over the groups' own means.
     """
 
     training: list[float] = field(default_factory=list)
@@ -166,11 +167,12 @@ def fit(
     module: nn.Module,
     loss: Callable[[Tensor], Tensor],
     windows: WindowSet,
-    config: MemberConfig,
+    config: TrainedConfig,
     run: Run,
     gradient_clip: float | None = None,
     cosine: bool = False,
     settle: bool = False,
+    group_of: Callable[[Tensor], Tensor] | None = None,
 ) -> History:
     """Train `module` with Adam, in place; it ends in evaluation mode with the weights of the epoch that is kept.
 
@@ -185,6 +187,8 @@ def fit(
         cosine: the learning rate sinks to zero, over all epochs, along half a cosine (Loshchilov and Hutter, 2017).
         settle: batch norm's statistics are taken anew at the end of each epoch, over `SETTLING_BATCHES`. In deep
             networks those met in passing lag too far behind the weights.
+        group_of: the groups `[n]`, int64, of the windows that begin at frames `[n]`. Where it is given, windows of
+            every group are drawn equally often (see `balanced`), and validation takes means over the groups' own means.
 
     Raises:
         TrainingDiverged: the loss is no longer finite.
@@ -196,12 +200,20 @@ def fit(
         _resume(state, run.checkpoint, fingerprint)
     history = state.history
     batches = math.ceil(len(windows.training) / config.batch_size)
+    groups = None if group_of is None else group_of(windows.training).cpu().numpy()
+    validation_sets = [windows.validation]
+    if group_of is not None and len(windows.validation):
+        own = group_of(windows.validation)
+        validation_sets = [windows.validation[own == which] for which in np.unique(own.cpu().numpy())]
     written = time.monotonic()
     while not _finished(history, config):
         epoch = len(history.training)
         module.train()
         seed = int(_numpy_rng(run.seed, "epoch", str(epoch)).integers(2**62))
-        order = torch.randperm(len(windows.training), generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(windows.training), generator=generator)
+        if groups is not None:
+            order = balanced(groups, generator)[order]
         losses = torch.zeros(batches, device=windows.training.device)
         with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
             torch.manual_seed(seed)
@@ -228,7 +240,7 @@ def fit(
                 _settle(module, loss, windows.training[some].tensor_split(min(batches, SETTLING_BATCHES)))
         history.training.append(losses.double().sum().item() / len(windows.training))
         if len(windows.validation):
-            validation, *accuracy = _validate(module, loss, windows, config.batch_size)
+            validation, *accuracy = _validate(module, loss, validation_sets, config.batch_size)
             history.validation.append(validation)
             history.accuracy += accuracy
             if not math.isfinite(validation):
@@ -245,7 +257,7 @@ def fit(
     return history
 
 
-def _finished(history: History, config: MemberConfig) -> bool:
+def _finished(history: History, config: TrainedConfig) -> bool:
     done = len(history.training)
     return done >= config.epochs or (bool(history.validation) and done - 1 - history.kept >= config.patience)
 
@@ -259,12 +271,41 @@ def _settle(module: nn.Module, loss: Callable[[Tensor], Tensor], batches: Sequen
             loss(batch)
 
 
-def _validate(module: nn.Module, loss: Callable[[Tensor], Tensor], windows: WindowSet, batch_size: int) -> list[float]:
-    """Means over the validation windows of what `loss` gives."""
+def balanced(groups: NDArray[np.int64], generator: torch.Generator) -> Tensor:
+    """Which windows an epoch sees, ascending, as many as there are: of each group equally often (the most frequent
+    ones take what remains), and of a group each equally often, or once more. Where groups are equally frequent
+    already, that is each window once.
+
+    Args:
+        groups: of the windows, `[windows]`.
+        generator: for the choice of those that come once more.
+
+    Returns:
+        `[windows]` int64, places in `groups`.
+    """
+    found, counts = np.unique(groups, return_counts=True)
+    share, remainder = divmod(len(groups), len(found))
+    drawn = []
+    for rank, which in enumerate(np.argsort(-counts, kind="stable")):
+        own = torch.from_numpy(np.flatnonzero(groups == found[which]))
+        times, rest = divmod(share + (rank < remainder), len(own))
+        drawn += [own] * times
+        if rest:
+            drawn.append(own[torch.randperm(len(own), generator=generator)[:rest]])
+    return torch.cat(drawn).sort().values
+
+
+def _validate(
+    module: nn.Module, loss: Callable[[Tensor], Tensor], sets: Sequence[Tensor], batch_size: int
+) -> list[float]:
+    """Means over the sets of what `loss` gives on average over the windows of each."""
     module.eval()
+    means = []
     with torch.no_grad():
-        sums = [loss(x).double().view(-1) * len(x) for x in torch.split(windows.validation, batch_size)]
-    return (torch.stack(sums).sum(0) / len(windows.validation)).tolist()
+        for starts in sets:
+            sums = [loss(x).double().view(-1) * len(x) for x in torch.split(starts, batch_size)]
+            means.append(torch.stack(sums).sum(0) / len(starts))
+    return torch.stack(means).mean(0).tolist()
 
 
 def _check_finite(losses: Tensor, epoch: int, learning_rate: float) -> None:
@@ -277,7 +318,7 @@ def _check_finite(losses: Tensor, epoch: int, learning_rate: float) -> None:
         )
 
 
-def _info(history: History, config: MemberConfig) -> str:
+def _info(history: History, config: TrainedConfig) -> str:
     info = f"epoch {len(history.training) + 1}/{config.epochs}"
     if history.training:
         info += f", loss {history.training[-1]:.4g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,12 @@ def test_the_systems_are_the_reports() -> None:
         "3": ("mobilenet", "arcface", "group-made"),
         "4": ("group-made",),
         "group-made": ("group-made",),
+        "group-made-spectrum": ("group-made", "spectrum"),
         "autoencoder": ("autoencoder",),
     }
     assert SYSTEMS["4"] == Recipe()
     assert SYSTEMS["group-made"] == SYSTEMS["4"].override(score="bands")
+    assert replace(SYSTEMS["group-made-spectrum"], members=("group-made",)) == SYSTEMS["group-made"]
     assert {(x.combine, x.statistics) for x in SYSTEMS.values()} == {("mean", "training")}
     assert SYSTEMS["2"].mobilenet == SYSTEMS["1"].mobilenet == SYSTEMS["3"].mobilenet
     assert (SYSTEMS["1"].resnet.backbone, SYSTEMS["3"].arcface.loss) == ("resnet", "arcface")
@@ -84,6 +86,7 @@ def test_pretrained_weights_lie_beside_their_recipe(tmp_path: Path) -> None:
         ('members = ["mobilenet"]\n[mobilenet]\nepochs = "9"', ["[mobilenet] epochs", "a whole number", "'9'"]),
         ('members = ["mobilenet"]\n[mobilenet]\nepochs = 2.5', ["[mobilenet] epochs", "a whole number"]),
         ('members = ["mobilenet"]\n[mobilenet]\nepochs = true', ["[mobilenet] epochs", "a whole number"]),
+        ('members = ["mobilenet"]\n[mobilenet]\nbalance = 1', ["[mobilenet] balance", "true or false", "1"]),
         ('members = ["mobilenet"]\n[mobilenet]\nlearning_rate = nan', ["learning_rate", "a number"]),
         ('members = ["mobilenet"]\n[mobilenet]\nratios = 0.9', ["[mobilenet] ratios", "a list"]),
         ('members = ["mobilenet"]\n[mobilenet]\nratios = [9.0]', ["[mobilenet] ratios", "0.25 and 4"]),

@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 import pyasd
-from pyasd import config, storage
+from pyasd import config, storage, training
 from pyasd.config import Recipe
 from pyasd.detector import FORMAT, Detector
 from pyasd.fitting import fit, score
@@ -176,8 +176,31 @@ def test_held_out_statistics_count_the_validation_clips_alone() -> None:
     ids = ["00"] * 20 + ["01"] * 20
     detector = fit(log_mels(40), ids=ids, features="log-mel", statistics="held-out", validation=0.2, **TINY)
     assert detector.machines[""].statistics["group-made"].count.tolist() == [4, 4]
-    with pytest.raises(ValueError, match=r"held-out clips.*'01'"):
-        fit(log_mels(25), ids=["00"] * 20 + ["01"] * 5, features="log-mel", statistics="held-out", **TINY)
+
+
+def test_few_held_out_clips_lean_on_the_other_ids_variance() -> None:
+    """Of 30 and 5 clips, 3 and 1 are held out: that one clip has the others' variance."""
+    ids = ["00"] * 30 + ["01"] * 5
+    clips = log_mels(35)
+    how: dict[str, Any] = {"members": BOTH, "statistics": "held-out", **TINY}
+    detector = fit(clips, ids=ids, features="log-mel", **how)
+    out = np.flatnonzero(training.held_out(ids, 0.1, 0))
+    table = detector.score([clips[i] for i in out], ids=[ids[i] for i in out], features="log-mel")
+    for name in BOTH:
+        statistics = detector.machines[""].statistics[name]
+        scores = table[f"score.{name}"].to_numpy()
+        place = statistics.modes.index(table.attrs["modes"][name])
+        assert statistics.count.tolist() == [3, 1]
+        assert statistics.mean[:, place] == pytest.approx([scores[:3].mean(), scores[3]])
+        assert statistics.variance[:, place] == pytest.approx([scores[:3].var()] * 2)
+
+
+@pytest.mark.parametrize(
+    ("ids", "match"), [(["00"] * 30 + ["01"], "'01' have none"), (["00", "01"] * 2, "each has one")]
+)
+def test_held_out_statistics_need_clips(ids: list[str], match: str) -> None:
+    with pytest.raises(ValueError, match=f"held-out clip of each machine ID.*{match}.*validation="):
+        fit(log_mels(len(ids)), ids=ids, features="log-mel", statistics="held-out", **TINY)
 
 
 def test_explain_adds_up_to_the_score(detector: Detector) -> None:

@@ -50,6 +50,21 @@ def test_an_id_with_a_single_clip_has_the_others_spread() -> None:
     assert statistics.variance[:, 0] == pytest.approx([1, 32 / 3, (2 * 1 + 3 * 32 / 3) / 5])
 
 
+def test_a_prior_draws_variances_to_their_mean() -> None:
+    """By hand: (own variance x (clips - 1) + mean variance x prior) / (clips - 1 + prior)."""
+    scores = np.array([1.0, 3.0, 10.0, 14.0, 18.0, 7.0])[:, None]  # variances 1 and 32/3
+    statistics = Statistics.of(scores, ["a", "a", "b", "b", "b", "c"], ("x",), prior=4)
+    typical = (2 * 1 + 3 * 32 / 3) / 5
+    expected = [(1 * 1 + 4 * typical) / 5, (2 * 32 / 3 + 4 * typical) / 6, typical]
+    assert statistics.variance[:, 0] == pytest.approx(expected)
+    assert statistics.mean[:, 0].tolist() == [2, 14, 7]
+
+
+def test_without_a_prior_variances_are_the_clips_own_to_the_bit() -> None:
+    found = Statistics.of(SCORES, IDS, ("a", "b")).variance
+    assert np.array_equal(found, [SCORES[5:].var(0), SCORES[:5].var(0)])
+
+
 def test_variance_has_a_floor() -> None:
     constant = Statistics.of(np.full((3, 1), 2.0), ["", "", ""], ("a",))
     assert constant.standardise(2.0, "", "a") == 0

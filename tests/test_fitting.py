@@ -20,6 +20,7 @@ import pyasd
 from pyasd import fitting, storage, training
 from pyasd.backends import cpu
 from pyasd.config import AutoencoderConfig, ClassifierConfig, GroupMadeConfig, LogMelConfig, Recipe
+from pyasd.models import Classifier
 from pyasd.pipeline import Pipeline
 from pyasd.training import History, TrainingDiverged
 
@@ -46,6 +47,12 @@ def test_of_one_machine_id_group_made_is_learnt_alone_and_that_is_said() -> None
     with pytest.warns(UserWarning, match=r"all clips are of machine ID '00'.*mobilenet left out, group-made learnt"):
         fitted = pyasd.fit(log_mels(6), RECIPE, ids="00", **HOW)
     assert list(fitted.machines[""].members) == ["group-made"]
+    table = fitted.score(log_mels(3, 1), ids="00", **HOW)
+    assert table["score.mobilenet"].isna().all()
+    assert (table["score"] == table["score.mean"]).all()
+    assert fitted.explain(log_mels(1)[0], ids="00", **HOW).score_map.shape == (48, MELS)
+    with pytest.raises(ValueError, match="no member 'mobilenet'; this detector has group-made"):
+        fitted.explain(log_mels(1)[0], ids="00", member="mobilenet", **HOW)
 
 
 def test_of_one_machine_id_warps_make_further_classes() -> None:
@@ -116,12 +123,18 @@ def test_a_classifier_that_only_guesses_is_told_of() -> None:
     recipe = replace(RECIPE, members=("mobilenet",), mobilenet=replace(SMALL, learning_rate=1e-9, epochs=1))
     with pytest.warns(UserWarning, match=r"mobilenet finds the machine ID of \d+% of the held-out images.*about 50%"):
         pyasd.fit(log_mels(24), recipe, ids=ids, **HOW)
+
+
+@pytest.mark.parametrize(("balance", "guessed", "enough", "short"), [(True, 50, 0.63, 0.62), (False, 90, 0.93, 0.92)])
+def test_guessing_is_judged_by_what_accuracy_means(balance: bool, guessed: int, enough: float, short: float) -> None:
+    """Of 18 clips of one ID and 2 of another: balanced, chance is a half; else it is the share of the first."""
+    member = Classifier("mobilenet", replace(SMALL, balance=balance), 32)
+    ids = ["00"] * 18 + ["01"] * 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fitting._warn_of_guessing("mobilenet", "fan", History(kept=1, accuracy=[0.5, 0.63]), ids)
-        fitting._warn_of_guessing("group-made", "fan", History(kept=1), ids)
-    with pytest.warns(UserWarning, match=r"62% of the held-out fan images.*about 50%"):
-        fitting._warn_of_guessing("mobilenet", "fan", History(kept=1, accuracy=[0.9, 0.62]), ids)
+        fitting._warn_of_guessing(member, "fan", History(kept=1, accuracy=[0.5, enough]), ids)
+    with pytest.warns(UserWarning, match=rf"{short:.0%} of the held-out fan images.*about {guessed}%"):
+        fitting._warn_of_guessing(member, "fan", History(kept=1, accuracy=[0.99, short]), ids)
 
 
 # -- divergence, and a kill --------------------------------------------------------------------------------------

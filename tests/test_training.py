@@ -66,6 +66,48 @@ def test_windows_stay_within_clips_and_splits() -> None:
     assert (every == every[:, :1]).all()  # none reaches into another clip
 
 
+@pytest.mark.parametrize("counts", [[200, 22], [5, 5, 5], [1, 1, 90], [7], [10, 9]])
+def test_balanced_windows_come_equally_often(counts: list[int]) -> None:
+    groups = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)) * 3, counts))
+    drawn = training.balanced(groups, torch.Generator().manual_seed(1)).numpy()
+    assert len(drawn) == sum(counts)
+    of_group = np.bincount(groups[drawn] // 3, minlength=len(counts))
+    assert of_group.max() - of_group.min() <= 1
+    times = np.bincount(drawn, minlength=len(groups))
+    for group in np.unique(groups):
+        assert np.ptp(times[groups == group]) <= 1
+    assert np.array_equal(drawn, training.balanced(groups, torch.Generator().manual_seed(1)))
+    assert np.array_equal(drawn, np.arange(len(groups))) == (np.ptp(counts) <= 1), "balanced groups stay as they are"
+
+
+def test_groups_are_balanced_in_training_and_in_validation() -> None:
+    """Of 8 clips of one group and 2 of the other, 2 and 1 are held out: epochs keep their length, and validation
+    is the mean of both groups' means.
+    """
+    log_mels, mask = clips(10), np.zeros(10, bool)
+    mask[[0, 1, 8]] = True
+    windows = WindowSet(log_mels, 5, mask, CPU)
+    autoencoder = Autoencoder(replace(SMALL, epochs=1), 4)
+    seen: list[int] = []
+
+    def group_of(starts: Tensor) -> Tensor:
+        return (windows.clips(starts) >= 8).long()
+
+    def loss(starts: Tensor) -> Tensor:
+        if autoencoder.training:
+            seen.extend(group_of(starts).tolist())
+        batch = windows.gather(starts)
+        return (autoencoder(batch) - batch).square().mean()
+
+    history = training.fit(autoencoder, loss, windows, autoencoder.config, Run(), group_of=group_of)
+    assert np.bincount(seen).tolist() == [126, 126]
+    held = windows.gather(windows.validation)
+    with torch.no_grad():
+        error = (autoencoder(held) - held).square().mean(1)
+    means = [error[group_of(windows.validation) == group].mean().item() for group in (0, 1)]
+    assert history.validation == pytest.approx([np.mean(means)], rel=1e-5)
+
+
 def test_gathered_windows_are_five_frames_in_time_order() -> None:
     log_mel = torch.arange(24.0).view(8, 3)
     windows = WindowSet([log_mel], 5, np.array([False]), CPU)

@@ -24,8 +24,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from pyasd import evaluation, fitting, picture
-from pyasd.config import FULL_SCALE, AutoencoderConfig, GroupMadeConfig, Recipe
+from pyasd import config, evaluation, fitting, picture
+from pyasd.config import FULL_SCALE, Recipe
 from pyasd.datasets import sounds
 from pyasd.datasets.sounds import MACHINES, RATE
 from pyasd.training import Progress
@@ -43,11 +43,8 @@ LEVEL = 0.05
 
 SECONDS = 10.0
 
-RECIPE = Recipe(
-    members=("group-made", "autoencoder"),
-    group_made=GroupMadeConfig(score="bands", epochs=8),
-    autoencoder=AutoencoderConfig(epochs=24),
-)
+RECIPE = config.system("group-made-spectrum").override(epochs=8)
+BASELINE = config.system("autoencoder").override(epochs=24)
 """What `run` learns: both losses have all but levelled off by then, and it all takes less than three minutes."""
 
 NOTICE = """\
@@ -179,7 +176,8 @@ class Result(NamedTuple):
     Attributes:
         detector: the fitted system.
         scores: the table of `pyasd.score`, of the test clips.
-        evaluations: the table of `pyasd.evaluate` for each member, and for "both": the mean of their scores.
+        evaluations: the table of `pyasd.evaluate` for each member, for "both" (the system's score), and for the
+            baseline.
         files: what was written besides the recordings: what it is, and where.
     """
 
@@ -195,6 +193,7 @@ def run(
     seed: int = 0,
     clips: int = 24,
     recipe: Recipe = RECIPE,
+    baseline: Recipe = BASELINE,
     seconds: float = SECONDS,
     progress: Progress | None = None,
 ) -> Result:
@@ -205,6 +204,7 @@ def run(
         seed: of the factory and the training.
         clips: per machine, to learn from; as many healthy and as many faulty ones are for testing.
         recipe: of the detector.
+        baseline: of another one beside it, of one member, that is only evaluated.
         seconds: of each clip.
         progress: told how it goes.
 
@@ -218,8 +218,10 @@ def run(
     write(recordings, seed=seed, train=clips, test=clips, seconds=seconds, progress=progress)
     detector = fitting.fit(recordings, recipe, out=files["model"], seed=seed, progress=progress)
     scores = detector.score(recordings, out=files["scores"], progress=progress)
-    columns = {name: f"score.{name}" for name in recipe.members} | {"both": "score"}
+    columns = {name: f"score.{name}" for name in detector.score_modes(None)} | {"both": "score"}
     evaluations = {name: evaluation.evaluate(scores, score=column) for name, column in columns.items()}
+    other = fitting.fit(recordings, baseline, seed=seed, progress=progress)
+    evaluations |= {name: evaluation.evaluate(other.score(recordings, progress=progress)) for name in baseline.members}
     try:
         files["picture"] = picture.draw(detector, _examples(scores), folder / "picture.png")
     except ImportError as error:

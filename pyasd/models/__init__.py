@@ -18,6 +18,7 @@ from pyasd.models.classifier import Classifier
 from pyasd.models.classifier import Scorer as ClassifierScorer
 from pyasd.models.group_made import GroupMade
 from pyasd.models.group_made import Scorer as GroupMadeScorer
+from pyasd.models.spectrum import Spectrum
 from pyasd.training import History, Run
 
 
@@ -82,9 +83,11 @@ def build(name: str, recipe: Recipe, seed: int = 0) -> Member:
         return GroupMade(recipe.group_made, recipe.features.n_mels, seed, recipe.statistics == "robust")
     if name == Autoencoder.name:
         return Autoencoder(recipe.autoencoder, recipe.features.n_mels, seed)
+    if name == Spectrum.name:
+        return Spectrum(recipe.features.n_mels)
     settings = recipe.settings_of(name)
     assert isinstance(settings, ClassifierConfig)
     return Classifier(name, settings, recipe.features.n_mels, seed)
 
 
-__all__ = ["Autoencoder", "Classifier", "GroupMade", "Member", "Scorer", "build", "score_many"]
+__all__ = ["Autoencoder", "Classifier", "GroupMade", "Member", "Scorer", "Spectrum", "build", "score_many"]

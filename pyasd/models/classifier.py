@@ -140,7 +140,8 @@ class Classifier(nn.Module):
         """Learn which clip is of which machine ID.
 
         The loss is the Kullback-Leibler divergence from the labels' shares in an image to the probabilities: without
-        `mix`, and in validation, that is the cross-entropy. Validation sees untouched images of clips held out.
+        `mix`, and in validation, that is the cross-entropy. Validation sees untouched images of clips held out. With
+        `balance`, images of every machine ID come equally often, and its validation loss counts as much.
 
         Args:
             log_mels: `[frames, mels]` float32 per clip, in dB; clips shorter than an image are repeated.
@@ -174,13 +175,17 @@ class Classifier(nn.Module):
         self.to(run.device)
         labels = torch.tensor(classes, device=run.device)
 
+        def machine_of(starts: Tensor) -> Tensor:
+            return labels[windows.clips(starts)] // config.variants
+
         def measure(starts: Tensor) -> Tensor:
             x = windows.gather(starts).view(-1, 1, config.image_frames, self.mels)
             true = labels[windows.clips(starts)]
             with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
                 return self._measure(x, true)
 
-        return training.fit(self, measure, windows, config, run, cosine=True, settle=True)
+        group_of = machine_of if config.balance else None
+        return training.fit(self, measure, windows, config, run, cosine=True, settle=True, group_of=group_of)
 
     def _measure(self, x: Tensor, true: Tensor) -> Tensor:
         """Mean loss and share of images whose class is found, `[2]`, augmented in training mode."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from .conftest import RATE, tone, usage_error
 def test_fit_score_evaluate(pyasd, factory: Path, tmp_path: Path) -> None:
     model, scores = tmp_path / "fan.safetensors", tmp_path / "scores.csv"
     fitted = pyasd("fit", factory / "fan", "-o", model, "--epochs", 1, "--order", "middle", "--score", "conditional")
-    assert fitted == (0, f"{model}: <Detector group-made (fan: 00, 02, 04)>\n", "")
+    assert fitted == (0, f"{model}: <Detector group-made + spectrum (fan: 00, 02, 04)>\n", "")
     with safetensors.safe_open(model, "pt") as file:
         recipe = json.loads(file.metadata()["pyasd"])["recipe"]
     assert (recipe["group_made"]["order"], recipe["group_made"]["score"]) == ("middle", "conditional")
@@ -81,18 +82,19 @@ def test_a_plain_folder_without_a_model(pyasd, tmp_path: Path) -> None:
 
 def test_demo(pyasd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(demo.run.__kwdefaults__, "seconds", 1.0)
-    outcome = pyasd("demo", "--out", tmp_path / "d", "--clips", 2, "--epochs", 1, "--seed", 3)
+    outcome = pyasd("demo", "--out", tmp_path / "d", "--clips", 3, "--epochs", 1, "--seed", 3)
     assert (outcome.code, outcome.err) == (0, "")
     assert "synthetic" in outcome.out
     rows = [line.split() for line in outcome.out.splitlines() if " / " in line and "AUC" not in line]
     assert len(rows) == 3 * 4 + 1
-    assert rows[0][:3] == ["conveyor", "00", "2/2"]
+    assert rows[0][:3] == ["conveyor", "00", "3/3"]
+    assert re.search("group-made +spectrum +both +autoencoder", outcome.out)
     for name in ("model.safetensors", "scores.csv", "picture.png", "recordings/README.txt"):
         assert (tmp_path / "d" / name).is_file()
         assert str(tmp_path / "d" / Path(name).parts[0]) in outcome.out
     table = results.read(tmp_path / "d" / "scores.csv")
-    assert {"score.group-made", "score.autoencoder"} <= set(table)
-    assert len(table) == 36
+    assert table[["score", "score.group-made", "score.spectrum"]].notna().all(axis=None)
+    assert len(table) == 54
 
 
 def test_demo_without_matplotlib(pyasd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ def test_later_years_from_folders_to_figures(pyasd, tmp_path: Path, year: int, m
     folder, model, scores = tmp_path / "data" / "dev_data" / machine, tmp_path / "m.safetensors", tmp_path / "s.csv"
     sections = ["00", "01", "02"] if year == 2021 else ["00"]
     fitted = pyasd("fit", folder, "-o", model, "--epochs", 1, "--channel", channel)
-    assert fitted.out == f"{model}: <Detector group-made ({machine}: {', '.join(sections)})>\n"
+    assert fitted.out == f"{model}: <Detector group-made + spectrum ({machine}: {', '.join(sections)})>\n"
     assert pyasd("score", folder, "-m", model, "-o", scores, "--top", 0, "--channel", channel).code == 0
     assert len(results.read(scores)) == 8 * len(sections)
     evaluated = pyasd("evaluate", scores, "--rule", year)
@@ -59,9 +59,8 @@ def test_an_evaluation_set_with_the_organisers_list(pyasd, tmp_path: Path) -> No
 def test_archives_without_unpacking(pyasd, factory: Path, model: Path, tmp_path: Path) -> None:
     archive = shutil.make_archive(str(tmp_path / "fan"), "zip", factory, "fan")
     packed = tmp_path / "packed.safetensors"
-    assert (
-        pyasd("fit", archive, "-o", packed, "--epochs", 1).out == f"{packed}: <Detector group-made (fan: 00, 02, 04)>\n"
-    )
+    fitted = pyasd("fit", archive, "-o", packed, "--epochs", 1)
+    assert fitted.out == f"{packed}: <Detector group-made + spectrum (fan: 00, 02, 04)>\n"
     tables = []
     for clips, fitted, name in ((archive, packed, "packed.csv"), (factory / "fan", model, "plain.csv")):
         assert pyasd("score", clips, "-m", fitted, "-o", tmp_path / name, "--top", 0).code == 0

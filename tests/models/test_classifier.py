@@ -201,6 +201,56 @@ def test_classes_of_warped_and_resampled_ids(clips: Clips, monkeypatch: pytest.M
         member.fit(log_mels, ids, training.Run(), faster[:1])
 
 
+def test_scarce_ids_are_seen_as_often(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(training, "_settle", lambda *_: None)
+    measure = Classifier._measure
+
+    def spy(self: Classifier, x: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+        seen.extend(true.tolist() if self.training else [])
+        return measure(self, x, true)
+
+    monkeypatch.setattr(Classifier, "_measure", spy)
+    log_mels, ids = clips[0][:16], clips[1][:16]
+    assert ids.count("04") == 4
+    counts = {}
+    for balance in (True, False):
+        seen.clear()
+        config = dataclasses.replace(CONFIG, epochs=1, balance=balance)
+        Classifier("mobilenet", config, MELS).fit(log_mels, ids, training.Run())
+        counts[balance] = np.bincount(seen).tolist()
+    assert counts == {True: [36, 36], False: [54, 18]}
+
+
+def test_balance_changes_nothing_where_ids_are_as_frequent(clips: Clips) -> None:
+    learnt = []
+    for balance in (True, False):
+        member = Classifier("mobilenet", dataclasses.replace(CONFIG, epochs=2, balance=balance), MELS)
+        learnt.append((member.fit(*clips, training.Run()).training, member.state()))
+    assert learnt[0][0] == learnt[1][0]
+    assert all(torch.equal(x, learnt[1][1][name]) for name, x in learnt[0][1].items())
+
+
+def test_a_balanced_training_resumes_to_the_same_bits(
+    clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    log_mels, ids = clips[0][:16], clips[1][:16]
+    config = dataclasses.replace(CONFIG, epochs=3)
+    whole, broken, resumed = (Classifier("mobilenet", config, MELS) for _ in range(3))
+    history = whole.fit(log_mels, ids, training.Run())
+
+    def progress(stage: str, done: int, total: int, info: str) -> None:
+        if done > 2 * total // 3:
+            raise InterruptedError
+
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(InterruptedError):
+        broken.fit(log_mels, ids, training.Run(checkpoint=checkpoint, progress=progress))
+    assert resumed.fit(log_mels, ids, training.Run(checkpoint=checkpoint)) == history
+    assert all(torch.equal(x, resumed.state()[name]) for name, x in whole.state().items())
+
+
 def test_one_id_needs_warps(clips: Clips) -> None:
     log_mels = clips[0][:6]
     with pytest.raises(ValueError, match=r"IDs apart.*two IDs.*warps=1"):
