@@ -24,7 +24,11 @@ from pyasd.pipeline import Pipeline
 from pyasd.training import Progress, Run
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pandas import DataFrame
+
+BY_HEART = 3.0
+"""Standard deviations of scores of clips learnt, further than which those of clips held out are told of."""
 
 
 def fit(
@@ -243,7 +247,8 @@ def _statistics(
         return Statistics.of(held, ids, member.modes, robust, prior=VARIANCE_PRIOR_CLIPS)
     chosen, prior = list(range(len(ids))), 0.0
     settings = recipe.settings_of(member.name)
-    if recipe.statistics == "held-out" and not isinstance(settings, SpectrumConfig):
+    assert not isinstance(settings, SpectrumConfig)
+    if recipe.statistics == "held-out":
         chosen = np.flatnonzero(training.held_out(ids, settings.validation, seed)).tolist()
         prior = VARIANCE_PRIOR_CLIPS
         counts = Counter(ids[i] for i in chosen)
@@ -261,7 +266,36 @@ def _statistics(
         scores.append(models.score_many(scorer, [log_mels[i] for i in some], [ids[i] for i in some]).cpu().numpy())
         if pipeline.progress is not None:
             pipeline.progress(f"scoring normal {machine_type} clips", first + len(some), len(chosen), member.name)
-    return Statistics.of(np.concatenate(scores), [ids[i] for i in chosen], member.modes, robust, prior=prior)
+    found = np.concatenate(scores)
+    if recipe.statistics == "training" and isinstance(member, models.Classifier):
+        _warn_of_learning_by_heart(member, machine_type, found, ids, training.held_out(ids, settings.validation, seed))
+    return Statistics.of(found, [ids[i] for i in chosen], member.modes, robust, prior=prior)
+
+
+def _warn_of_learning_by_heart(
+    member: models.Member,
+    machine_type: str,
+    scores: NDArray[np.float64],
+    ids: Sequence[str],
+    held: NDArray[np.bool_],
+) -> None:
+    """Says so where the clips held out score further from those learnt than these from each other (`BY_HEART` standard
+    deviations, root mean square): standardised by the latter, any clip that is new outweighs the other members.
+    """
+    if not held.any():
+        return
+    learnt = Statistics.of(scores[~held], [ids[int(i)] for i in np.flatnonzero(~held)], member.modes)
+    mode = member.default_mode
+    column = member.modes.index(mode)
+    z = [learnt.standardise(float(scores[i, column]), ids[int(i)], mode) for i in np.flatnonzero(held)]
+    far = float(np.sqrt(np.mean(np.square(z))))
+    if far > BY_HEART:
+        what = f"{member.name} has learnt its {machine_type} clips by heart".replace("  ", " ")
+        warnings.warn(
+            f'{what}: normal ones held out score {far:.1f} standard deviations off. Take statistics="held-out", give '
+            "more clips or fewer epochs, or leave it out",
+            stacklevel=2,
+        )
 
 
 def _able(recipe: Recipe, machine_type: str, ids: Sequence[str]) -> list[str]:

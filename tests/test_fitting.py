@@ -137,6 +137,20 @@ def test_guessing_is_judged_by_what_accuracy_means(balance: bool, guessed: int, 
         fitting._warn_of_guessing(member, "fan", History(kept=1, accuracy=[0.99, short]), ids)
 
 
+def test_a_classifier_that_learnt_by_heart_is_told_of() -> None:
+    """Clips held out score 2 and 4, those learnt 0 +- 1 and 0 +- 0.1: 2 and 40 standard deviations away."""
+    member = Classifier("mobilenet", SMALL, 32)
+    ids = ["00"] * 5 + ["01"] * 5
+    scores = np.array([[1, -1, 1, -1, 2, 0.1, -0.1, 0.1, -0.1, 4]]).T * np.ones((1, 2))
+    held = np.array([False] * 4 + [True] + [False] * 4 + [True])
+    with pytest.warns(UserWarning, match=r'by heart: normal ones held out score 28\.3 .*statistics="held-out"'):
+        fitting._warn_of_learning_by_heart(member, "fan", scores, ids, held)  # the root of (2 ** 2 + 40 ** 2) / 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitting._warn_of_learning_by_heart(member, "fan", scores[:5], ids[:5], held[:5])
+        fitting._warn_of_learning_by_heart(member, "fan", scores, ids, np.zeros(10, bool))
+
+
 # -- divergence, and a kill --------------------------------------------------------------------------------------
 
 
