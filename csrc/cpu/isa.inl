@@ -11,6 +11,8 @@
 #include "cpu/kernels.h"
 
 #define PYASD_INLINE static inline __attribute__((always_inline))
+// For register tiles that fill all 16 registers of AVX2: inlined beside others they spill (gcc 12).
+#define PYASD_APART static __attribute__((noinline))
 
 namespace pyasd {
 namespace PYASD_ISA {

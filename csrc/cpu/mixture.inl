@@ -7,8 +7,9 @@
 
 constexpr int kWindows = kLanes == 16 ? 8 : 4;     // windows of a register tile: 3 x 8 of 32 registers, or 3 x 4 of 16
 constexpr int kRowVectors = 4;                     // hidden vectors of a register tile of gradients,
-constexpr int kRowWindows = kLanes == 16 ? 6 : 2;  // by windows (of hidden gradients)
-constexpr int kRowOutputs = kLanes == 16 ? 4 : 2;  // or by outputs (of weight gradients, as many as divide the lanes)
+constexpr int kRowWindows = kLanes == 16 ? 6 : 3;  // by windows (of hidden gradients)
+constexpr int kRowDims = kLanes == 16 ? 4 : 1;     // or by outputs (of weight gradients): of so many dimensions
+constexpr int kRowParts = kLanes == 16 ? 1 : 3;    // the logit, mean and log scale together, or each by itself
 constexpr int64_t kBlock = 32;                     // windows whose outputs wait for their log-sum-exp, in L1 and L2
 
 PYASD_INLINE vf load_part(const float* p, int64_t count) {
@@ -43,16 +44,26 @@ static float round_bfloat16(float x) {  // to nearest, ties to even; NaN stays N
   return x;
 }
 
-// sum[v][j] += a[i * a_step + v] * b[j * b_step + i * b_next] over i < count, in that order.
-template <int V, int B, bool Pairs = false>
-PYASD_INLINE void accumulate(vf sum[V][B], const float* a, int64_t a_step, int64_t count, const float* b,
-                             int64_t b_step, int64_t b_next) {
+// sum[v][j] += a[i * a_step + v] * b[at(j) + i * b_next] over i < count, in that order. The fewer factors wait in
+// registers for the others, which come one by one: sums and factors then fit 16 registers if V * B is 12.
+template <int V, int B, bool Pairs = false, class At>
+PYASD_INLINE void accumulate(vf sum[V][B], const float* a, int64_t a_step, int64_t count, const float* b, const At& at,
+                             int64_t b_next) {
   for (int64_t i = 0; i < count; ++i, a += a_step, b += b_next) {
-    vf x[V];
-    for (int v = 0; v < V; ++v) x[v] = load(a + v * kLanes);
-    for (int j = 0; j < B; ++j) {
-      const vf y = set1(b[j * b_step]);
-      for (int v = 0; v < V; ++v) sum[v][j] = multiply_add<Pairs>(x[v], y, sum[v][j]);
+    if constexpr (V <= B) {
+      vf x[V];
+      for (int v = 0; v < V; ++v) x[v] = load(a + v * kLanes);
+      for (int j = 0; j < B; ++j) {
+        const vf y = set1(b[at(j)]);
+        for (int v = 0; v < V; ++v) sum[v][j] = multiply_add<Pairs>(x[v], y, sum[v][j]);
+      }
+    } else {
+      vf y[B];
+      for (int j = 0; j < B; ++j) y[j] = set1(b[at(j)]);
+      for (int v = 0; v < V; ++v) {
+        const vf x = load(a + v * kLanes);
+        for (int j = 0; j < B; ++j) sum[v][j] = multiply_add<Pairs>(x, y[j], sum[v][j]);
+      }
     }
   }
 }
@@ -181,7 +192,8 @@ PYASD_INLINE void outputs(const float* packed, int64_t prefix, const float* hidd
       for (int j = 0; j < B; ++j) sum[p][j] = load(packed + p * kLanes);
     }
     const int64_t steps = Pairs ? prefix / 2 : prefix;
-    accumulate<3, B, Pairs>(sum, packed + 3 * kLanes, 3 * kLanes, steps, hidden + w * stride, stride, 1);
+    accumulate<3, B, Pairs>(sum, packed + 3 * kLanes, 3 * kLanes, steps, hidden + w * stride,
+                            [&](int j) { return j * stride; }, 1);
     if (Pairs && prefix % 2) {  // half a pair: the other unit, which may be NaN, must not be multiplied even by zero
       float half[B];
       for (int j = 0; j < B; ++j) {
@@ -190,7 +202,7 @@ PYASD_INLINE void outputs(const float* packed, int64_t prefix, const float* hidd
         bits &= 0xffffu;
         __builtin_memcpy(half + j, &bits, sizeof bits);
       }
-      accumulate<3, B, Pairs>(sum, packed + (1 + steps) * 3 * kLanes, 3 * kLanes, 1, half, 1, 1);
+      accumulate<3, B, Pairs>(sum, packed + (1 + steps) * 3 * kLanes, 3 * kLanes, 1, half, [](int j) { return j; }, 1);
     }
     for (int j = 0; j < B; ++j) emit(w + j, sum[0][j], sum[1][j], sum[2][j]);
   });

@@ -32,8 +32,8 @@ PYASD_INLINE vf output_gradient(const MixtureShape& shape, const MixtureTile& ti
 
 // From what the stage has of `count` windows to the gradients of the tile's outputs; each window's log-likelihoods go to
 // `values`, [window][lane], unless that is null.
-static void output_gradients(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
-                             int64_t begin, int64_t count, const Stage& stage, float* values) {
+PYASD_APART void output_gradients(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
+                                  int64_t begin, int64_t count, const Stage& stage, float* values) {
   const int64_t components = stage.components;
   for (int64_t w = 0; w < count; ++w) {
     const int64_t row = begin + w;
@@ -77,33 +77,39 @@ static void output_gradients(const MixtureShape& shape, const MixtureTile& tile,
 
 // Adds to the rows of d_weight that are the tile's (`fresh`: writes them, with zeros for what the mask hides), and to the
 // stage's d_bias.
-static void weight_gradients(const MixtureShape& shape, const MixtureTile& tile, const Stage& stage, const float* hidden,
-                             int64_t stride, int64_t count, bool fresh, float* d_weight) {
+PYASD_APART void weight_gradients(const MixtureShape& shape, const MixtureTile& tile, const Stage& stage,
+                                  const float* hidden, int64_t stride, int64_t count, bool fresh, float* d_weight) {
+  const int64_t dim_step = shape.components * shape.hidden, part_step = shape.dims * dim_step;
   for (int64_t k = 0; k < shape.components; ++k) {
-    for (int64_t p = 0; p < 3; ++p) {
+    for (int64_t p = 0; p < 3; p += kRowParts) {
       const float* d = stage.d_out + (k * 3 + p) * kLanes;
-      float* sum = stage.d_bias + (k * 3 + p) * kLanes;
-      vf total = load(sum);
-      for (int64_t w = 0; w < count; ++w) total = total + load(d + w * stage.step());
-      store(sum, total);
-      float* rows = d_weight + ((p * shape.dims + tile.first_dim) * shape.components + k) * shape.hidden;
-      const int64_t step = shape.components * shape.hidden;
-      for (int64_t lane = 0; fresh && lane < tile.dims; ++lane) {
-        for (int64_t h = tile.prefix; h < shape.hidden; ++h) rows[lane * step + h] = 0;
+      float* rows = d_weight + p * part_step + tile.first_dim * dim_step + k * shape.hidden;
+      for (int part = 0; part < kRowParts; ++part) {
+        float* sum = stage.d_bias + (k * 3 + p + part) * kLanes;
+        vf total = load(sum);
+        for (int64_t w = 0; w < count; ++w) total = total + load(d + w * stage.step() + part * kLanes);
+        store(sum, total);
+        for (int64_t lane = 0; fresh && lane < tile.dims; ++lane) {
+          float* row = rows + part * part_step + lane * dim_step;
+          for (int64_t h = tile.prefix; h < shape.hidden; ++h) row[h] = 0;
+        }
       }
       in_steps<kRowVectors>(whole_vectors(tile.prefix), [&](auto vectors, int64_t v0) {
         constexpr int V = decltype(vectors)::value;
-        in_steps<kRowOutputs>(tile.dims, [&](auto width, int64_t lane) {
-          constexpr int B = decltype(width)::value;
-          float* own = rows + lane * step + v0 * kLanes;
+        in_steps<kRowDims>(tile.dims, [&](auto width, int64_t lane) {
+          constexpr int D = decltype(width)::value, B = kRowParts * D;
+          const auto own = [&](int v, int j) {
+            return rows + j / D * part_step + (lane + j % D) * dim_step + (v0 + v) * kLanes;
+          };
           const auto left = [&](int v) { return tile.prefix - (v0 + v) * kLanes; };
           vf sums[V][B];
           for (int v = 0; v < V; ++v) {
-            for (int j = 0; j < B; ++j) sums[v][j] = fresh ? set1(0.0f) : load_part(own + j * step + v * kLanes, left(v));
+            for (int j = 0; j < B; ++j) sums[v][j] = fresh ? set1(0.0f) : load_part(own(v, j), left(v));
           }
-          accumulate<V, B>(sums, hidden + v0 * kLanes, stride, count, d + lane, 1, stage.step());
+          accumulate<V, B>(sums, hidden + v0 * kLanes, stride, count, d + lane,
+                           [](int j) { return j / D * kLanes + j % D; }, stage.step());
           for (int v = 0; v < V; ++v) {
-            for (int j = 0; j < B; ++j) store_part(own + j * step + v * kLanes, sums[v][j], left(v));
+            for (int j = 0; j < B; ++j) store_part(own(v, j), sums[v][j], left(v));
           }
         });
       });
@@ -112,8 +118,8 @@ static void weight_gradients(const MixtureShape& shape, const MixtureTile& tile,
 }
 
 // The tile's share of d_hidden for `count` windows: [window][whole vectors of the prefix].
-static void hidden_gradients(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
-                             const Stage& stage, int64_t count, float* d_hidden) {
+PYASD_APART void hidden_gradients(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
+                                  const Stage& stage, int64_t count, float* d_hidden) {
   const int64_t vectors_seen = whole_vectors(tile.prefix);
   in_steps<kRowVectors>(vectors_seen, [&](auto vectors, int64_t v0) {
     constexpr int V = decltype(vectors)::value;
@@ -127,7 +133,8 @@ static void hidden_gradients(const MixtureShape& shape, const MixtureTile& tile,
         for (int64_t lane = 0; lane < tile.dims; ++lane) {  // a dimension's components are rows in a row
           const int64_t row = (p * shape.dims + tile.first_dim + lane) * shape.components;
           accumulate<V, B>(sums, args.rows + row * args.rows_stride + v0 * kLanes, args.rows_stride, shape.components,
-                           stage.d_out + w * stage.step() + p * kLanes + lane, stage.step(), 3 * kLanes);
+                           stage.d_out + w * stage.step() + p * kLanes + lane,
+                           [&](int j) { return j * stage.step(); }, 3 * kLanes);
         }
       }
       for (int v = 0; v < V; ++v) {
@@ -180,8 +187,8 @@ PYASD_INLINE void backward(const MixtureShape& shape, const MixtureTile& tile, c
 }
 
 template <bool Pairs>
-static void backward_of_packed(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
-                               int64_t first, int64_t last, float* d_hidden, float* values, Scratch scratch) {
+PYASD_APART void backward_of_packed(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
+                                    int64_t first, int64_t last, float* d_hidden, float* values, Scratch scratch) {
   const Hidden all = hidden_rows(shape, args.hidden, args.hidden_stride, first, last,
                                  scratch.take(hidden_scratch(shape, last - first)));
   const int64_t component = component_size(product_steps(shape, tile.prefix));

@@ -1,6 +1,9 @@
 // The masked dense layers of Group MADE, each followed by ReLU, for a block of windows that stays in the L1 cache. A tile
 // of outputs runs through the inputs that it sees alone: what a mask hides is not in the packed weights.
 
+constexpr int kTrunkWindows = kLanes == 16 ? 8 : 6;        // windows of a register tile: 2 x 8 sums, or 2 x 6
+constexpr int64_t kLayerWindows = kLanes == 16 ? 32 : 30;  // windows that run through the layers together, in L1
+
 // What goes into the next product: the values, or these rounded to bfloat16, alone or in pairs.
 PYASD_INLINE void store_factors(const TrunkTables& t, float* row, int64_t at, const vf x[kTrunkVectors]) {
   float part[kTrunkVectors * kLanes];
@@ -28,7 +31,7 @@ static void dense_layer(const TrunkTables& t, const TrunkLayer& layer, const flo
   for (int64_t tile_index = 0; tile_index * kWidth < layer.padded; ++tile_index) {
     const TrunkTile& tile = t.tiles[layer.tile_begin + tile_index];
     const float* bias = t.biases + layer.bias + tile_index * kWidth;
-    in_steps<kWindows>(count, [&](auto width, int64_t w) {
+    in_whole_steps<kTrunkWindows>(count, [&](auto width, int64_t w) {
       constexpr int B = decltype(width)::value;
       vf sum[kTrunkVectors][B];
       for (int v = 0; v < kTrunkVectors; ++v) {
@@ -38,7 +41,7 @@ static void dense_layer(const TrunkTables& t, const TrunkLayer& layer, const flo
       for (int32_t s = 0; s < tile.segment_count; ++s) {
         const TrunkSegment& segment = t.segments[tile.segment_begin + s];
         accumulate<kTrunkVectors, B, Pairs>(sum, weights, kWidth, segment.count, in + w * in_stride + segment.first,
-                                            in_stride, 1);
+                                            [&](int j) { return j * in_stride; }, 1);
         weights += segment.count * kWidth;
       }
       for (int j = 0; j < B; ++j) {
@@ -58,15 +61,17 @@ static void dense_layer(const TrunkTables& t, const TrunkLayer& layer, const flo
   }
 }
 
-static std::size_t trunk_scratch(const TrunkTables& t) { return std::size_t(2 * kBlock * t.widest + 32) * sizeof(float); }
+static std::size_t trunk_scratch(const TrunkTables& t) {
+  return std::size_t(2 * kLayerWindows * t.widest + 32) * sizeof(float);
+}
 
 // `in`: the factors of the first layer, row w at w * in_stride; `out`: [windows, outputs of the last layer].
 static void trunk_forward(const TrunkTables& t, const float* in, int64_t in_stride, int64_t windows, float* out,
                           void* memory) {
   Scratch scratch{static_cast<float*>(memory)};
-  float* buffers[2] = {scratch.take(kBlock * t.widest), scratch.take(kBlock * t.widest)};
-  for (int64_t begin = 0; begin < windows; begin += kBlock) {
-    const int64_t count = windows - begin < kBlock ? windows - begin : kBlock;
+  float* buffers[2] = {scratch.take(kLayerWindows * t.widest), scratch.take(kLayerWindows * t.widest)};
+  for (int64_t begin = 0; begin < windows; begin += kLayerWindows) {
+    const int64_t count = windows - begin < kLayerWindows ? windows - begin : kLayerWindows;
     const float* from = in + begin * in_stride;
     int64_t stride = in_stride;
     for (int32_t i = 0; i < t.layer_count; ++i) {
