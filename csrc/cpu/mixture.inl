@@ -9,7 +9,7 @@ constexpr int kWindows = kLanes == 16 ? 8 : 4;     // windows of a register tile
 constexpr int kRowVectors = 4;                     // hidden vectors of a register tile of gradients,
 constexpr int kRowWindows = kLanes == 16 ? 6 : 3;  // by windows (of hidden gradients)
 constexpr int kRowDims = kLanes == 16 ? 4 : 1;     // or by outputs (of weight gradients): of so many dimensions
-constexpr int kRowParts = kLanes == 16 ? 1 : 3;    // the logit, mean and log scale together, or each by itself
+constexpr int kRowParts = kLanes == 16 ? 1 : 3;    // logit, mean and log scale each by itself, or together
 constexpr int64_t kBlock = 32;                     // windows whose outputs wait for their log-sum-exp, in L1 and L2
 
 PYASD_INLINE vf load_part(const float* p, int64_t count) {
