@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks.roofline import Roofline
 from pyasd import ops
 from pyasd.config import GroupMadeConfig, Precision
-from pyasd.features import BATCH_CLIPS
+from pyasd.features.log_mels import BATCH_CLIPS
 
 SAMPLES = 160_000  # ten seconds at 16 kHz
 WINDOWS = 309

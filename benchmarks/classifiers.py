@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from pyasd import training
 from pyasd.config import ClassifierConfig
+from pyasd.features.windows import images
 from pyasd.models.classifier import Classifier
 from pyasd.training import Run
-from pyasd.windows import images
 
 FRAMES, MELS = 313, 128  # a clip of 10 s
 IDS = ("00", "01", "02", "03")

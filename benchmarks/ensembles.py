@@ -38,9 +38,9 @@ import pyasd
 from pyasd import config, training
 from pyasd.clips import Clip, find
 from pyasd.config import VARIANCE_PRIOR_CLIPS, Recipe
-from pyasd.datasets import demo
 from pyasd.detector import Detector, Machine
 from pyasd.ensemble import Statistics, combine
+from pyasd.factory import demo
 
 SYSTEMS = {
     "System 2": ("mobilenet", "group-made"),

@@ -17,8 +17,8 @@ from PIL import Image
 
 from pyasd import augmentation, ops
 from pyasd.config import WARP_SEED, WARP_STRENGTH, ClassifierConfig, LogMelConfig
-from pyasd.datasets import demo
-from pyasd.windows import images
+from pyasd.factory import demo
+from pyasd.features.windows import images
 
 FEATURES = LogMelConfig()
 FRAMES = ClassifierConfig().image_frames

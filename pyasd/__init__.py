@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyasd.detector import Detector, load
-    from pyasd.evaluation import evaluate
     from pyasd.fitting import fit, score
+    from pyasd.tables.evaluation import evaluate
 
 _HOMES = {
     "Detector": "pyasd.detector",
-    "evaluate": "pyasd.evaluation",
+    "evaluate": "pyasd.tables.evaluation",
     "fit": "pyasd.fitting",
     "load": "pyasd.detector",
     "score": "pyasd.fitting",

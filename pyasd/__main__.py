@@ -1,5 +1,5 @@
 """`python -m pyasd` is the command `pyasd`."""
 
-from pyasd.cli import main
+from pyasd.cli.app import main
 
 main()

@@ -17,8 +17,9 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from pyasd.clips import Clip, ClipError, open_zip
+from pyasd.clips import Clip, open_zip
 from pyasd.config import FULL_SCALE
+from pyasd.errors import ClipError
 
 Channel = int | Literal["mean"]
 

@@ -30,19 +30,6 @@ ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z")
 """Archives whose clips can't be read one by one."""
 
 
-class ClipError(Exception):
-    """A clip that can't be read or scored. The message names the clip and what to do about it.
-
-    Attributes:
-        status: one word for the table: "missing", "empty", "unreadable", "truncated", "not-finite", "too-short",
-            "no-channel", "unknown-id" or "out-of-memory".
-    """
-
-    def __init__(self, status: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 @dataclass(frozen=True, eq=False)
 class Clip:
     """One clip: where it is, and what its name tells. It has a `path`, `samples` or a `log_mel`.

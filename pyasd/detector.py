@@ -21,16 +21,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyasd import models, results, storage
+from pyasd import models, storage
 from pyasd.audio import Channel
-from pyasd.clips import Clip, ClipError, find
+from pyasd.clips import Clip, find
 from pyasd.config import Recipe
 from pyasd.ensemble import Statistics, combine
-from pyasd.features import Features
+from pyasd.errors import ClipError, DeviceLost, ModelFileError
+from pyasd.features.log_mels import Features
+from pyasd.features.transfer import Fetched, MemoryLimit, is_lost, too_large
 from pyasd.pipeline import Pipeline
-from pyasd.storage import ModelFileError
-from pyasd.training import History, Progress
-from pyasd.transfer import DeviceLost, Fetched, MemoryLimit, is_lost, too_large
+from pyasd.progress import Progress
+from pyasd.tables import table as results
+from pyasd.training import History
 
 if TYPE_CHECKING:
     from pandas import DataFrame

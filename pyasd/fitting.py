@@ -16,12 +16,14 @@ from torch import Tensor
 
 from pyasd import config, models, storage, training
 from pyasd.audio import Channel
-from pyasd.clips import Clip, ClipError, find
+from pyasd.clips import Clip, find
 from pyasd.config import VARIANCE_PRIOR_CLIPS, ClassifierConfig, Recipe, SpectrumConfig
 from pyasd.detector import BATCH_CLIPS, ClipFeatures, Detector, Machine, UnknownIds, load, table_writer
 from pyasd.ensemble import Statistics
+from pyasd.errors import ClipError
 from pyasd.pipeline import Pipeline
-from pyasd.training import Progress, Run
+from pyasd.progress import Progress
+from pyasd.training import Run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,8 +12,8 @@ from pyasd.audio import Channel
 from pyasd.backends import cpu
 from pyasd.clips import Clip
 from pyasd.config import ClassifierConfig, MemberConfig, Precision, Recipe
-from pyasd.features import Features, extract
-from pyasd.training import Progress
+from pyasd.features.log_mels import Features, extract
+from pyasd.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,28 @@
-"""Named tensors with a JSON header in one safetensors file: models and checkpoints. Never pickle.
+"""Files that are whole or not there: atomic writing, and named tensors with a JSON header in a safetensors file.
 
-Files are written beside their place and renamed into it, so that a reader finds the old file or the new one, whole.
+Models and checkpoints are never pickled: a file can't execute code.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors
-import safetensors.torch
-from torch import Tensor
+from pyasd.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HEADER = "pyasd"
 """The safetensors metadata key under which the JSON header stands."""
 
 
-class ModelFileError(ValueError):
-    """A file is not a model that this version can read; the message names the file and the remedy."""
-
-
 def check_writable(path: str | os.PathLike[str]) -> Path:
-    """`path`, once it is sure that a file can be written there: asked before hours of work, not after.
+    """Return `path`, once it is sure that a file can be written there: asked before hours of work, not after.
 
     Raises:
         OSError: the folder is missing or can't be written to, or `path` is a folder.
@@ -43,35 +41,61 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write `tensors` and `header` to `path`, atomically.
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file beside its place and rename it into it: readers find the old file or the new one, whole.
+
+    The block gets the path to write to. When it ends, the file is flushed to the disk and takes the place of `path`;
+    when it raises, the file is removed and `path` stays as it was.
 
     Raises:
-        OSError: the file can't be written: the disk is full, or the folder is missing or not writable.
+        OSError: the file can't be written; the message names `path` and says what to do.
     """
     path = Path(path)
-    plain = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
-    data = safetensors.torch.save(plain, {HEADER: json.dumps(header)})
     partial = _partial(path)
     try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        yield partial
+        publish(partial, path)
     except OSError as error:
         raise _explained(error, path) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
+def publish(partial: Path, path: Path) -> None:
+    """Give a finished file its name: its bytes are on the disk before the name is.
+
+    Raises:
+        OSError: the disk is full, or the file can't be renamed.
+    """
+    with open(partial, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write `tensors` and `header` to `path`, atomically.
+
+    Raises:
+        OSError: the file can't be written: the disk is full, or the folder is missing or not writable.
+    """
+    import safetensors.torch
+
+    plain = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    data = safetensors.torch.save(plain, {HEADER: json.dumps(header)})
+    with atomic(path) as partial:
+        partial.write_bytes(data)
+
+
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors (on the CPU) and the header of a file that `write` made.
+    """Read the tensors (on the CPU) and the header of a file that `write` made.
 
     Raises:
         FileNotFoundError: there is no such file.
         ModelFileError: the file is truncated, or not one of pyasd's.
     """
+    import safetensors
+
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no model file {path}" + (": it is a folder" if path.is_dir() else ""))

@@ -18,7 +18,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,7 +26,9 @@ from torch import Tensor, nn
 
 from pyasd import storage
 from pyasd.config import Precision, TrainedConfig
-from pyasd.windows import frame_windows
+from pyasd.errors import ModelFileError, TrainingDiverged
+from pyasd.features.windows import frame_windows
+from pyasd.progress import Progress
 
 CHECKPOINT_SECONDS = 5.0
 """A checkpoint is written at the end of an epoch, but not more often than this."""
@@ -38,17 +39,6 @@ LOSS_CHECK_BATCHES = 16
 
 SETTLING_BATCHES = 16
 """Batches over which batch norm's statistics are taken anew, where that is asked for."""
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss became NaN or infinite; the message names the epoch and the batch."""
-
-
-class Progress(Protocol):
-    """Called as work goes on: `done` of `total` steps of a `stage`, and a few words of `info`."""
-
-    def __call__(self, stage: str, done: int, total: int, info: str) -> None:
-        """Hears of one more step."""
 
 
 @dataclass(frozen=True)
@@ -361,7 +351,7 @@ def _resume(state: _State, path: Path, fingerprint: str) -> None:
         return
     try:
         tensors, header = storage.read(path)
-    except storage.ModelFileError as error:
+    except ModelFileError as error:
         warnings.warn(f"training starts anew: {error}", stacklevel=3)
         return
     if header.get("fingerprint") != fingerprint:

@@ -15,7 +15,8 @@ import pytest
 import soundfile
 
 from pyasd import audio
-from pyasd.clips import Clip, ClipError, find
+from pyasd.clips import Clip, find
+from pyasd.errors import ClipError
 
 RATE = 16000
 

@@ -17,8 +17,8 @@ import pyasd
 from pyasd import config, storage, training
 from pyasd.config import Recipe
 from pyasd.detector import FORMAT, Detector
+from pyasd.errors import ModelFileError
 from pyasd.fitting import fit, score
-from pyasd.storage import ModelFileError
 
 TINY: dict[str, Any] = {"n_mels": 16, "hidden": (8, 8), "components": 2, "epochs": 2, "batch_size": 64}
 BOTH = ("group-made", "autoencoder")

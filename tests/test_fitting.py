@@ -20,9 +20,10 @@ import pyasd
 from pyasd import fitting, storage, training
 from pyasd.backends import cpu
 from pyasd.config import AutoencoderConfig, ClassifierConfig, GroupMadeConfig, LogMelConfig, Recipe
+from pyasd.errors import TrainingDiverged
 from pyasd.models import Classifier
 from pyasd.pipeline import Pipeline
-from pyasd.training import History, TrainingDiverged
+from pyasd.training import History
 
 MELS = 32
 SMALL = ClassifierConfig(width=0.1, image_frames=32, epochs=2, batch_size=16, validation=0.25)
@@ -186,6 +187,7 @@ def test_nan_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.
 KILLED = """
 import os, signal, sys, numpy as np, pyasd, torch
 from pyasd import training
+from pyasd.errors import TrainingDiverged
 torch.set_num_threads(1)
 training.CHECKPOINT_SECONDS = 0.0
 def progress(stage, done, total, info):

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyasd import backends, ops
+from pyasd import ops
 from pyasd.backends import reference
+from pyasd.errors import BackendUnavailable
 
 if TYPE_CHECKING:
     from conftest import Engine
@@ -215,11 +216,11 @@ def test_samples_beyond_two_to_the_thirty_one(engine: Engine) -> None:
 def test_tensors_of_another_device_are_refused(engine: Engine) -> None:
     head = network().head
     h, x = torch.randn(3, 128), torch.randn(3, 640)
-    with pytest.raises(backends.BackendUnavailable, match=f"'{engine.backend}' can't run on cpu"):
+    with pytest.raises(BackendUnavailable, match=f"'{engine.backend}' can't run on cpu"):
         ops.mixture_log_prob(h, x, head, engine.backend)
     with pytest.raises(ValueError, match="one device"):
         ops.mixture_log_prob(engine.put(h), x, head, engine.backend)
-    with pytest.raises(backends.BackendUnavailable, match="can't run on cuda"):
+    with pytest.raises(BackendUnavailable, match="can't run on cuda"):
         ops.log_mel(engine.put(machine(1)), PLAN, backend="cpu")
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from pyasd import cli
-from pyasd.datasets import demo
+from pyasd.cli import app as cli
+from pyasd.factory import demo
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

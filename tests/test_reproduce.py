@@ -17,8 +17,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import pyasd
-from pyasd import cli, fitting
-from pyasd.datasets import dcase, miniature
+from pyasd import fitting
+from pyasd.cli import app as cli
+from pyasd.datasets import dcase
+from pyasd.factory import miniature
 from pyasd.reproduce import Result, reproduce, table1
 
 MACHINES = ("fan", "pump")
@@ -500,7 +502,7 @@ def test_killed_and_started_again_it_ends_with_the_same(data: Path, tmp_path: Pa
     """All four systems, killed again and again as soon as there is something new."""
 
     def start(out: Path) -> subprocess.Popen[bytes]:
-        code = "from pyasd.cli import main; main()"
+        code = "from pyasd.cli.app import main; main()"
         arguments = ["reproduce", "dcase2020", "--data", data, "--quick", "--jobs", jobs, "--device", "cpu", "-o", out]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.Popen(

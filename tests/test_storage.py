@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from pyasd import storage
-from pyasd.storage import ModelFileError
+from pyasd.errors import ModelFileError
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3).T, "b": torch.tensor([1, 2])}
 

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from pyasd import storage, training
 from pyasd.config import AutoencoderConfig, GroupMadeConfig
+from pyasd.errors import TrainingDiverged
 from pyasd.models import Autoencoder, GroupMade
-from pyasd.training import History, Run, TrainingDiverged, WindowSet, held_out
+from pyasd.progress import Progress
+from pyasd.training import History, Run, WindowSet, held_out
 
 CPU = torch.device("cpu")
 SMALL = AutoencoderConfig(hidden=(8, 2, 8), epochs=6, batch_size=32)
@@ -35,7 +37,7 @@ class Interrupt(Exception):
     """Stands for whatever ends a training."""
 
 
-def stop_at(step: int) -> training.Progress:
+def stop_at(step: int) -> Progress:
     def progress(stage: str, done: int, total: int, info: str) -> None:
         if done == step:
             raise Interrupt
@@ -289,6 +291,8 @@ def test_broken_checkpoint_is_not_taken(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys, numpy as np, pyasd
 from pyasd import training
+from pyasd.errors import TrainingDiverged
+from pyasd.progress import Progress
 training.CHECKPOINT_SECONDS = 0.0
 def progress(stage, done, total, info):
     if stage.startswith("training group-made") and done == int(sys.argv[2]):

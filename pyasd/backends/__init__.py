@@ -14,14 +14,12 @@ from types import ModuleType
 
 import torch
 
+from pyasd.errors import BackendUnavailable
+
 PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
 """For each type of device, the backends that `auto` tries, best first."""
 
 NAMES = ("reference", "cpu", "cuda", "triton")
-
-
-class BackendUnavailable(RuntimeError):
-    """A backend was asked for by name and can't run here; the message says why."""
 
 
 def select(name: str, device: torch.device) -> ModuleType:

@@ -16,7 +16,8 @@ from typing import Any
 
 from pyasd.clips import open_zip
 from pyasd.datasets.dcase import FOLDERS, UNPACKING, YEARS, Archive
-from pyasd.training import Progress
+from pyasd.errors import DownloadError
+from pyasd.progress import Progress
 
 ZENODO = "https://zenodo.org"
 
@@ -32,10 +33,6 @@ file could not be had, there is one attempt at each further one.
 """
 
 CHUNK = 1 << 20
-
-
-class DownloadError(Exception):
-    """Something could not be had; the message says what to do, and which files to put where by hand."""
 
 
 def download(

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from pyasd import augmentation, training
 from pyasd.config import BAND_SCALE_FLOOR, WARP_SEED, WARP_STRENGTH, ClassifierConfig, Precision
+from pyasd.features.windows import images, repeat_frames
 from pyasd.models import dense
 from pyasd.models.arcface import ArcFace
 from pyasd.models.mobilenet import MobileNetV2
 from pyasd.models.resnet import ResNet50
-from pyasd.windows import images, repeat_frames
 
 IMAGES_PER_PASS = {"cpu": 32, "cuda": 512}
 """Images that go through a network at once in scoring, always so many: how a convolution adds up, and with that a

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyasd.config import POOLING_DECAY, POOLING_QUANTILE, Pooling
-from pyasd.windows import frame_windows
+from pyasd.features.windows import frame_windows
 
 WINDOWS_PER_PASS = 4096
 """Windows that go through a model at once in scoring: bounds the memory of hours-long clips. Every clip is cut at

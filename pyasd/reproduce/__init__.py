@@ -19,11 +19,12 @@ import pandas as pd
 import torch
 
 from pyasd import config
-from pyasd.datasets import dcase, miniature
+from pyasd.datasets import dcase
 from pyasd.datasets.dcase import Entry
+from pyasd.factory import miniature
+from pyasd.progress import Progress
 from pyasd.reproduce import table1, units
 from pyasd.reproduce.units import BASELINE, Outcome, Unit
-from pyasd.training import Progress
 
 YEAR = 2020
 SYSTEMS = ("1", "2", "3", "4")

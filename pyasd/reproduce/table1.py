@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from pyasd import evaluation
 from pyasd.reproduce.units import BASELINE
+from pyasd.tables import evaluation
 
 MACHINES = ("ToyCar", "ToyConveyor", "fan", "pump", "slider", "valve")
 

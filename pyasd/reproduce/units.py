@@ -31,7 +31,8 @@ from pyasd.config import Combine, Recipe
 from pyasd.datasets.dcase import Entry
 from pyasd.detector import Detector, Machine, load
 from pyasd.ensemble import combine
-from pyasd.training import Progress, TrainingDiverged
+from pyasd.errors import TrainingDiverged
+from pyasd.progress import Progress
 
 CORES_PER_UNIT = 8
 """On CPUs, units run side by side where each can have so many cores."""

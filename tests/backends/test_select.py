@@ -7,6 +7,7 @@ import torch
 
 from pyasd import backends
 from pyasd.backends import cpu
+from pyasd.errors import BackendUnavailable
 
 CPU = torch.device("cpu")
 
@@ -22,7 +23,7 @@ def test_environment_variable_overrides_auto_but_not_a_name(monkeypatch: pytest.
     assert backends.select("auto", CPU).__name__ == "pyasd.backends.reference"
     assert backends.select("cpu", CPU).__name__ == "pyasd.backends.cpu"
     monkeypatch.setenv("PYASD_BACKEND", "cuda")
-    with pytest.raises(backends.BackendUnavailable, match="'cuda' can't run on cpu"):
+    with pytest.raises(BackendUnavailable, match="'cuda' can't run on cpu"):
         backends.select("auto", CPU)
 
 
@@ -30,7 +31,7 @@ def test_automatic_choice_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYASD_BACKEND", raising=False)
     monkeypatch.setattr(backends, "_unavailable", lambda name, device: None if name == "reference" else "broken")
     assert backends.select("auto", CPU).__name__ == "pyasd.backends.reference"
-    with pytest.raises(backends.BackendUnavailable, match="broken"):
+    with pytest.raises(BackendUnavailable, match="broken"):
         backends.select("cpu", CPU)
 
 

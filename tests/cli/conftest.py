@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from pyasd import cli
-from pyasd.datasets import demo
+from pyasd.cli import app as cli
+from pyasd.factory import demo
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 16000

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pyasd import results
+from pyasd.tables import table as results
 
 from .conftest import RATE, tone, usage_error
 

@@ -15,8 +15,9 @@ import safetensors.torch
 import soundfile
 import torch
 
-from pyasd import evaluation, results
-from pyasd.datasets import demo
+from pyasd.factory import demo
+from pyasd.tables import evaluation
+from pyasd.tables import table as results
 
 from .conftest import RATE, tone, usage_error
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pyasd import evaluation, results
-from pyasd.datasets import miniature
+from pyasd.factory import miniature
+from pyasd.tables import evaluation
+from pyasd.tables import table as results
 
 from .conftest import usage_error
 

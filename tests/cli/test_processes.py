@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pyasd import results
+from pyasd.tables import table as results
 
 from .conftest import ROOT, command
 

@@ -13,7 +13,8 @@ import safetensors
 import safetensors.torch
 import soundfile
 
-from pyasd import config, detector, results
+from pyasd import config, detector
+from pyasd.tables import table as results
 
 from .conftest import RATE, tone, usage_error
 

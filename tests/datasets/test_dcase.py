@@ -12,8 +12,9 @@ import pytest
 import soundfile
 
 from pyasd import audio
-from pyasd.datasets import dcase, miniature
+from pyasd.datasets import dcase
 from pyasd.datasets.dcase import YEARS, Entry
+from pyasd.factory import miniature
 
 PARTS = ("development", "additional", "evaluation")
 

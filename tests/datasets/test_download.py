@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from pyasd import cli
-from pyasd.datasets import dcase, download, miniature
-from pyasd.datasets.download import CHECKSUMS, DownloadError
+from pyasd.cli import app as cli
+from pyasd.datasets import dcase, download
+from pyasd.datasets.download import CHECKSUMS
+from pyasd.errors import DownloadError
+from pyasd.factory import miniature
 
 
 class Server(http.server.ThreadingHTTPServer):

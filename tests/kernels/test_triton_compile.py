@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from pyasd import backends, ops
+from pyasd import ops
 
 triton = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from pyasd.backends import triton as backend  # noqa: E402
+from pyasd.errors import BackendUnavailable
 from pyasd.kernels import log_mel, mixture  # noqa: E402
 
 pytestmark = pytest.mark.skipif(mixture.INTERPRETED, reason="TRITON_INTERPRET is set")
@@ -219,5 +220,5 @@ def test_cpu_tensors_are_refused_with_the_reason() -> None:
     reason = backend.unavailable(torch.device("cpu"))
     assert reason is not None
     assert "TRITON_INTERPRET=1" in reason
-    with pytest.raises(backends.BackendUnavailable, match="TRITON_INTERPRET"):
+    with pytest.raises(BackendUnavailable, match="TRITON_INTERPRET"):
         ops.log_mel(torch.zeros(1, 16000), ops.LogMelPlan(), backend="triton")

@@ -15,11 +15,12 @@ from sklearn.metrics import roc_auc_score
 import pyasd
 from pyasd import augmentation, ops, training
 from pyasd.config import ClassifierConfig, LogMelConfig, Recipe
+from pyasd.errors import TrainingDiverged
+from pyasd.features.windows import images, repeat_frames
 from pyasd.models import classifier
 from pyasd.models.classifier import Classifier, fold
 from pyasd.models.mobilenet import MobileNetV2
 from pyasd.models.resnet import ResNet50
-from pyasd.windows import images, repeat_frames
 
 MELS = 32
 CONFIG = ClassifierConfig(width=0.1, image_frames=32, epochs=4, batch_size=16, learning_rate=5e-3, validation=0.25)
@@ -271,7 +272,7 @@ def test_an_id_with_a_single_clip_is_learnt(clips: Clips) -> None:
 def test_nan_stops_with_the_batch(clips: Clips) -> None:
     log_mels = [x.clone() for x in clips[0]]
     log_mels[0][3, 3] = torch.nan
-    with pytest.raises(training.TrainingDiverged, match="epoch 1"):
+    with pytest.raises(TrainingDiverged, match="epoch 1"):
         Classifier("mobilenet", dataclasses.replace(CONFIG, validation=0.0), MELS).fit(
             log_mels, clips[1], training.Run()
         )

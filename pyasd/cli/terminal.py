@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from rich import box
@@ -18,10 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from pyasd.training import Progress as ProgressCallback
-
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+from pyasd.errors import FAILED, INTERRUPTED, USAGE, PyasdError
+from pyasd.progress import Progress as ProgressCallback
+from pyasd.progress import silent
 
 
 def console(stderr: bool = False, wide: bool = False) -> Console:
@@ -51,14 +50,12 @@ def command(function: Callable[..., bool]) -> Callable[..., None]:
             except BrokenPipeError:  # `pyasd evaluate ... | head`
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 code = FAILED
+            except PyasdError as error:
+                say(f"error: {message(error)}")
+                code = error.exit_code
             except (ImportError, OSError, TypeError, ValueError) as error:
                 say(f"error: {message(error)}")
                 code = USAGE
-            except Exception as error:
-                if not type(error).__module__.startswith("pyasd."):
-                    raise  # a bug: its traceback is wanted
-                say(f"error: {error}")
-                code = USAGE if type(error).__name__ == "BackendUnavailable" else FAILED
         raise typer.Exit(code)
 
     return run
@@ -85,10 +82,10 @@ def kept(out: Path | None) -> str:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[ProgressCallback | None]:
+def progress() -> Iterator[ProgressCallback]:
     """A bar for the stage at work, on a terminal; nothing when piped."""
     if not sys.stderr.isatty():
-        yield None
+        yield silent
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     left_over = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # else a long path leaves no room for the others

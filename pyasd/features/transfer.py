@@ -15,10 +15,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class DeviceLost(RuntimeError):
-    """A GPU failed in mid-run; the message says which rows are safe."""
-
-
 def is_lost(error: BaseException) -> bool:
     """Whether `error` means that a GPU can't be used any more in this process."""
     kind = getattr(torch, "AcceleratorError", None)  # from torch 2.8 on; RuntimeError before

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from pyasd import clips, results
+from pyasd import clips
 from pyasd.config import P_AUC_MAX_FPR
 from pyasd.datasets import dcase
+from pyasd.tables import table as results
 
 AVERAGE = "average"
 POOLED = "pooled"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pyasd import results
+from pyasd.tables import table as results
 
 MEMBERS = ("group-made", "autoencoder")
 ROWS = [

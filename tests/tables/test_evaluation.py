@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from pyasd import results
-from pyasd.evaluation import evaluate
+from pyasd.tables import table as results
+from pyasd.tables.evaluation import evaluate
 
 
 def rows(machine_type: str, machine_id: str, scores: list[float], labels: list[int | None]) -> list[dict]:

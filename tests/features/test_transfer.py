@@ -12,12 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyasd import features, models, ops, results
+from pyasd import models, ops
 from pyasd.clips import find
 from pyasd.detector import Detector
-from pyasd.features import extract
+from pyasd.errors import DeviceLost
+from pyasd.features import log_mels as features
+from pyasd.features.log_mels import extract
+from pyasd.features.transfer import Fetched, MemoryLimit, Uploader, is_lost
 from pyasd.fitting import fit
-from pyasd.transfer import DeviceLost, Fetched, MemoryLimit, Uploader, is_lost
+from pyasd.tables import table as results
 
 CPU = torch.device("cpu")
 TINY: dict[str, Any] = {"n_mels": 16, "hidden": (8, 8), "components": 2, "epochs": 2, "batch_size": 64}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pyasd.windows import frame_windows, images, repeat_frames
+from pyasd.features.windows import frame_windows, images, repeat_frames
 
 
 @pytest.mark.parametrize(("count", "mels", "frames"), [(313, 128, 5), (5, 128, 5), (7, 64, 3), (4, 1, 1)])

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyasd import backends, ops
+from pyasd import ops
 from pyasd.backends import cpu, reference
+from pyasd.errors import BackendUnavailable
 
 if TYPE_CHECKING:
     from conftest import Engine
@@ -369,7 +370,7 @@ def test_wrong_input_is_refused() -> None:
         ops.MixtureHead(head.weight, head.bias, [2, 1] * 8, [1, 2, 3, 4, 5], 2)
     with pytest.raises(ValueError, match="equal groups"):
         ops.MixtureHead(head.weight, head.bias, sorted([1, 2, 3, 4] * 4), [1, 2, 3], 2)
-    with pytest.raises(backends.BackendUnavailable, match="cuda"):
+    with pytest.raises(BackendUnavailable, match="cuda"):
         ops.mixture_log_prob(h, x, head, backend="cuda")
 
 

@@ -14,10 +14,11 @@ import pytest
 import soundfile
 import torch
 
-from pyasd import audio, features, ops
-from pyasd.backends import BackendUnavailable
+from pyasd import audio, ops
 from pyasd.clips import Clip, find
-from pyasd.features import Features, extract
+from pyasd.errors import BackendUnavailable
+from pyasd.features import log_mels as features
+from pyasd.features.log_mels import Features, extract
 
 PLAN = ops.plan()
 RATE = PLAN.sample_rate

@@ -24,11 +24,13 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from pyasd import config, evaluation, fitting, picture
+from pyasd import config, fitting
 from pyasd.config import FULL_SCALE, Recipe
-from pyasd.datasets import sounds
-from pyasd.datasets.sounds import MACHINES, RATE
-from pyasd.training import Progress
+from pyasd.factory import sounds
+from pyasd.factory.sounds import MACHINES, RATE
+from pyasd.progress import Progress
+from pyasd.report import picture
+from pyasd.tables import evaluation
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -49,7 +51,7 @@ BASELINE = config.system("autoencoder").override(epochs=24)
 
 NOTICE = """\
 SYNTHETIC RECORDINGS. Nothing here was recorded: `pyasd demo` made these sounds of three types of machines, healthy
-and faulty, from simple physical models (pyasd/datasets/sounds.py), in the folders and names of DCASE 2020 Task 2.
+and faulty, from simple physical models (pyasd/factory/sounds.py), in the folders and names of DCASE 2020 Task 2.
 They show how pyasd is used. They say nothing about how well it does on real machines.
 
 seed {seed}, {seconds:g} s, {rate} Hz, 16 bit, {low:g} to {high:g} dB above the background

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyasd import audio, augmentation, ops
-from pyasd.clips import Clip, ClipError, file_bytes
-from pyasd.transfer import MemoryLimit, Uploader, too_large
+from pyasd.clips import Clip, file_bytes
+from pyasd.errors import ClipError
+from pyasd.features.transfer import MemoryLimit, Uploader, too_large
 
 AHEAD_BYTES = 256 << 20
 """Files being decoded ahead of the kernels, by their size on disk: hour-long ones then wait for each other."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.text import Text
 
-from pyasd import cli_data, terminal
+from pyasd.cli import data_sets, terminal
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -239,7 +239,8 @@ def evaluate(
 
     - `pyasd evaluate scores.csv --rule 2023 --labels eval_data_list_2023.csv` evaluates an evaluation set of 2023
     """
-    from pyasd import evaluation, results
+    from pyasd.tables import evaluation
+    from pyasd.tables import table as results
 
     scores = results.read(table)
     rows = evaluation.evaluate(scores, max_fpr=max_fpr, score=score, rule=rule, labels=labels)
@@ -288,10 +289,11 @@ def demo(
 
     - `pyasd demo --layout dcase2020 --out mini` makes something to try pyasd reproduce on
     """
-    from pyasd.datasets import demo as factory
+    from pyasd.factory import demo as factory
 
     if layout is not None:
-        from pyasd.datasets import dcase, miniature
+        from pyasd.datasets import dcase
+        from pyasd.factory import miniature
 
         with terminal.progress() as progress:
             made = miniature.write(out, dcase.data_set(layout), seed=seed, train=clips, test=clips, progress=progress)
@@ -312,7 +314,7 @@ def demo(
 
 def _print_comparison(evaluations: dict[str, DataFrame]) -> None:
     """AUC / pAUC in per cent: a row per machine ID, a column per model."""
-    from pyasd.evaluation import AVERAGE
+    from pyasd.tables.evaluation import AVERAGE
 
     shown = terminal.table("machine:", "ID:", "normal/faulty", *evaluations)
     shown.title = "AUC / pAUC in %, synthetic recordings"
@@ -390,8 +392,8 @@ def doctor() -> bool:
     return native
 
 
-app.command(cls=cli_data.Lists)(cli_data.download)
-app.command(cls=cli_data.Lists)(cli_data.reproduce)
+app.command(cls=data_sets.Lists)(data_sets.download)
+app.command(cls=data_sets.Lists)(data_sets.reproduce)
 
 
 LIBRARIES = ("numpy", "soundfile", "soxr", "scikit-learn", "pandas", "pyarrow", "safetensors", "triton", "matplotlib")

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperCommand
 
-from pyasd import terminal
+from pyasd.cli import terminal
 
 
 class Lists(TyperCommand):

@@ -10,10 +10,11 @@ import librosa
 import numpy as np
 import pytest
 
-from pyasd import config, fitting, picture
-from pyasd.clips import ClipError
+from pyasd import config, fitting
 from pyasd.config import LogMelConfig
 from pyasd.detector import Detector
+from pyasd.errors import ClipError
+from pyasd.report import picture
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,13 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from pyasd.datasets import demo, sounds
 from pyasd.datasets.dcase import FOLDERS, YEARS, Part
-from pyasd.datasets.sounds import MACHINES, RATE
-from pyasd.training import Progress
+from pyasd.factory import demo, sounds
+from pyasd.factory.sounds import MACHINES, RATE
+from pyasd.progress import Progress
 
 NOTICE = """\
-SYNTHETIC RECORDINGS. Nothing here was recorded: pyasd made these sounds (pyasd/datasets/sounds.py) in the folders and
+SYNTHETIC RECORDINGS. Nothing here was recorded: pyasd made these sounds (pyasd/factory/sounds.py) in the folders and
 names of DCASE {year} Task 2, to try programs on. They are no part of that data set.
 """
 

@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from pyasd import clips
-from pyasd.datasets import demo, sounds
-from pyasd.datasets.sounds import MACHINES, RATE
+from pyasd.factory import demo, sounds
+from pyasd.factory.sounds import MACHINES, RATE
 
 N = 10 * RATE
 UNITS = [pytest.param(kind, number, id=f"{kind}-{number}") for kind in MACHINES for number in MACHINES[kind]]

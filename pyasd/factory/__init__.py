@@ -1,0 +1,1 @@
+"""A synthetic factory to try pyasd on: sounds, recordings and miniatures of data sets."""

@@ -1,0 +1,92 @@
+"""Settings as frozen dataclasses: checked against their own type hints, with errors that name what is allowed.
+
+TOML and JSON give lists, whole numbers and strings; a field takes what its type hint says. pydantic would do this too,
+with a compiled dependency, another way to write a dataclass, and messages of several lines.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import fields, replace
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+Settings = TypeVar("Settings")
+
+
+def check_types(settings: Any) -> None:
+    """Give each field of a frozen dataclass a value of its type: lists become tuples, whole numbers floats.
+
+    Call it first in `__post_init__`.
+
+    Raises:
+        ValueError: a field can't have its value; the message names the field and what it can have.
+    """
+    for name, hint in get_type_hints(type(settings)).items():
+        if get_origin(hint) is not ClassVar and hint is not ClassVar:
+            object.__setattr__(settings, name, _of_type(name, getattr(settings, name), hint))
+
+
+def one_of(what: str, value: Any, choices: Collection[str]) -> None:
+    """Raise ValueError unless `value` is one of `choices`, which the message lists."""
+    if value not in choices:
+        raise ValueError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def field_names(settings: Any) -> set[str]:
+    """Return the names of a dataclass's fields."""
+    return {field.name for field in fields(settings)}
+
+
+def unknown(what: str, name: str, known: Collection[str]) -> str:
+    """Return a message for a setting that `what` hasn't: near matches, or all that it has."""
+    near = difflib.get_close_matches(name, sorted(known), 3)
+    hint = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(sorted(known)) or 'none'}"
+    return f"{what} has no setting {name!r}; {hint}"
+
+
+def from_table(settings: Settings, what: str, table: Mapping[str, Any]) -> Settings:
+    """Return `settings` with the values of a TOML or JSON table `[what]`.
+
+    Raises:
+        ValueError: it isn't a table, has an unknown key, or a key can't have its value.
+    """
+    if not isinstance(table, Mapping):
+        raise ValueError(f"[{what}] must be a table, not {table!r}")
+    known = field_names(settings)
+    for name in table:
+        if name not in known:
+            raise ValueError(unknown(f"[{what}]", name, known))
+    try:
+        return replace(settings, **table)  # type: ignore[type-var]
+    except ValueError as error:
+        raise ValueError(f"[{what}] {error}") from None
+
+
+def _of_type(name: str, value: Any, hint: Any) -> Any:
+    kinds = get_args(hint)
+    if get_origin(hint) is Literal:
+        one_of(name, value, kinds)
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{name} must be a list, not {value!r}")
+        return tuple(_of_type(name, x, kinds[0]) for x in value)
+    if type(None) in kinds:
+        return None if value is None else _of_type(name, value, kinds[0])
+    if hint is str and isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    if hint is bool and not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, not {value!r}")
+    number = not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+    if hint is int and number and isinstance(value, numbers.Integral):
+        return int(value)
+    if hint is float and number:
+        return float(value)
+    if hint in (int, float, str):
+        wanted = {int: "a whole number", float: "a number", str: "a text"}[hint]
+        raise ValueError(f"{name} must be {wanted}, not {value!r}")
+    return value  # a part of its own, which checks itself
