@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pyasd import models, storage
 from pyasd.audio import Channel
-from pyasd.clips import Clip, find
+from pyasd.clips import Clip, find, for_scoring
 from pyasd.config import Recipe
 from pyasd.ensemble import Statistics, combine
 from pyasd.errors import ClipError, DeviceLost, ModelFileError
@@ -157,9 +157,7 @@ class Detector:
                 stands in its row.
             DeviceLost: a GPU failed; the rows so far are in `<out>.partial`.
         """
-        found = find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
-        if {"train", "test"} <= {clip.split for clip in found}:
-            found = [clip for clip in found if clip.split not in ("train", "supplemental")]
+        found = for_scoring(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
         pipeline = Pipeline.of(channel, device, backend, precision, progress)
         with table_writer(out, self.recipe) as writer:
             return self.score_found(found, pipeline, unknown_ids, score_mode, writer)
@@ -223,7 +221,7 @@ class Detector:
             ClipError: the clip can't be read, or is of a machine type that the detector never learnt.
             ValueError: not exactly one clip, or no such member or score mode.
         """
-        found = find(clip, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
+        found = list(find(clip, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
         if len(found) != 1:
             raise ValueError(f"explain takes one clip, not {len(found)}")
         modes = self.score_modes(score_mode)

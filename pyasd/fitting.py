@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyasd import config, models, storage, training
 from pyasd.audio import Channel
-from pyasd.clips import Clip, find
+from pyasd.clips import Clip, find, for_fitting
 from pyasd.config import VARIANCE_PRIOR_CLIPS, ClassifierConfig, Recipe, SpectrumConfig
 from pyasd.detector import BATCH_CLIPS, ClipFeatures, Detector, Machine, UnknownIds, load, table_writer
 from pyasd.ensemble import Statistics
@@ -75,12 +75,7 @@ def fit(
     """
     recipe = config.system(system).override(**settings)
     path = None if out is None else storage.check_writable(out)
-    found = find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
-    normal = [clip for clip in found if clip.label != 1]
-    if any(clip.split == "train" for clip in normal):
-        normal = [clip for clip in normal if clip.split not in ("test", "supplemental")]
-    if not normal:
-        raise ValueError(f"all {len(found)} clips are labelled anomalous: learning needs clips of healthy machines")
+    normal = for_fitting(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
     pipeline = Pipeline.of(channel, device, backend, precision, progress)
     checkpoints = None if path is None else path.with_name(path.name + ".checkpoint")
     detector = _fit(normal, recipe, pipeline, seed, checkpoints)
@@ -144,7 +139,7 @@ def score(
         )
     recipe = config.system("group-made-spectrum").override(**({"statistics": "robust"} | settings))
     pipeline = Pipeline.of(channel, device, backend, precision, progress)
-    found = find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
+    found = list(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
     with table_writer(out, recipe) as writer:
         budget = None if "epochs" in settings else config.RANKING_WINDOWS
         detector = _fit(found, recipe, pipeline, seed, window_budget=budget)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyasd import audio, augmentation, ops
-from pyasd.clips import Clip, file_bytes
+from pyasd.clips import Clip
 from pyasd.errors import ClipError
 from pyasd.features.transfer import MemoryLimit, Uploader, too_large
 
@@ -124,7 +124,7 @@ def _ahead(
     waiting: deque[tuple[Future[_Decoded], int]] = deque()
     total = 0
     for index, clip in enumerate(clips):
-        size = file_bytes(clip)
+        size = clip.source.size()
         while waiting and (len(waiting) >= limit or total + size > AHEAD_BYTES):
             future, done = waiting.popleft()
             total -= done
