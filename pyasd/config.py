@@ -3,8 +3,6 @@
 "Report" is Giri et al., "Unsupervised anomalous sound detection using self-supervised classification and Group
 Masked Autoencoder for density estimation", DCASE 2020 Challenge Task 2, technical report. Where the report is
 silent, the challenge's own baseline (Koizumi et al., 2020) decides; each such value says so.
-
-This module imports nothing of pyasd, so that every other module may import it.
 """
 
 from __future__ import annotations
@@ -19,29 +17,27 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from pyasd.backends import contract
+from pyasd.backends.contract import LOG_SCALE_MIN
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-Pad = Literal["reflect", "constant"]
-Floor = Literal["max", "add"]
+FULL_SCALE = contract.FULL_SCALE
+Precision = contract.Precision
+LogMelConfig = contract.LogMelPlan
+
 Order = Literal["causal", "middle"]
 ScoreMode = Literal["joint", "middle", "conditional", "bands"]
 Pooling = Literal["mean", "max", "quantile", "rank"]
-Precision = Literal["float32", "bfloat16"]
 Combine = Literal["mean", "max"]
 Backbone = Literal["mobilenet", "resnet"]
 Loss = Literal["softmax", "arcface"]
 Mix = Literal["none", "power", "log"]
 ClassifierScore = Literal["log-probability", "probability"]
 Statistics = Literal["training", "held-out", "robust"]
-
-FULL_SCALE = 32768
-"""int16 samples are divided by this: full scale is [-1, 1)."""
-
-POWER_EPS = 2.220446049250313e-16
-"""Floor under the Mel power before the logarithm: float64's epsilon, as in the challenge baseline (-156.5 dB)."""
 
 P_AUC_MAX_FPR = 0.1
 """The p of pAUC: the largest false-positive rate that counts (challenge rules, 2020 to 2025)."""
@@ -89,52 +85,6 @@ MEMBER_NAMES = ("group-made", "autoencoder", "mobilenet", "resnet", "arcface", "
 
 
 @dataclass(frozen=True)
-class LogMelConfig:
-    """Log-Mel features: report section 2.1, challenge baseline.
-
-    Attributes:
-        sample_rate: samples per second, in Hz.
-        n_fft: samples per frame (64 ms at 16 kHz).
-        hop_length: samples from one frame to the next (32 ms).
-        n_mels: Mel bands.
-        f_min: lower edge of the first band, in Hz.
-        f_max: upper edge of the last band, in Hz; `None` means half the sample rate.
-        pad: how a clip is extended by `n_fft // 2` samples at both ends. `reflect` is what the 2020 baseline's
-            librosa 0.6 does, `constant` (zeros) what current librosa does.
-        floor: `max` takes `10 log10(max(M, eps))` (baselines from 2021), `add` takes `10 log10(M + eps)` (2020).
-    """
-
-    sample_rate: int = 16000
-    n_fft: int = 1024
-    hop_length: int = 512
-    n_mels: int = 128
-    f_min: float = 0.0
-    f_max: float | None = None
-    pad: Pad = "reflect"
-    floor: Floor = "max"
-
-    def __post_init__(self) -> None:
-        _check_fields(self)
-        nyquist = self.sample_rate / 2
-        f_max = nyquist if self.f_max is None else self.f_max
-        if self.sample_rate < 1 or self.hop_length < 1 or self.n_mels < 1:
-            raise ValueError(f"sample_rate, hop_length and n_mels must be positive: {self}")
-        if self.n_fft < 4 or self.n_fft % 2:
-            raise ValueError(f"n_fft must be even and at least 4, not {self.n_fft}")
-        if not 0 <= self.f_min < f_max <= nyquist:
-            raise ValueError(f"need 0 <= f_min < f_max <= {nyquist:g} Hz, got f_min={self.f_min}, f_max={self.f_max}")
-
-    def frames(self, samples: int) -> int:
-        """Frames of a clip of so many samples (centred frames: the first one's middle is the first sample)."""
-        return 1 + samples // self.hop_length
-
-    @property
-    def min_samples(self) -> int:
-        """The fewest samples that have a spectrum: `reflect` can't mirror a clip shorter than half a frame."""
-        return self.n_fft // 2 + 1 if self.pad == "reflect" else 1
-
-
-@dataclass(frozen=True)
 class GroupMadeConfig:
     """Group MADE: report section 2.1.
 
@@ -160,7 +110,7 @@ class GroupMadeConfig:
     hidden: tuple[int, ...] = (128, 128, 128, 128, 32, 128, 128, 128, 128)
     components: int = 10
     order: Order = "causal"
-    log_scale_min: float = -4.605170185988091
+    log_scale_min: float = LOG_SCALE_MIN
     score: ScoreMode = "joint"
     pooling: Pooling = "mean"
     epochs: int = 100

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import torch
 
-from pyasd import ops
 from pyasd.audio import Channel
 from pyasd.backends import cpu
 from pyasd.clips import Clip
@@ -70,14 +69,15 @@ class Pipeline:
         if self.device.type == "cuda":
             fast = torch.cuda.is_bf16_supported()
         else:
-            fast = member.backbone == "resnet" and cpu.unavailable(self.device) is None and cpu.isa() == "avx512bf16"
+            native = cpu.BACKEND.unavailable(self.device) is None
+            fast = member.backbone == "resnet" and native and cpu.isa() == "avx512bf16"
         return "bfloat16" if fast else "float32"
 
     def extract(
         self, clips: Sequence[Clip], recipe: Recipe, stage: str, ratio: float = 1.0, everywhere: bool = False
     ) -> Generator[Features]:
         """`features.extract` as the recipe has it, on the first device or `everywhere`, telling the progress."""
-        plan = ops.plan(*astuple(recipe.features))
+        plan = recipe.features
         items = extract(
             clips, plan, channel=self.channel, backend=self.backend, device=self.devices[: None if everywhere else 1],
             min_frames=recipe.min_frames, ratio=ratio,
