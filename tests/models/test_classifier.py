@@ -389,7 +389,7 @@ def test_clips_are_read_once_more_for_each_ratio(monkeypatch: pytest.MonkeyPatch
     assert [(x, n) for x, n in stages.items() if "reading" in x] == [
         ("reading fan", 9), ("reading fan at ratio 0.9", 9), ("reading fan at ratio 1.25", 9),
     ]  # fmt: skip
-    plan = ops.plan(n_mels=MELS)
+    plan = ops.LogMelPlan(n_mels=MELS)
 
     def expected(ratio: float) -> list[torch.Tensor]:
         played = noise if ratio == 1 else [augmentation.resample(x, ratio) for x in noise]
