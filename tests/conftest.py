@@ -22,12 +22,13 @@ from pyasd.backends import cpu
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real recordings; they are not part of the repository."""
-    default = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("PYASD_REAL_DATA", default))
-    if not folder.is_dir():
-        pytest.skip(f"no real recordings at {folder}: set PYASD_REAL_DATA")
-    return folder
+    """Return the folder of real recordings, which are not part of the repository; skip where none is named."""
+    folder = os.environ.get("PYASD_REAL_DATA")
+    if not folder:
+        pytest.skip("PYASD_REAL_DATA names no folder of real recordings")
+    if not Path(folder).is_dir():
+        pytest.fail(f"PYASD_REAL_DATA: there is no folder {folder}")
+    return Path(folder)
 
 
 @pytest.fixture(params=[name for name in cpu.ISAS if cpu.isa_obstacle(name) is None])
