@@ -19,7 +19,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from pyasd.backends import triton as backend  # noqa: E402
-from pyasd.errors import BackendUnavailable
+from pyasd.errors import BackendUnavailable  # noqa: E402
 from pyasd.kernels import log_mel, mixture  # noqa: E402
 
 pytestmark = pytest.mark.skipif(mixture.INTERPRETED, reason="TRITON_INTERPRET is set")
