@@ -148,7 +148,7 @@ def held_out(task: Task, detector: Detector, seed: int, score_mode: str | None =
         mask = training.held_out([clip.machine_id for clip in own], detector.recipe.group_made.validation, seed)
         chosen += [clip for clip, out in zip(own, mask, strict=True) if out]
     how = task.train_how | ({"ids": [clip.machine_id for clip in chosen]} if "ids" in task.train_how else {})
-    paths = [clip.log_mel if clip.path is None else clip.path for clip in chosen]
+    paths = [clip.log_mel if clip.source.path is None else clip.source.path for clip in chosen]
     return detector.score(paths, score_mode=score_mode, **how)
 
 

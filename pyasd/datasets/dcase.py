@@ -21,8 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from pyasd import clips
 from pyasd.clips import Clip
+from pyasd.clips.find import in_archive, in_folder
+from pyasd.clips.names import parse
 
 Part = Literal["development", "additional", "evaluation"]
 """Development: clips of all kinds. Additional: the training clips of evaluation, of whose test clips the challenge
@@ -219,13 +220,13 @@ def find(
         )
     wanted = set(machines or told.machine_types)
     root = _root(Path(folder), year)
-    found = [_entry(clip, told) for clip in clips.in_folder(root)]
+    found = [_entry(clip, told) for clip in in_folder(root)]
     entries = [entry for entry in found if entry is not None and entry.clip.machine_type in wanted]
     there = {(entry.clip.machine_type, entry.part) for entry in entries}
     for archive in told.archives:
         if archive.machine_type in wanted and (archive.machine_type, archive.part) not in there:
             for path in sorted(root.rglob(archive.name))[:1]:
-                found = [_entry(clip, told) for clip in clips.in_zip(path)]
+                found = [_entry(clip, told) for clip in in_archive(path)]
                 entries += [x for x in found if x is not None and x.clip.machine_type == archive.machine_type]
     if not entries:
         raise ValueError(
@@ -315,10 +316,10 @@ def read_labels(path: str | os.PathLike[str]) -> dict[tuple[str, str], Truth]:
         if len(row) == 1:
             machine_type = row[0].strip()
         elif row:
-            told = clips.parse(Path(row[1]))
-            if not machine_type or told["label"] is None or (len(row) > 2 and row[2].strip() != str(told["label"])):
+            told = parse(Path(row[1]))
+            if not machine_type or told.label is None or (len(row) > 2 and row[2].strip() != str(told.label)):
                 raise ValueError(f"{path}, line {number}: {','.join(row)!r} is no row of a list of labels: give {LIST}")
-            found[machine_type, label_key(row[0])] = Truth(told["label"], told["domain"])
+            found[machine_type, label_key(row[0])] = Truth(told.label, told.domain)
     if not found:
         raise ValueError(f"{path} has no rows: give {LIST}")
     return found

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pyasd.clips import open_zip
+from pyasd.clips.sources import open_zip
 from pyasd.datasets.dcase import FOLDERS, UNPACKING, YEARS, Archive
 from pyasd.errors import DownloadError
 from pyasd.progress import Progress

@@ -26,7 +26,6 @@ import pandas as pd
 import torch
 
 from pyasd import fitting
-from pyasd.clips import file_bytes
 from pyasd.config import Combine, Recipe
 from pyasd.datasets.dcase import Entry
 from pyasd.detector import Detector, Machine, load
@@ -247,7 +246,7 @@ def _together(unit: Unit, detectors: Sequence[Detector]) -> Detector:
 def _told(clips: Sequence[Entry]) -> list[list[Any]]:
     """What tells clips from others, wherever the data set lies."""
     return [
-        [x.part, x.clip.machine_type, x.clip.split, Path(x.clip.name).name, x.clip.label, file_bytes(x.clip)]
+        [x.part, x.clip.machine_type, x.clip.split, Path(x.clip.name).name, x.clip.label, x.clip.source.size()]
         for x in clips
     ]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from pyasd import clips
+from pyasd.clips.names import parse
 from pyasd.config import P_AUC_MAX_FPR
 from pyasd.datasets import dcase
 from pyasd.tables import table as results
@@ -113,7 +113,7 @@ def _labelled(table: pd.DataFrame, score: str, labels: str | os.PathLike[str] | 
     types, machine_ids = (table[key].astype(object).where(table[key].notna(), "") for key in COLUMNS[:2])
     names = table["clip"].astype(str) if "clip" in table else pd.Series("", table.index)
     label = table["label"].astype("Float64")
-    told_by_names = [clips.parse(Path(name))["domain"] if domains else "" for name in names]
+    told_by_names = [parse(Path(name)).domain if domains else "" for name in names]
     domain = pd.Series(told_by_names, table.index, dtype=object)
     if labels is not None:
         truth = dcase.read_labels(labels)

@@ -65,8 +65,8 @@ def test_nothing_is_missing_in_a_whole_one(mini: tuple[int, Path]) -> None:
 def test_the_number_of_channels(mini: tuple[int, Path]) -> None:
     year, folder = mini
     clip = dcase.find(folder, year)[0].clip
-    assert clip.path is not None
-    samples, _ = soundfile.read(clip.path, always_2d=True)
+    assert clip.source.path is not None
+    samples, _ = soundfile.read(clip.source.path, always_2d=True)
     assert samples.shape[1] == YEARS[year].channels == (2 if year == 2026 else 1)
     if year == 2026:
         assert not np.array_equal(audio.read(clip, 16000, 0).samples, audio.read(clip, 16000, 1).samples)
@@ -160,7 +160,7 @@ def test_what_is_unpacked_comes_before_archives_and_parts_may_be_mixed(tmp_path:
         shutil.move(path, folder / path.name)
     entries = dcase.find(folder, machines=["fan"])
     assert Counter(x.part for x in entries) == {"development": 28, "additional": 9, "evaluation": 12}
-    assert {bool(x.clip.member) for x in entries if x.part == "additional"} == {True}
+    assert {bool(x.clip.source.member) for x in entries if x.part == "additional"} == {True}
 
 
 def test_supplements_are_left_out(tmp_path: Path) -> None:

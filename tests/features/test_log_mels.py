@@ -29,7 +29,7 @@ def noise(n: int, seed: int = 0) -> np.ndarray:
 
 
 def arrays(*lengths: int) -> list[Clip]:
-    return find([noise(n, seed) for seed, n in enumerate(lengths)], sample_rate=RATE)
+    return list(find([noise(n, seed) for seed, n in enumerate(lengths)], sample_rate=RATE))
 
 
 def one(clips: list[Clip], **how) -> Features:  # type: ignore[no-untyped-def]
@@ -71,7 +71,7 @@ def test_every_clip_has_its_item_in_order_whatever_fails(tmp_path: Path) -> None
     (tmp_path / "10 cut.wav").write_bytes(whole[:20_000])
     whole = (tmp_path / "03 8 kHz, lang.flac").read_bytes()
     (tmp_path / "11 cut.flac").write_bytes(whole[:20_000])
-    clips = find([tmp_path, tmp_path / "12 missing.wav"])
+    clips = list(find([tmp_path, tmp_path / "12 missing.wav"]))
     for batch_size in (1, 3, 16):
         found = list(extract(clips, PLAN, batch_size=batch_size, workers=3))
         assert [item.index for item in found] == list(range(13))
@@ -95,7 +95,7 @@ def test_every_clip_has_its_item_in_order_whatever_fails(tmp_path: Path) -> None
 def test_log_mels_are_those_of_the_operator_alone() -> None:
     clips = arrays(RATE, 2048, 3 * RATE + 17, RATE, RATE)
     for clip, item in zip(clips, extract(clips, PLAN), strict=True):
-        expected = ops.log_mel(torch.from_numpy(clip.samples)[None], PLAN)[0]
+        expected = ops.log_mel(torch.from_numpy(clip.source.samples)[None], PLAN)[0]
         assert log_mel(item).dtype == torch.float32
         assert torch.equal(log_mel(item), expected)
 
@@ -119,7 +119,7 @@ def test_batches_are_of_one_type_and_bounded_when_padded(monkeypatch: pytest.Mon
     monkeypatch.setattr(ops, "log_mel", spy)
     monkeypatch.setitem(features.BATCH_SAMPLES, "cpu", 40_000)
     clips = arrays(10_000, 10_000, 10_000, 10_000, 10_000, 90_000, 5_000, 9_000)
-    clips[7] = find([noise(9_000) / 32768], sample_rate=RATE)[0]
+    clips[7] = next(find([noise(9_000) / 32768], sample_rate=RATE))
     assert len(list(extract(clips, PLAN))) == 8
     assert seen == [(4, 10_000), (1, 10_000), (1, 90_000), (1, 5_000), (1, 9_000)]
 
@@ -129,7 +129,7 @@ def test_batches_are_of_one_type_and_bounded_when_padded(monkeypatch: pytest.Mon
 def test_a_tone_played_faster_is_higher_and_shorter(ratio: float, dtype: type) -> None:
     tone = (8000 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.int16)
     samples = tone if dtype is np.int16 else (tone / 32768).astype(dtype)
-    found = one(find([samples], sample_rate=RATE), ratio=ratio)
+    found = one(list(find([samples], sample_rate=RATE)), ratio=ratio)
     centres = librosa.mel_frequencies(PLAN.n_mels + 2, fmin=0, fmax=RATE / 2)[1:-1]
     loudest = centres[int(log_mel(found)[2:-2].mean(0).argmax())]
     assert loudest == pytest.approx(440 * ratio, abs=16), "within an FFT bin"
@@ -146,7 +146,7 @@ def test_clips_too_short_when_played_faster() -> None:
 
 
 def test_log_mels_cannot_be_played_faster() -> None:
-    clips = find([np.zeros((9, 128), np.float32)], features="log-mel")
+    clips = list(find([np.zeros((9, 128), np.float32)], features="log-mel"))
     with pytest.raises(ValueError, match=r"resampled by 0\.9: give the clips' audio, or take ratios=\(\)"):
         extract(clips, PLAN, ratio=0.9)
     assert one(clips).error is None
@@ -169,7 +169,7 @@ def test_the_shortest_clips_that_are_long_enough() -> None:
 def test_log_mels_that_were_given_pass_through() -> None:
     given = np.random.default_rng(0).standard_normal((3, 20, 128)).astype(np.float32)
     given[1] = -80
-    found = list(extract(find(given, features="log-mel"), PLAN))
+    found = list(extract(list(find(given, features="log-mel")), PLAN))
     assert all(torch.equal(log_mel(item), torch.from_numpy(x)) for item, x in zip(found, given, strict=True))
     assert [item.silent for item in found] == [False, True, False]
     assert [item.duration for item in found] == [None] * 3
@@ -182,7 +182,7 @@ def test_log_mels_that_were_given_pass_through() -> None:
 def test_read_only_log_mels(order: str) -> None:
     given = np.asarray(np.random.default_rng(0).standard_normal((20, 128)), np.float32, order=order)  # type: ignore[call-overload]
     given.flags.writeable = False
-    assert torch.equal(log_mel(one(find(given, features="log-mel"))), torch.tensor(given))
+    assert torch.equal(log_mel(one(list(find(given, features="log-mel")))), torch.tensor(given))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_read_only_log_mels(order: str) -> None:
 def test_log_mels_that_can_not_be_scored(shape: tuple, value: float, status: str, message: str) -> None:
     given = np.zeros(shape, np.float32)
     given[-1, -1] = value
-    found = one(find(given, features="log-mel"))
+    found = one(list(find(given, features="log-mel")))
     assert found.error is not None
     assert found.error.status == status
     assert message in str(found.error)
@@ -208,8 +208,8 @@ def test_no_clips() -> None:
 
 
 def test_the_channel_is_passed_on() -> None:
-    clips = find([np.stack([noise(RATE), noise(RATE, 1)])], sample_rate=RATE)
-    assert torch.equal(log_mel(one(clips, channel=1)), log_mel(one(find([noise(RATE, 1)], sample_rate=RATE))))
+    clips = list(find([np.stack([noise(RATE), noise(RATE, 1)])], sample_rate=RATE))
+    assert torch.equal(log_mel(one(clips, channel=1)), log_mel(one(list(find([noise(RATE, 1)], sample_rate=RATE)))))
     error = one(clips, channel=2).error
     assert error is not None
     assert error.status == "no-channel"
@@ -260,7 +260,7 @@ def test_large_files_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(audio, "read", spy)
     monkeypatch.setattr(features, "AHEAD_BYTES", 100_000)  # three files
-    for item in extract(find([tmp_path / "a.wav"] * 30), PLAN, batch_size=1):
+    for item in extract(list(find([tmp_path / "a.wav"] * 30)), PLAN, batch_size=1):
         time.sleep(1e-3)
         assert started - item.index <= 5
 
@@ -284,11 +284,11 @@ def test_threads_end_when_abandoned() -> None:
 
 
 def test_real_recordings(real_data: Path) -> None:
-    clips = find([*sorted((real_data / "uav" / "UAV" / "test").glob("*.flac"))[:6], real_data / "mimii_8ch"])
+    clips = list(find([*sorted((real_data / "uav" / "UAV" / "test").glob("*.flac"))[:6], real_data / "mimii_8ch"]))
     found = list(extract(clips, PLAN))
     assert len(found) == 12
     for clip, item in zip(clips, found, strict=True):
-        samples, rate = soundfile.read(clip.path, dtype="int16", always_2d=True)
+        samples, rate = soundfile.read(clip.source.path, dtype="int16", always_2d=True)
         assert rate == RATE
         expected = ops.log_mel(torch.from_numpy(samples[:, 0].copy())[None], PLAN)[0]
         assert torch.equal(log_mel(item), expected)
@@ -304,6 +304,6 @@ def test_memory_stays_flat(real_data: Path) -> None:
         with open("/proc/self/status") as status:
             return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
 
-    clips = (find(real_data / "uav" / "UAV" / "test") * 10)[:2000]
+    clips = (list(find(real_data / "uav" / "UAV" / "test")) * 10)[:2000]
     found = [resident_kb() for item in extract(clips, PLAN) if item.index % 50 == 49]
     assert max(found[20:]) - max(found[:20]) < 64_000

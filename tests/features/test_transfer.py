@@ -207,7 +207,7 @@ def test_a_clip_that_is_too_large_has_its_reason(
 def test_log_mels_too_go_through_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     lengths = [3000, 4000, 9000, 3000, 3000, 5000]
-    clips = find([(3000 * rng.standard_normal(n)).astype(np.int16) for n in lengths], sample_rate=16000)
+    clips = list(find([(3000 * rng.standard_normal(n)).astype(np.int16) for n in lengths], sample_rate=16000))
     plan, real = ops.plan(), ops.log_mel
     expected = [item.log_mel for item in extract(clips, plan)]
 

@@ -6,15 +6,11 @@ Images are batches of log-Mels `[images, 1, frames, mels]`, in dB, on any device
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import soxr
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-
-from pyasd.config import FULL_SCALE
 
 Domain = Literal["power", "log"]
 
@@ -96,19 +92,3 @@ def warp(images: Tensor, grids: Tensor, which: Tensor) -> Tensor:
         images[chosen], grids[which[chosen] - 1], padding_mode="border", align_corners=True
     )
     return images.index_copy(0, chosen, bent)
-
-
-def resample(samples: NDArray[Any], ratio: float) -> NDArray[Any]:
-    """The sound played `ratio` times as fast: its pitch rises by that, and it is so much shorter.
-
-    Args:
-        samples: `[n]`, int16 or float32.
-        ratio: above 0; 1 gives the samples back.
-
-    Returns:
-        `[n / ratio]` float32, full scale 1, band-limited (soxr, high quality). Not int16, which soxr dithers: a
-        classifier would tell resampled clips by that noise.
-    """
-    if samples.dtype == np.int16:
-        samples = samples.astype(np.float32) / np.float32(FULL_SCALE)
-    return soxr.resample(samples, ratio, 1.0)
