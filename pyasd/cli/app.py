@@ -363,7 +363,6 @@ def doctor() -> bool:
     import torch
 
     from pyasd import backends
-    from pyasd.backends import cpu, cuda
 
     found = backends.available()
     native = found["cpu"] is None
@@ -372,17 +371,11 @@ def doctor() -> bool:
         "Python": f"{platform.python_version()} ({sys.executable})",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
-        "CPU kernels": f"{cpu.isa()} (of {', '.join(cpu.supported_isas())})" if native else "none",
-        "AMX": (cpu.isa_obstacle("amx") or "ready") if native else "none",
+        **backends.load("cpu").facts(),
         "GPU": _gpu(),
     }
     facts |= {f"backend {name}": why or "ready" for name, why in found.items()}
-    if found["cuda"] is None:
-        here = torch.device("cuda", torch.cuda.current_device())
-        why = cuda.hidden_layers_obstacle(here)
-        facts["CUDA trunk"] = f"in torch: {why}" if why else "ready"
-        why = cuda.warpgroups_obstacle(here)
-        facts["CUDA wgmma"] = f"not used: {why}" if why else "ready"
+    facts |= backends.load("cuda").facts()
     facts |= {name: _version(name) for name in LIBRARIES}
     terminal.console().print(Text("\n".join(f"{name:18}{fact}" for name, fact in facts.items())), soft_wrap=True)
     if not native:

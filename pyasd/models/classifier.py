@@ -326,7 +326,7 @@ class Classifier(TrainedMember, nn.Module):
 
         sampler = loop.Sampler(windows, machine_of if config.balance else None)
         history = loop.fit(self, measure, sampler, config, run)
-        self._remarks = [x for x in (self._remark_on_one_id(), self._remark_on_guessing(history, data)) if x]
+        self._remarks = [x for x in (self._remark_on_one_id(), self._remark_on_guessing(history, data.ids)) if x]
         return history
 
     def _classes(self, data: TrainingSet, held_out: NDArray[np.bool_]) -> tuple[LogMels, list[int]]:
@@ -350,7 +350,7 @@ class Classifier(TrainedMember, nn.Module):
         normal = super().normal_scores(data, run)
         held_out = data.held_out(self.config.validation)
         if run.statistics == "training" and held_out.any():
-            self._remarks += self._remark_on_learning_by_heart(normal, held_out, data)
+            self._remarks += self._remark_on_learning_by_heart(normal, held_out)
         return normal
 
     def _remark_on_one_id(self) -> str | None:
@@ -361,43 +361,40 @@ class Classifier(TrainedMember, nn.Module):
             "resamplings"
         )
 
-    def _remark_on_guessing(self, history: History, data: TrainingSet) -> str | None:
+    def _remark_on_guessing(self, history: History, ids: Sequence[str]) -> str | None:
         """Remark where it has hardly learnt: less than a quarter of the way from guessing to certainty."""
         if not history.accuracy or len(self.ids) < 2:
             return None
         accuracy = history.accuracy[history.kept]
-        counts = Counter(data.ids)
+        counts = Counter(ids)
         balance = self.config.balance
-        guessed = 1 / len(counts) if balance else max(counts.values()) / len(data)
+        guessed = 1 / len(counts) if balance else max(counts.values()) / len(ids)
         if accuracy >= guessed + (1 - guessed) / 4:
             return None
-        images = f"{accuracy:.0%} of the held-out {data.machine_type} images".replace("  ", " ")
-        images += " (mean over IDs)" if balance else ""
+        images = f"{accuracy:.0%} of the held-out images" + (" (mean over IDs)" if balance else "")
         guess = "guessing" if balance else "always guessing the most frequent one"
         return (
             f"{self.name} finds the machine ID of {images}, and {guess} finds about {guessed:.0%}: its scores tell "
             "little. Give more epochs or clips, or leave it out"
         )
 
-    def _remark_on_learning_by_heart(
-        self, normal: NormalScores, held_out: NDArray[np.bool_], data: TrainingSet
-    ) -> list[str]:
+    def _remark_on_learning_by_heart(self, normal: NormalScores, held_out: NDArray[np.bool_]) -> list[str]:
         """Remark where held-out clips score more than `BY_HEART` standard deviations (root mean square) from the
         others: standardised by these, any new clip outweighs the other members.
         """
         column = self.mode_names.index(self.default_mode)
-        scores = normal.scores[:, column : column + 1]
-        learnt = Moments.of(scores[~held_out], [data.ids[int(i)] for i in np.flatnonzero(~held_out)])
+        scores, ids = normal.scores[:, column : column + 1], normal.ids
+        learnt = Moments.of(scores[~held_out], [ids[int(i)] for i in np.flatnonzero(~held_out)])
         z = []
         for i in np.flatnonzero(held_out):
-            mean, variance = (float(x[0]) for x in learnt.of_id(data.ids[int(i)]))
+            mean, variance = (float(x[0]) for x in learnt.of_id(ids[int(i)]))
             z.append((float(scores[i, 0]) - mean) / max(variance, VARIANCE_FLOOR) ** 0.5)
         distance = float(np.sqrt(np.mean(np.square(z))))
         if distance <= BY_HEART:
             return []
         return [
-            f"{self.name} has learnt its {data.clips_name} by heart: normal ones held out score {distance:.1f} standard "
-            'deviations off. Take statistics="held-out", give more clips or fewer epochs, or leave it out'
+            f"{self.name} has learnt its clips by heart: normal ones held out score {distance:.1f} standard deviations "
+            'off. Take statistics="held-out", give more clips or fewer epochs, or leave it out'
         ]
 
     def _measure(self, x: Tensor, true: Tensor) -> Tensor:

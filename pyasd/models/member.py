@@ -152,7 +152,9 @@ class Member(ABC):
         return next(mode for mode in self.modes if mode.name == name)
 
     def obstacle(self, ids: Sequence[str]) -> str | None:
-        """Say why it can't learn from clips of these machine IDs, and the remedy; `None` where it can."""
+        """Say why it can't learn from clips of these machine IDs, and the remedy, without the machine type, which stands
+        before it; `None` where it can.
+        """
         return None
 
     def training_compute(self, compute: Compute) -> Compute:
@@ -178,7 +180,9 @@ class Member(ABC):
         """
 
     def remarks(self) -> list[str]:
-        """Return what the user should know of how training and `normal_scores` went, a sentence or two each."""
+        """Return what the user should know of how training and `normal_scores` went, a sentence or two each, without the
+        machine type, which stands before it.
+        """
         return []
 
     @abstractmethod

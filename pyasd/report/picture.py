@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyasd import ops
 from pyasd.config import LogMelConfig
 from pyasd.detector import Detector, Explanation
 
@@ -105,7 +103,7 @@ def _limits(explained: Mapping[str, Explanation], field: str) -> tuple[float, fl
 
 def _ticks(features: LogMelConfig) -> tuple[list[float], list[str]]:
     """Where on the axis of bands some round frequencies lie, and their names."""
-    weights = ops.plan(**asdict(features)).dense_weights()
+    weights = features.dense_weights()
     heard = np.flatnonzero(weights.any(axis=1))
     hertz = np.arange(weights.shape[1]) * features.sample_rate / features.n_fft
     centres = weights[heard] @ hertz / weights[heard].sum(axis=1)

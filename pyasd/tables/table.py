@@ -10,21 +10,23 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, get_args
+from typing import IO, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pyasd.config import Combine
+
+Combination = Literal["mean", "max"]
+"""How members' standardised scores are combined (report section 2.3)."""
 
 COLUMNS = ("clip", "machine_type", "machine_id", "channel", "duration", "score", "label", "status", "error")
 """The table's columns. Between `score` and `label` stand `score.mean` and `score.max`, the members' standardised scores
 combined in either way (`score` is the one of them that the recipe takes), then one `score.<member>` for each member."""
 
 MEMBER_PREFIX = "score."
-COMBINED = tuple(MEMBER_PREFIX + how for how in get_args(Combine))
+COMBINED = tuple(MEMBER_PREFIX + how for how in get_args(Combination))
 EXTENSIONS = (".csv", ".parquet")
 
 ROW_GROUP = 8192

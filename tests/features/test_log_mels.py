@@ -20,7 +20,7 @@ from pyasd.errors import BackendUnavailable
 from pyasd.features import log_mels as features
 from pyasd.features.log_mels import Features, extract
 
-PLAN = ops.plan()
+PLAN = ops.LogMelPlan()
 RATE = PLAN.sample_rate
 
 

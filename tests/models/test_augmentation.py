@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from pyasd import augmentation
+from pyasd.models import augmentation
 
 
 def tone(frequency: float, dtype: type = np.float32) -> np.ndarray:

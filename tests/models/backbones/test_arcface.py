@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyasd.models.arcface import ArcFace, widen
+from pyasd.models.backbones.arcface import ArcFace, widen
 
 
 def test_the_margin_is_on_the_true_class_alone() -> None:

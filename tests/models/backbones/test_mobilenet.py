@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyasd.models.mobilenet import MobileNetV2
+from pyasd.models.backbones.mobilenet import MobileNetV2
 
 
 def shaken(net: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyasd.models.resnet import ResNet50
+from pyasd.models.backbones.resnet import ResNet50
 
 
 def test_names_and_outputs_are_torchvisions(torchvision_models: ModuleType) -> None:
