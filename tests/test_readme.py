@@ -14,8 +14,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from pyasd.cli import app as cli
-from pyasd.factory import demo as factory
-from pyasd.factory import miniature
+from pyasd.factory import factory, miniature
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
