@@ -17,7 +17,7 @@ from PIL import Image
 
 from pyasd import augmentation, ops
 from pyasd.config import WARP_SEED, WARP_STRENGTH, ClassifierConfig, LogMelConfig
-from pyasd.factory import demo
+from pyasd.factory import factory as synthetic
 from pyasd.features.windows import images
 
 FEATURES = LogMelConfig()
@@ -26,7 +26,7 @@ FRAMES = ClassifierConfig().image_frames
 
 def image(machine_id: str, ratio: float = 1.0) -> torch.Tensor:
     """The first image of a healthy pump's clip, `[1, 1, frames, mels]`, in dB."""
-    samples = augmentation.resample(demo.clip(f"pump/train/normal_id_{machine_id}_00000000.wav"), ratio)
+    samples = augmentation.resample(synthetic.clip(f"pump/train/normal_id_{machine_id}_00000000.wav"), ratio)
     log_mel = ops.log_mel(torch.from_numpy(samples)[None], ops.plan(*astuple(FEATURES)))[0]
     return images(log_mel, FRAMES)[:1, None]
 
