@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 from pyasd.cli import app as cli
-from pyasd.factory import demo
+from pyasd.factory import factory as synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     factory = tmp_path / "factory"
-    demo.write(factory, train=2, test=1, seconds=1.0)
+    synthetic.write(factory, train=2, test=1, seconds=1.0)
     shutil.move(factory / "fan", tmp_path / "recordings")
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -289,8 +289,6 @@ def demo(
 
     - `pyasd demo --layout dcase2020 --out mini` makes something to try pyasd reproduce on
     """
-    from pyasd.factory import demo as factory
-
     if layout is not None:
         from pyasd.datasets import dcase
         from pyasd.factory import miniature
@@ -300,10 +298,11 @@ def demo(
         terminal.console().print(Text(f"{out}: {len(made)} synthetic clips in the layout of {layout}"), soft_wrap=True)
         return True
 
+    from pyasd.factory import demo as factory_demo
+
     start = time.monotonic()
-    own, baseline = factory.RECIPE.override(epochs=epochs), factory.BASELINE.override(epochs=epochs)
     with terminal.progress() as progress:
-        result = factory.run(out, seed=seed, clips=clips, recipe=own, baseline=baseline, progress=progress)
+        result = factory_demo.run(out, seed=seed, clips=clips, epochs=epochs, progress=progress)
     _print_comparison(result.evaluations)
     lines = [f"{what + ':':12}{path}" for what, path in result.files.items()]
     lines.append(f"{time.monotonic() - start:.0f} s. All sounds are synthetic. Next, with recordings of your own:")

@@ -71,7 +71,7 @@ def download(
     year = dcase.data_set(dataset)
     with terminal.progress() as progress:
         notes = downloads.download(
-            year, to, machines=machines or None, parts=parts or tuple(dcase.FOLDERS), unpack=unpack, remove=remove,
+            year, to, machines=machines or None, parts=parts or dcase.PARTS, unpack=unpack, remove=remove,
             progress=progress,
         )  # fmt: skip
     for note in notes:
