@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -107,21 +107,26 @@ def reproduce(
     - `pyasd reproduce dcase2020 --data dcase2020/ --systems 4 --machines ToyCar fan -o system4` Group MADE alone
     """
     from pyasd.datasets import dcase
-    from pyasd.reproduce import QUICK_NOTICE, SYSTEMS, YEAR, compared, table1
-    from pyasd.reproduce import reproduce as run
+    from pyasd.reproduce import report, table1, units
+    from pyasd.reproduce import reproduce as table_1
+    from pyasd.reproduce.systems import REPORT_SYSTEMS
 
-    if dcase.data_set(dataset) != YEAR:
-        raise ValueError(f"the report's Table 1 is of dcase{YEAR}; for other years see pyasd fit, score and evaluate")
+    if dcase.data_set(dataset) != table_1.YEAR:
+        raise ValueError(
+            f"the report's Table 1 is of dcase{table_1.YEAR}; for other years see pyasd fit, score and evaluate"
+        )
     if training.quick:
-        terminal.say(QUICK_NOTICE)
-    settings: dict[str, Any] = {} if training.epochs is None else {"epochs": training.epochs}
+        terminal.say(table_1.QUICK_NOTICE)
+    changes = {} if training.epochs is None else {"epochs": training.epochs}
+    settings = table_1.Settings(
+        systems or REPORT_SYSTEMS, machines or None, training.seeds, training.quick, labels, changes
+    )
     with terminal.progress() as progress:
-        result = run(
-            data, out, systems=systems or SYSTEMS, machines=machines or None, seeds=training.seeds,
-            quick=training.quick, labels=labels, jobs=training.jobs, progress=progress, **hardware.given(), **settings,
-        )  # fmt: skip
+        result = table_1.reproduce(
+            data, out, settings, units.Hardware(**hardware.given()), jobs=training.jobs, progress=progress
+        )
     for title, figures in result.tables.items():
-        columns, lines = table1.lines(figures, compared(title))
+        columns, lines = table1.lines(figures, title == report.COMPARED)
         table = terminal.table("AUC (pAUC), %:", *columns)
         terminal.console().print(Text(title), soft_wrap=True)
         for line in lines:
@@ -130,6 +135,6 @@ def reproduce(
     for note in result.notes:
         terminal.say(f"note: {note}")
     if training.quick:
-        terminal.say(QUICK_NOTICE)
+        terminal.say(table_1.QUICK_NOTICE)
     terminal.console().print(Text(f"{result.report}: the report"), soft_wrap=True)
     return not result.failed

@@ -21,13 +21,6 @@ from pyasd.detector import Detector, Explanation
 TICKS = (250, 500, 1000, 2000, 4000, 8000, 16000)
 """Frequencies that the axes name, in Hz."""
 
-UNITS = {
-    **dict.fromkeys(("joint", "middle", "conditional"), "NLL, nats"),
-    "bands": "NLL, standard deviations",
-    "mse": "squared error, dB²",
-}
-"""Of score maps, by score mode; those of classifiers have none."""
-
 
 def draw(
     detector: Detector,
@@ -40,10 +33,10 @@ def draw(
     """Draw clips side by side, with one colour scale for all of them, so that a faulty one stands out.
 
     Args:
-        detector: knows the clips' machine type.
-        clips: a title for each clip, and the clip, as `Detector.explain` takes it.
+        detector: one that has learnt the clips' machine type.
+        clips: by title; each as `Detector.explain` takes it.
         path: the picture's file, .png, .svg or .pdf.
-        member: the ensemble member to ask, by default the first.
+        member: the ensemble member whose score is explained, by default the first.
         **how: further arguments of `Detector.explain`.
 
     Raises:
@@ -61,7 +54,7 @@ def draw(
         raise ValueError("no clips to draw")
     modes = detector.score_modes(how.get("score_mode"))
     member = member or next(iter(modes))
-    unit = UNITS.get(modes.get(member, ""), "score")
+    unit = unit_of(modes.get(member, ""))
     explained = {title: detector.explain(clip, member=member, **how) for title, clip in clips.items()}
     features = detector.recipe.features
     figure = Figure(figsize=(4.5 * len(clips) + 1, 5), layout="constrained")
@@ -96,18 +89,25 @@ def draw(
     return path
 
 
+def unit_of(mode: str) -> str:
+    """Return the unit of a score mode's maps."""
+    if mode in ("joint", "middle", "conditional"):
+        return "NLL, nats"
+    return {"bands": "NLL, standard deviations", "mse": "squared error, dB²"}.get(mode, "score")
+
+
 def _limits(explained: Mapping[str, Explanation], field: str) -> tuple[float, float]:
-    """The range of the colours: all but the outermost hundredths, which would leave the rest of one colour."""
+    """Return the range of the colours: without the outermost hundredths, which would leave all the rest one colour."""
     values = np.concatenate([getattr(x, field).ravel() for x in explained.values()])
     low, high = np.nanpercentile(values, (1, 99))
     return float(low), float(high)
 
 
 def _ticks(features: LogMelConfig) -> tuple[list[float], list[str]]:
-    """Where on the axis of bands some round frequencies lie, and their names."""
+    """Return where on the axis of bands some round frequencies lie, and their names."""
     weights = ops.plan(**asdict(features)).dense_weights()
-    heard = np.flatnonzero(weights.any(axis=1))
+    bands = np.flatnonzero(weights.any(axis=1))
     hertz = np.arange(weights.shape[1]) * features.sample_rate / features.n_fft
-    centres = weights[heard] @ hertz / weights[heard].sum(axis=1)
+    centres = weights[bands] @ hertz / weights[bands].sum(axis=1)
     inside = [hz for hz in TICKS if centres[0] <= hz <= centres[-1]]
-    return np.interp(inside, centres, heard).tolist(), [f"{hz:g}" for hz in inside]
+    return np.interp(inside, centres, bands).tolist(), [f"{hz:g}" for hz in inside]
