@@ -17,7 +17,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-
 Combination = Literal["mean", "max"]
 """How members' standardised scores are combined (report section 2.3)."""
 
