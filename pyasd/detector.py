@@ -146,7 +146,7 @@ class Detector:
             progress: told of each clip.
 
         Returns:
-            One row per clip, in order: see `results.COLUMNS`. `score` is in standard deviations above the mean of
+            One row per clip, in order: see `results.Row`. `score` is in standard deviations above the mean of
             the machine ID's normal clips, combined over the members as the recipe says, `score.mean` and `score.max`
             are both ways of that; `score.<member>` is what the member itself measures, in nats, dB squared or, of
             "bands", standard deviations. Higher is more anomalous. The table's `attrs` say in which `precision` it was
@@ -176,7 +176,7 @@ class Detector:
         modes = self.score_modes(score_mode)
         lanes = {device: self._lane(device, pipeline, modes) for device in pipeline.devices}
         ahead = 0 if pipeline.devices == (torch.device("cpu"),) else 2 * len(pipeline.devices)
-        rows: list[dict[str, Any]] = []
+        rows: list[results.Row] = []
         begun: deque[_Begun] = deque()
         try:
             with contextlib.closing(pipeline.extract(clips, self.recipe, "scoring", everywhere=True)) as items:
@@ -325,7 +325,9 @@ class Detector:
                 "clip": clip.name,
                 "machine_type": clip.machine_type,
                 "machine_id": clip.machine_id,
-                "channel": channel if clip.log_mel is None else None,
+                "split": clip.split,
+                "domain": clip.domain,
+                "channel": str(channel) if clip.log_mel is None else "",
                 "duration": item.duration,
                 "label": clip.label,
                 "status": "silent" if item.silent else "ok",
@@ -353,7 +355,7 @@ class Detector:
                 parts.append((machine_type, own, scores, lane.limit.device))
         return _Begun(rows, parts)
 
-    def _end(self, begun: _Begun, modes: dict[str, str]) -> list[dict[str, Any]]:
+    def _end(self, begun: _Begun, modes: dict[str, str]) -> list[results.Row]:
         """The rows, with the scores that have arrived."""
         for machine_type, group, fetched, device in begun.parts:
             statistics = self.machines[machine_type].statistics
@@ -365,7 +367,7 @@ class Detector:
             for (row, machine_id), *values in zip(group, *columns.values(), strict=True):
                 scores = dict(zip(columns, values, strict=True))
                 row |= self._combined(row["clip"], scores, statistics, machine_id, modes)
-        return begun.rows
+        return [results.Row(**row) for row in begun.rows]
 
     def _combined(
         self,
@@ -381,9 +383,7 @@ class Detector:
                 error = f"{clip}: the {name} score is {value}: check the recording"
                 return {"status": "not-finite", "error": error}
         both = combine([statistics[name].standardise(x, machine_id, modes[name]) for name, x in scores.items()])
-        members = {results.MEMBER_PREFIX + name: value for name, value in scores.items()}
-        combined = {results.MEMBER_PREFIX + how: x for how, x in both.items()}
-        return {"score": both[self.recipe.combine]} | combined | members
+        return {"score": both[self.recipe.combine], "combined": both, "members": scores}
 
 
 @dataclass(frozen=True)
