@@ -10,7 +10,7 @@ from typing import Any
 from pyasd.detector import Detector, Machine
 from pyasd.models import kinds
 from pyasd.recipes import Recipe, files
-from pyasd.tables.table import Combination
+from pyasd.tables import Combination
 
 REPORT_SYSTEMS = ("1", "2", "3", "4")
 """The systems of the report, as recipes are called."""
