@@ -29,8 +29,6 @@ from pyasd.datasets.layouts import year as year
 from pyasd.datasets.layouts import years as years
 from pyasd.tables.labels import Truth, label_key, read_labels
 
-LIST = "the organisers' eval_data_list_<year>.csv"
-
 UNPACKING = ".unpacking-"
 """`download` leaves a file of this name, and the archive's, in the data set's folder while it unpacks."""
 
