@@ -184,6 +184,7 @@ def test_the_same_speed_gives_the_samples_back() -> None:
     floats = sine(7500, RATE).astype(np.float32)
     assert np.array_equal(audio.change_speed(floats, 1.0), floats)
     assert np.abs(audio.change_speed(floats, 1.25)[1000:-1000]).max() < 1e-3, "9375 Hz would be beyond half the rate"
+    assert not audio.change_speed(np.zeros(RATE, np.int16), 1.25).any(), "int16 would be dithered"
 
 
 # -- bad files -----------------------------------------------------------------------------------------------

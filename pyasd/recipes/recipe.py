@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 from pyasd import settings
 from pyasd.models.member import MIN_FRAMES, MemberConfig, kinds
 from pyasd.ops import LogMelPlan
-from pyasd.tables.table import Combination
+from pyasd.tables import Combination
 from pyasd.training.run import StatisticsPolicy
 
 
@@ -32,8 +32,11 @@ class MemberRecipe:
     config: MemberConfig
 
     def __post_init__(self) -> None:
+        settings.check_types(self)
         if not self.name or any(x in self.name for x in "/,\n"):
             raise ValueError(f"a member's name must have letters, and no '/' or ',', not {self.name!r}")
+        if self.name in get_args(Combination):
+            raise ValueError(f"a member's name can't be {self.name!r}: the table has a column score.{self.name} already")
 
     @classmethod
     def of_kind(cls, kind: str, name: str = "") -> MemberRecipe:

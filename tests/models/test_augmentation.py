@@ -1,4 +1,4 @@
-"""Label augmentation against hand calculations, scipy's interpolation and the pitch of a tone."""
+"""Label augmentation against hand calculations and scipy's interpolation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,6 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from pyasd.models import augmentation
-
-
-def tone(frequency: float, dtype: type = np.float32) -> np.ndarray:
-    x = 0.5 * np.sin(2 * np.pi * frequency * np.arange(16000) / 16000)
-    return (x * 32767).astype(dtype) if dtype is np.int16 else x.astype(dtype)
 
 
 def test_powers_add_up_and_decibels_average() -> None:
@@ -98,20 +93,3 @@ def test_warps_neither_fold_nor_leave_the_image_and_differ() -> None:
     distance = (grids[:, None] - grids[None]).abs().amax((2, 3, 4))
     assert (distance + torch.eye(8) > 0.01).all()
     assert augmentation.polynomial_warps(0, 64, 128, 0.3, 0).shape == (0, 64, 128, 2)
-
-
-@pytest.mark.parametrize("ratio", [0.8, 1.1, 1.25])
-def test_resampling_moves_the_pitch(ratio: float) -> None:
-    fast = augmentation.resample(tone(1000), ratio)
-    assert len(fast) == pytest.approx(16000 / ratio, abs=1)
-    spectrum = np.abs(np.fft.rfft(fast * np.hanning(len(fast))))
-    assert np.argmax(spectrum) * 16000 / len(fast) == pytest.approx(1000 * ratio, abs=2)
-
-
-def test_resampling_has_no_aliases_and_adds_no_noise() -> None:
-    silence = augmentation.resample(np.zeros(16000, np.int16), 1.25)
-    assert silence.dtype == np.float32
-    assert not silence.any(), "int16 would be dithered"
-    np.testing.assert_array_equal(augmentation.resample(tone(1000), 1.0), tone(1000))
-    gone = augmentation.resample(tone(7500), 1.25)  # would be 9375 Hz, above 8000
-    assert np.abs(gone[500:-500]).max() < 1e-3
