@@ -99,8 +99,13 @@ def test_atomic_leaves_the_new_file_or_the_old_one(tmp_path: Path, flush: bool) 
     path = tmp_path / "file"
     with storage.atomic(path, flush=flush) as partial:
         partial.write_bytes(b"new")
-    with pytest.raises(KeyboardInterrupt), storage.atomic(path, flush=flush) as partial:
-        partial.write_bytes(b"half")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with storage.atomic(path, flush=flush) as partial:
+            partial.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]

@@ -45,7 +45,7 @@ def _colour(n: int, curve: Curve) -> Signal:
 
 
 def noise(rng: np.random.Generator, n: int, curve: Curve) -> Signal:
-    """Synthesise Gaussian noise: its power spectrum runs through the points `(Hz, dB)` of `curve`, straight over log Hz."""
+    """Synthesise Gaussian noise with the power spectrum `curve`: points `(Hz, dB)`, joined by lines over log Hz."""
     amplitude = _colour(n, curve)
     spectrum = rng.standard_normal((len(amplitude), 2)).view(np.complex128)[:, 0]
     return np.fft.irfft(spectrum * amplitude, n)
