@@ -21,7 +21,6 @@ averaged over machine IDs and types as in the challenge, mean and (over the seed
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -35,6 +34,7 @@ import numpy as np
 import pandas as pd
 
 import pyasd
+from benchmarks import real_data
 from pyasd import config, training
 from pyasd.clips import Clip, find
 from pyasd.config import VARIANCE_PRIOR_CLIPS, Recipe
@@ -58,12 +58,12 @@ class Task:
         self.labels = labels
 
 
-def toycar(data: Path, out: Path) -> Task:
+def toycar(given: Path | None, out: Path) -> Task:
     clips: dict[str, list[np.ndarray]] = defaultdict(list)
     ids: dict[str, list[str]] = defaultdict(list)
     labels: list[int] = []
     for machine_id in ("01", "04"):
-        with np.load(data / "toycar_logmel" / f"id_{machine_id}.npz") as file:
+        with np.load(real_data(given) / "toycar_logmel" / f"id_{machine_id}.npz") as file:
             log_mels, names = file["logmel_q8"].astype(np.float32) / 256, file["names"]
         order = np.argsort(names)
         anomalous = np.array([name.startswith("anomaly") for name in names[order]])
@@ -78,14 +78,14 @@ def toycar(data: Path, out: Path) -> Task:
     return Task(clips["train"], clips["test"], how | {"ids": ids["train"]}, how | {"ids": ids["test"]}, labels)
 
 
-def uav(data: Path, out: Path) -> Task:
+def uav(given: Path | None, out: Path) -> Task:
     folder = out / "uav-diluted"
     if not folder.is_dir():
-        subprocess.run([sys.executable, str(data / "make_diluted.py"), str(folder)], check=True)
+        subprocess.run([sys.executable, str(real_data(given) / "make_diluted.py"), str(folder)], check=True)
     return Task(folder / "UAV" / "train", folder / "UAV" / "test", {}, {}, None)
 
 
-def factory(data: Path, out: Path) -> Task:
+def factory(_: Path | None, out: Path) -> Task:
     folder = out / "factory"
     if not folder.is_dir():
         synthetic.write(folder, seed=0, train=24, test=24)
@@ -148,7 +148,7 @@ def held_out(task: Task, detector: Detector, seed: int, score_mode: str | None =
         mask = training.held_out([clip.machine_id for clip in own], detector.recipe.group_made.validation, seed)
         chosen += [clip for clip, out in zip(own, mask, strict=True) if out]
     how = task.train_how | ({"ids": [clip.machine_id for clip in chosen]} if "ids" in task.train_how else {})
-    paths = [clip.log_mel if clip.path is None else clip.path for clip in chosen]
+    paths = [clip.log_mel if clip.source.path is None else clip.source.path for clip in chosen]
     return detector.score(paths, score_mode=score_mode, **how)
 
 
@@ -219,10 +219,9 @@ def figures(table: pd.DataFrame, scores: Sequence[float] | pd.Series) -> tuple[f
 
 
 def main() -> None:
-    default = os.environ.get("PYASD_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--data", type=Path, default=default, help="folder with toycar_logmel and uav")
+    parser.add_argument("--data", type=Path, help="folder (PYASD_REAL_DATA) with toycar_logmel and uav")
     parser.add_argument("--out", type=Path, required=True, help="folder for models and recordings")
     parser.add_argument("--members", nargs="+", default=["mobilenet", "arcface", "group-made"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -230,7 +229,7 @@ def main() -> None:
     parser.add_argument("--made-epochs", type=int, default=100, help="of Group MADE")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    task = TASKS[args.task](Path(args.data), args.out)
+    task = TASKS[args.task](args.data, args.out)
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for seed in args.seeds:
         members = "" if len(args.members) > 1 else f"-{args.members[0]}"

@@ -10,7 +10,6 @@ mode, and of the challenge's autoencoder.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -20,7 +19,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import pyasd
-from pyasd.config import P_AUC_MAX_FPR
+from benchmarks import real_data
+from pyasd.tables.evaluation import P_AUC_MAX_FPR
 
 
 def load(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
@@ -36,16 +36,15 @@ def load(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
 
 
 def main() -> None:
-    default = os.environ.get("PYASD_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=default, help="folder with toycar_logmel/id_04.npz")
+    parser.add_argument("--data", type=Path, help="folder (PYASD_REAL_DATA) with toycar_logmel/id_04.npz")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, help="at most so many passes; the recipes' own by default")
     parser.add_argument("--threads", type=int, help="of torch and of the native kernels")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    train, test, labels = load(args.data)
+    train, test, labels = load(real_data(args.data))
     found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for system, order in (("group-made", "causal"), ("group-made", "middle"), ("autoencoder", None)):
         for seed in range(args.seeds):

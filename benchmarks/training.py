@@ -9,7 +9,6 @@ ratio, and both loss curves with the largest difference between them.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 
@@ -17,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import real_data
 from benchmarks.cases import eager_head
-from pyasd.config import GroupMadeConfig, Precision
+from pyasd.backends.contract import Precision
+from pyasd.config import GroupMadeConfig
 from pyasd.models.group_made import GroupMade
 from pyasd.training import Run
 
@@ -41,15 +42,14 @@ def load(folder: Path, clips: int) -> list[Tensor]:
 
 
 def main() -> None:
-    default = os.environ.get("PYASD_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=default, help="folder with toycar_logmel/id_04.npz")
+    parser.add_argument("--data", type=Path, help="folder (PYASD_REAL_DATA) with toycar_logmel/id_04.npz")
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1, help="of torch and of the native kernels (default 1)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    log_mels = load(args.data, args.clips)
+    log_mels = load(real_data(args.data), args.clips)
     config = GroupMadeConfig(epochs=args.epochs, patience=args.epochs)
     seconds, curves = [], []
     for name, model in (("pyasd", GroupMade), ("eager torch", EagerGroupMade)):

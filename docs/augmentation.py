@@ -1,4 +1,4 @@
-"""Draws docs/augmentation.png, each label augmentation of a synthetic pump's sound.
+"""Draw docs/augmentation.png: each label augmentation of a synthetic pump's sound.
 
 python docs/augmentation.py
 """
@@ -6,7 +6,6 @@ python docs/augmentation.py
 from __future__ import annotations
 
 import io
-from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -15,24 +14,25 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pyasd import augmentation, ops
-from pyasd.config import WARP_SEED, WARP_STRENGTH, ClassifierConfig, LogMelConfig
-from pyasd.factory import factory as synthetic
+from pyasd import audio, ops
+from pyasd.factory import factory
 from pyasd.features.windows import images
+from pyasd.models import augmentation
+from pyasd.models.classifier import WARP_SEED, WARP_STRENGTH, ClassifierConfig
 
-FEATURES = LogMelConfig()
+FEATURES = ops.LogMelPlan()
 FRAMES = ClassifierConfig().image_frames
 
 
 def image(machine_id: str, ratio: float = 1.0) -> torch.Tensor:
-    """The first image of a healthy pump's clip, `[1, 1, frames, mels]`, in dB."""
-    samples = augmentation.resample(synthetic.clip(f"pump/train/normal_id_{machine_id}_00000000.wav"), ratio)
-    log_mel = ops.log_mel(torch.from_numpy(samples)[None], ops.plan(*astuple(FEATURES)))[0]
+    """Return the first image of a healthy pump's clip, `[1, 1, frames, mels]`, in dB."""
+    samples = audio.change_speed(factory.clip(f"pump/train/normal_id_{machine_id}_00000000.wav"), ratio)
+    log_mel = ops.log_mel(torch.from_numpy(samples)[None], FEATURES)[0]
     return images(log_mel, FRAMES)[:1, None]
 
 
 def main() -> None:
-    """Two machines, the first with the second in it, warped, and played at other speeds."""
+    """Draw two machines: one by itself, with the other in it, warped, and played at other speeds."""
     one, other = image("00"), image("04")
     half = torch.tensor(0.5)
     warps = augmentation.polynomial_warps(2, FRAMES, FEATURES.n_mels, WARP_STRENGTH, WARP_SEED)

@@ -13,16 +13,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pyasd.detector import Detector, load
-    from pyasd.fitting import fit, score
+    from pyasd.detector import Detector, fit, load, score
     from pyasd.tables.evaluation import evaluate
 
 _HOMES = {
     "Detector": "pyasd.detector",
     "evaluate": "pyasd.tables.evaluation",
-    "fit": "pyasd.fitting",
+    "fit": "pyasd.detector",
     "load": "pyasd.detector",
-    "score": "pyasd.fitting",
+    "score": "pyasd.detector",
 }
 
 __all__ = ["Detector", "evaluate", "fit", "load", "score"]

@@ -6,11 +6,9 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's idle threads must not spin against the native pool
 
-import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,16 +16,18 @@ import torch
 
 from pyasd import backends, ops
 from pyasd.backends import cpu
+from pyasd.backends.contract import Backend
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real recordings; they are not part of the repository."""
-    default = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("PYASD_REAL_DATA", default))
-    if not folder.is_dir():
-        pytest.skip(f"no real recordings at {folder}: set PYASD_REAL_DATA")
-    return folder
+    """Return the folder of real recordings, which are not part of the repository; skip where none is named."""
+    folder = os.environ.get("PYASD_REAL_DATA")
+    if not folder:
+        pytest.skip("PYASD_REAL_DATA names no folder of real recordings")
+    if not Path(folder).is_dir():
+        pytest.fail(f"PYASD_REAL_DATA: there is no folder {folder}")
+    return Path(folder)
 
 
 @pytest.fixture(params=[name for name in cpu.ISAS if cpu.isa_obstacle(name) is None])
@@ -46,8 +46,8 @@ class Engine:
     device: torch.device
 
     @property
-    def module(self) -> ModuleType:
-        return importlib.import_module(f"pyasd.backends.{self.backend}")
+    def implementation(self) -> Backend:
+        return backends.load(self.backend)
 
     def put(self, *things: Any) -> Any:
         """Tensors, heads and networks on the device; one alone as it is, several as a list."""

@@ -9,6 +9,7 @@ import os
 import struct
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import soundfile
 
 from pyasd import audio
 from pyasd.clips import Clip, find
+from pyasd.clips.sources import FileSource, Source
 from pyasd.errors import ClipError
 
 RATE = 16000
@@ -31,7 +33,7 @@ def sine(hz: float, rate: int, seconds: float = 1.0) -> np.ndarray:
 
 
 def read(path: Path, **how) -> audio.Audio:  # type: ignore[no-untyped-def]
-    return audio.read(find([path, path])[0], RATE, **how)
+    return audio.read(next(find([path, path])), RATE, **how)
 
 
 def fails(path: Path, **how) -> ClipError:  # type: ignore[no-untyped-def]
@@ -143,7 +145,7 @@ def test_digital_silence(tmp_path: Path, value: int) -> None:
 
 
 def test_arrays() -> None:
-    clips = find([noise(), noise(100, 2).T, noise() / 32768, np.float16([0, 0.5, 0.25])], sample_rate=RATE)
+    clips = list(find([noise(), noise(100, 2).T, noise() / 32768, np.float16([0, 0.5, 0.25])], sample_rate=RATE))
     sounds = [audio.read(clip, RATE) for clip in clips]
     assert np.array_equal(sounds[0].samples, noise())
     assert np.array_equal(sounds[1].samples, noise(100, 2)[:, 0])
@@ -157,12 +159,32 @@ def test_arrays() -> None:
 def test_arrays_are_not_written_to() -> None:
     samples = noise()
     samples.flags.writeable = False
-    assert np.array_equal(audio.read(find([samples], sample_rate=RATE)[0], RATE).samples, noise())
+    assert np.array_equal(audio.read(next(find([samples], sample_rate=RATE)), RATE).samples, noise())
 
 
-def test_a_clip_of_nothing() -> None:
-    with pytest.raises(ValueError, match="neither a file nor samples"):
-        audio.read(Clip("nothing"), RATE)
+def test_a_log_mel_has_no_samples() -> None:
+    (clip,) = find([np.zeros((20, 128), np.float32)], features="log-mel")
+    with pytest.raises(ValueError, match="clip 0 is an array and has no file that could be opened"):
+        audio.read(clip, RATE)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.8, 1.25, 2.0])
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_a_sound_played_faster_is_shorter_and_higher(ratio: float, dtype: type) -> None:
+    tone = sine(440, RATE) * (32768 if dtype is np.int16 else 1)
+    faster = audio.change_speed(tone.astype(dtype), ratio)
+    assert faster.dtype == np.float32
+    assert len(faster) == round(RATE / ratio)
+    assert np.abs(np.fft.rfft(faster)).argmax() * RATE / len(faster) == pytest.approx(440 * ratio, abs=1)
+    assert faster[len(faster) // 4 : -len(faster) // 4].std() == pytest.approx(0.5 / 2**0.5, rel=0.01)
+
+
+def test_the_same_speed_gives_the_samples_back() -> None:
+    assert np.array_equal(audio.change_speed(noise(), 1.0), (noise() / 32768).astype(np.float32))
+    floats = sine(7500, RATE).astype(np.float32)
+    assert np.array_equal(audio.change_speed(floats, 1.0), floats)
+    assert np.abs(audio.change_speed(floats, 1.25)[1000:-1000]).max() < 1e-3, "9375 Hz would be beyond half the rate"
+    assert not audio.change_speed(np.zeros(RATE, np.int16), 1.25).any(), "int16 would be dithered"
 
 
 # -- bad files -----------------------------------------------------------------------------------------------
@@ -321,12 +343,12 @@ def test_damage_of_any_kind_is_a_clip_s_error(tmp_path: Path, extension: str, su
 
 def test_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "folder.wav").mkdir()
-    clip = Clip("folder.wav", tmp_path / "folder.wav")
+    clip = Clip("folder.wav", FileSource(tmp_path / "folder.wav"))
     with pytest.raises(ClipError, match=r"folder\.wav can't be opened \(Is a directory\)") as caught:
         audio.read(clip, RATE)
     assert caught.value.status == "unreadable"
     with pytest.raises(ClipError, match="is not a file"):
-        audio.read(Clip("/dev/null", Path("/dev/null")), RATE)
+        audio.read(Clip("/dev/null", FileSource(Path("/dev/null"))), RATE)
 
 
 def test_no_right_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,6 +359,30 @@ def test_no_right_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     error = fails(tmp_path / "a.wav")
     assert error.status == "unreadable"
     assert "can't be opened (Permission denied)" in str(error)
+
+
+def test_a_disk_that_fails_while_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded("wav"))
+    monkeypatch.setattr(FileSource, "open", lambda source: Failing(encoded("wav")))
+    error = fails(path)
+    assert error.status == "unreadable"
+    assert "can't be read (Input/output error)" in str(error)
+
+
+def test_any_source_of_bytes_is_decoded() -> None:
+    class Packet(Source):
+        where = "packet 7"
+
+        def open(self) -> BinaryIO:
+            return io.BytesIO(encoded("flac"))
+
+    found = audio.read(Clip("packet 7", Packet()), RATE)
+    assert np.array_equal(found.samples, noise())
 
 
 def test_more_than_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,17 +441,17 @@ def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
         path.write_bytes(encoded("wav"))
     except OSError:
         pytest.skip("this file system takes UTF-8 names alone")
-    assert np.array_equal(audio.read(find(tmp_path)[0], RATE).samples, noise())
+    assert np.array_equal(audio.read(next(find(tmp_path)), RATE).samples, noise())
 
 
 # -- real recordings -----------------------------------------------------------------------------------------
 
 
 def test_real_recordings_of_eight_channels(real_data: Path) -> None:
-    clips = find(real_data / "mimii_8ch")
+    clips = list(find(real_data / "mimii_8ch"))
     assert len(clips) == 6
     for clip in clips:
-        everything, rate = soundfile.read(clip.path, dtype="int16")
+        everything, rate = soundfile.read(clip.source.path, dtype="int16")
         assert everything.shape == (160_000, 8)
         for channel in (0, 7):
             found = audio.read(clip, rate, channel)
@@ -413,4 +459,4 @@ def test_real_recordings_of_eight_channels(real_data: Path) -> None:
             assert np.array_equal(found.samples, everything[:, channel])
         mean = audio.read(clip, rate, "mean").samples
         assert np.abs(mean - everything.mean(axis=1) / 32768).max() < 1e-6
-        assert "has 8 channels, 0 to 7" in str(fails(clip.path, channel=8))  # type: ignore[arg-type]
+        assert "has 8 channels, 0 to 7" in str(fails(clip.source.path, channel=8))  # type: ignore[arg-type]

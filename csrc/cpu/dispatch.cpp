@@ -103,9 +103,7 @@ int log_mel(const LogMelPlan* plan, const LogMelArgs& args, int isa, int threads
   return kOutOfMemory;
 }
 
-int64_t mixture_packed_size(const MixtureShape& shape, int isa) {
-  return make_tiles(shape, *kernels(isa)).packed;
-}
+int64_t mixture_packed_size(const MixtureShape& shape, int isa) { return make_tiles(shape, *kernels(isa)).packed; }
 
 int mixture_pack(const MixtureShape& shape, const float* weight, const float* bias, float* packed, int isa,
                  int threads) try {
@@ -215,8 +213,8 @@ int mixture_backward(const MixtureShape& shape, const MixtureBackwardArgs& args,
     std::fill(args.d_bias, args.d_bias + 3 * shape.dims * shape.components, 0.0f);
     return kOk;
   }
-  // Windows whose shares wait to be added up. Each chunk reads the weights and their gradients once more, from beyond the
-  // L2 cache, so that chunks are long.
+  // Windows whose shares wait to be added up. Each chunk reads the weights and their gradients once more, from beyond
+  // the L2 cache, so that chunks are long.
   constexpr int64_t kChunk = 512;
   const int64_t chunk = std::min(kChunk, args.windows);
   std::vector<int64_t> share(tiles.size() + 1);

@@ -13,16 +13,16 @@ namespace pyasd {
 // Window of the mixture kernels' work: the part of a call that one task does.
 struct MixtureTile {
   int64_t group;
-  int64_t first_dim;     // of all dims
-  int32_t dims;          // in this tile, at most lanes
-  int32_t prefix;        // hidden units that the group sees
-  int64_t packed;        // where the tile begins in the packed weights
+  int64_t first_dim;  // of all dims
+  int32_t dims;       // in this tile, at most lanes
+  int32_t prefix;     // hidden units that the group sees
+  int64_t packed;     // where the tile begins in the packed weights
 };
 
 struct Kernels {
-  int lanes;             // floats in a vector: frames of a log-Mel group, output dimensions of a mixture tile
-  bool bfloat16_pairs;   // trunk: products of bfloat16 pairs in one instruction
-  bool tile_products;    // trunk: products of AMX tiles, of bfloat16 parts
+  int lanes;            // floats in a vector: frames of a log-Mel group, output dimensions of a mixture tile
+  bool bfloat16_pairs;  // trunk: products of bfloat16 pairs in one instruction
+  bool tile_products;   // trunk: products of AMX tiles, of bfloat16 parts
 
   std::size_t (*log_mel_scratch)(const LogMelTables& tables);
   // Frames [group * lanes, (group + 1) * lanes) of one clip of `length` samples; `out` is the clip's first frame.
@@ -40,9 +40,9 @@ struct Kernels {
                           const MixtureForwardArgs& args, int64_t first, int64_t last, void* scratch);
 
   std::size_t (*mixture_backward_scratch)(const MixtureShape& shape, int64_t windows);
-  // One tile, windows [first, last): writes d_target, adds to the tile's d_weight and d_bias (writes them where `first` is
-  // 0), and writes the tile's share of d_hidden, [last - first][prefix in whole vectors], and, unless `values` is null, of
-  // the log-likelihoods, [last - first][lanes].
+  // One tile, windows [first, last): writes d_target, adds to the tile's d_weight and d_bias (writes them where `first`
+  // is 0), and writes the tile's share of d_hidden, [last - first][prefix in whole vectors], and, unless `values` is
+  // null, of the log-likelihoods, [last - first][lanes].
   void (*mixture_backward)(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
                            int64_t first, int64_t last, float* d_hidden, float* values, void* scratch);
 

@@ -1,6 +1,6 @@
 // log-Mel of one group of frames, one frame per SIMD lane: load and window, real FFT, power, Mel bands, logarithm.
-// Between the samples and the log-Mel nothing leaves the scratch memory, and no step mixes lanes, so that a frame's result
-// depends on its own samples alone.
+// Between the samples and the log-Mel nothing leaves the scratch memory, and no step mixes lanes, so that a frame's
+// result depends on its own samples alone.
 
 // Samples of the frames that reach over a clip's edge, extended; other frames are read in place.
 template <class T>
@@ -46,8 +46,8 @@ PYASD_INLINE void fetch_some(Fetch& f) {
 
 // The first steps of the real FFT of a signal in R parts of `part` floats, at one place n of each (x): log2(R) - 1 real
 // splits and, for those that give several points of one complex signal, its first butterfly. Of the outputs, the two
-// parts of the real signal that is left come first in `out`; the complex signals follow, each its real and its imaginary
-// part, `pair` apart.
+// parts of the real signal that is left come first in `out`; the complex signals follow, each its real and its
+// imaginary part, `pair` apart.
 template <int R>
 PYASD_INLINE void real_opening(vf x[R], const float* twiddle, float* out, int64_t part, int64_t pair) {
   if constexpr (R == 2) {
@@ -177,8 +177,8 @@ static void power_spectrum(const LogMelTables& t, float* work, float* power) {
   store(power + t.shape.n_fft / 2 * kLanes, (a - b) * (a - b));
 }
 
-// Sums of several bands go on beside each other: alone, each would wait for its last addition, and then for the processor
-// to find out that it has ended.
+// Sums of several bands go on beside each other: alone, each would wait for its last addition, and then for the
+// processor to find out that it has ended.
 static void mel_decibel(const LogMelTables& t, const float* power, int64_t skip, int64_t frames, float* out) {
   const int n_mels = t.shape.n_mels;
   const vf eps = set1(t.shape.eps);
@@ -236,7 +236,8 @@ static void log_mel_frames(const LogMelTables& t, const T* samples, const float*
     const int64_t frame = first + lane < frames ? first + lane : frames - 1;
     rows[lane] = frame_samples(shape, samples, length, frame, edge + int64_t(lane) * shape.n_fft);
   }
-  // The next group's samples, since sixteen rows are too many streams for the hardware to follow, and this group's output.
+  // The next group's samples, since sixteen rows are too many streams for the hardware to follow, and this group's
+  // output.
   const int64_t steps = level.part * kLanes / kBlockSamples<T>;
   const int64_t next = (first + kLanes) * shape.hop_length + shape.n_fft / 2 - shape.hop_length;
   const int64_t ahead = length - next < kLanes * shape.hop_length ? length - next : kLanes * shape.hop_length;

@@ -12,13 +12,13 @@ constexpr int kMaxRadices = 8;
 constexpr int kMelBands = 4;  // whose sums go on beside each other; divides the lanes of every instruction set
 
 // One step of the real FFT (real_opening in log_mel.inl): a real signal of `length`, in `opening` parts, becomes a
-// real signal of two parts and opening / 2 - 1 complex ones of one part each, whose FFT is done by these radices, first to
-// last.
+// real signal of two parts and opening / 2 - 1 complex ones of one part each, whose FFT is done by these radices, first
+// to last.
 struct LogMelLevel {
   int32_t length;
-  int32_t opening;                    // a power of two
-  int32_t part;                       // length / opening
-  int32_t pair;                       // vectors from one signal's two parts (or real and imaginary part) to the next's
+  int32_t opening;  // a power of two
+  int32_t part;     // length / opening
+  int32_t pair;     // vectors from one signal's two parts (or real and imaginary part) to the next's
   int32_t radix_count;
   int32_t radix[kMaxRadices];
   const float* open;                  // [part][opening_floats] what real_opening takes
@@ -38,7 +38,7 @@ struct MelTerm {
 struct LogMelTables {
   LogMelShape shape;
   int32_t level_count;
-  int32_t work_size;          // vectors that the levels work in
+  int32_t work_size;  // vectors that the levels work in
   LogMelLevel level[kMaxLevels];
   const float* window_float;  // [part][opening] of the first level
   const float* window_int16;  // the same over 32768

@@ -1,9 +1,9 @@
 // The mixture head on a tile: up to kLanes output dimensions of one group, one dimension per SIMD lane.
 //
 // A tile's packed weights are [component][1 + prefix][logit, mean, log scale][lane]: the bias first, then one row for
-// each hidden unit that the group sees (for bfloat16 with kPairs: for each two units, a pair); what the mask hides isn't
-// there. Gradients need no packing: their lanes are hidden units, which a row of the plain weights has side by side. All
-// three matrix products (outputs, weight gradients, hidden gradients) are the one register tile `accumulate`.
+// each hidden unit that the group sees (for bfloat16 with kPairs: for each two units, a pair); what the mask hides
+// isn't there. Gradients need no packing: their lanes are hidden units, which a row of the plain weights has side by
+// side. All three matrix products (outputs, weight gradients, hidden gradients) are the one register tile `accumulate`.
 
 constexpr int kWindows = kLanes == 16 ? 8 : 4;     // windows of a register tile: 3 x 8 of 32 registers, or 3 x 4 of 16
 constexpr int kRowVectors = 4;                     // hidden vectors of a register tile of gradients,
@@ -192,8 +192,8 @@ PYASD_INLINE void outputs(const float* packed, int64_t prefix, const float* hidd
       for (int j = 0; j < B; ++j) sum[p][j] = load(packed + p * kLanes);
     }
     const int64_t steps = Pairs ? prefix / 2 : prefix;
-    accumulate<3, B, Pairs>(sum, packed + 3 * kLanes, 3 * kLanes, steps, hidden + w * stride,
-                            [&](int j) { return j * stride; }, 1);
+    accumulate<3, B, Pairs>(
+        sum, packed + 3 * kLanes, 3 * kLanes, steps, hidden + w * stride, [&](int j) { return j * stride; }, 1);
     if (Pairs && prefix % 2) {  // half a pair: the other unit, which may be NaN, must not be multiplied even by zero
       float half[B];
       for (int j = 0; j < B; ++j) {
@@ -238,7 +238,8 @@ PYASD_INLINE void put_value(const MixtureTile& tile, bool opens_group, bool clos
 }
 
 static std::size_t mixture_forward_scratch(const MixtureShape& shape, int64_t windows) {
-  const int64_t floats = windows * kLanes + 2 * shape.components * kBlock * kLanes + hidden_scratch(shape, windows) + 64;
+  const int64_t floats =
+      windows * kLanes + 2 * shape.components * kBlock * kLanes + hidden_scratch(shape, windows) + 64;
   return std::size_t(floats) * sizeof(float);
 }
 
@@ -270,8 +271,7 @@ static void forward(const MixtureShape& shape, const MixtureTile* tiles, int64_t
                        });
       }
       for (int64_t w = 0; w < count; ++w) {
-        const vf value =
-            mixture_value(logits + w * kLanes, components + w * kLanes, shape.components, kBlock * kLanes);
+        const vf value = mixture_value(logits + w * kLanes, components + w * kLanes, shape.components, kBlock * kLanes);
         const int64_t row = begin + w;
         put_value(tile, opens_group, closes_group, value, sums + (row - first) * kLanes, args.per_dim != 0,
                   args.out + row * (args.per_dim ? shape.dims : shape.groups));
@@ -285,4 +285,3 @@ static void mixture_forward(const MixtureShape& shape, const MixtureTile* tiles,
   if (in_pairs(shape)) return forward<kPairs>(shape, tiles, tile_count, args, first, last, memory);
   forward<false>(shape, tiles, tile_count, args, first, last, memory);
 }
-

@@ -1,11 +1,13 @@
-// The mixture head's gradients on a tile, and its log-likelihoods on the way: outputs are computed again rather than kept,
-// some windows at a time, then turned into their own gradients, from which come the weights' and the hidden units'.
+// The mixture head's gradients on a tile, and its log-likelihoods on the way: outputs are computed again rather than
+// kept, some windows at a time, then turned into their own gradients, from which come the weights' and the hidden
+// units'.
 
 constexpr int64_t kGradientBlock = 64;  // windows whose outputs wait in the L2 cache: as many share a tile's d_weight
 
 static std::size_t mixture_backward_scratch(const MixtureShape& shape, int64_t windows) {
   const int64_t outputs = 3 * shape.components * kLanes;
-  const int64_t floats = 4 * shape.components * kGradientBlock * kLanes + outputs + hidden_scratch(shape, windows) + 128;
+  const int64_t floats =
+      4 * shape.components * kGradientBlock * kLanes + outputs + hidden_scratch(shape, windows) + 128;
   return std::size_t(floats) * sizeof(float);
 }
 
@@ -13,8 +15,9 @@ static std::size_t mixture_backward_scratch(const MixtureShape& shape, int64_t w
 struct Stage {
   int64_t components;
   float* density;  // [window][component][lane]: weighted log densities, then their exponentials
-  float* d_out;    // [window][component][3][lane]: logit and derivatives by mean and log scale, then the output's gradients
-  float* d_bias;   // [component][logit, mean, log scale][lane], of all the task's windows
+  // [window][component][3][lane]: logit and derivatives by mean and log scale, then the outputs' gradients
+  float* d_out;
+  float* d_bias;  // [component][logit, mean, log scale][lane], of all the task's windows
 
   int64_t step() const { return 3 * components * kLanes; }  // of d_out, from window to window
 };
@@ -30,8 +33,8 @@ PYASD_INLINE vf output_gradient(const MixtureShape& shape, const MixtureTile& ti
   return load(own);
 }
 
-// From what the stage has of `count` windows to the gradients of the tile's outputs; each window's log-likelihoods go to
-// `values`, [window][lane], unless that is null.
+// From what the stage has of `count` windows to the gradients of the tile's outputs; each window's log-likelihoods go
+// to `values`, [window][lane], unless that is null.
 PYASD_APART void output_gradients(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
                                   int64_t begin, int64_t count, const Stage& stage, float* values) {
   const int64_t components = stage.components;
@@ -75,8 +78,8 @@ PYASD_APART void output_gradients(const MixtureShape& shape, const MixtureTile& 
   }
 }
 
-// Adds to the rows of d_weight that are the tile's (`fresh`: writes them, with zeros for what the mask hides), and to the
-// stage's d_bias.
+// Adds to the rows of d_weight that are the tile's (`fresh`: writes them, with zeros for what the mask hides), and to
+// the stage's d_bias.
 PYASD_APART void weight_gradients(const MixtureShape& shape, const MixtureTile& tile, const Stage& stage,
                                   const float* hidden, int64_t stride, int64_t count, bool fresh, float* d_weight) {
   const int64_t dim_step = shape.components * shape.hidden, part_step = shape.dims * dim_step;
@@ -106,8 +109,9 @@ PYASD_APART void weight_gradients(const MixtureShape& shape, const MixtureTile& 
           for (int v = 0; v < V; ++v) {
             for (int j = 0; j < B; ++j) sums[v][j] = fresh ? set1(0.0f) : load_part(own(v, j), left(v));
           }
-          accumulate<V, B>(sums, hidden + v0 * kLanes, stride, count, d + lane,
-                           [](int j) { return j / D * kLanes + j % D; }, stage.step());
+          accumulate<V, B>(
+              sums, hidden + v0 * kLanes, stride, count, d + lane, [](int j) { return j / D * kLanes + j % D; },
+              stage.step());
           for (int v = 0; v < V; ++v) {
             for (int j = 0; j < B; ++j) store_part(own(v, j), sums[v][j], left(v));
           }
@@ -132,9 +136,9 @@ PYASD_APART void hidden_gradients(const MixtureShape& shape, const MixtureTile& 
       for (int64_t p = 0; p < 3; ++p) {
         for (int64_t lane = 0; lane < tile.dims; ++lane) {  // a dimension's components are rows in a row
           const int64_t row = (p * shape.dims + tile.first_dim + lane) * shape.components;
-          accumulate<V, B>(sums, args.rows + row * args.rows_stride + v0 * kLanes, args.rows_stride, shape.components,
-                           stage.d_out + w * stage.step() + p * kLanes + lane,
-                           [&](int j) { return j * stage.step(); }, 3 * kLanes);
+          accumulate<V, B>(
+              sums, args.rows + row * args.rows_stride + v0 * kLanes, args.rows_stride, shape.components,
+              stage.d_out + w * stage.step() + p * kLanes + lane, [&](int j) { return j * stage.step(); }, 3 * kLanes);
         }
       }
       for (int v = 0; v < V; ++v) {
@@ -144,8 +148,8 @@ PYASD_APART void hidden_gradients(const MixtureShape& shape, const MixtureTile& 
   });
 }
 
-// `all` are the hidden units of windows [first, last). recompute(begin, count, emit) gives the outputs of `count` windows
-// from `begin` on: emit(k, w, logit, mean, log_scale) for each component and window.
+// `all` are the hidden units of windows [first, last). recompute(begin, count, emit) gives the outputs of `count`
+// windows from `begin` on: emit(k, w, logit, mean, log_scale) for each component and window.
 template <class Recompute>
 PYASD_INLINE void backward(const MixtureShape& shape, const MixtureTile& tile, const MixtureBackwardArgs& args,
                            int64_t first, int64_t last, float* d_hidden, float* values, Scratch scratch,
@@ -172,8 +176,7 @@ PYASD_INLINE void backward(const MixtureShape& shape, const MixtureTile& tile, c
                      values == nullptr ? nullptr : values + (begin - first) * kLanes);
     weight_gradients(shape, tile, stage, all.data + (begin - first) * all.stride, all.stride, count, begin == 0,
                      args.d_weight);
-    hidden_gradients(shape, tile, args, stage, count,
-                     d_hidden + (begin - first) * whole_vectors(tile.prefix) * kLanes);
+    hidden_gradients(shape, tile, args, stage, count, d_hidden + (begin - first) * whole_vectors(tile.prefix) * kLanes);
   }
   for (int64_t k = 0; k < shape.components; ++k) {
     for (int64_t p = 0; p < 3; ++p) {

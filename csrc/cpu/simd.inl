@@ -5,9 +5,9 @@
 // at_least(x, low) and larger(a, b) (a NaN in x or a stays), round_nearest, times_pow2(x, n) = x 2^n for
 // integral n in [-126, 127], one_where_at_least, split_exponent, keep_nan, transpose; transpose_pairs, which transposes
 // kLanes int16 of each row as pairs that share a lane, and first_of_pair (in memory's order) and second_of_pair, which
-// convert them; and kPairs, whether bfloat16 pairs can be multiplied at once: multiply_add<true>(a, b, c) adds to each lane
-// of c the two products of its pairs in a and b, and pair(low, high) makes pairs of bfloat16 numbers that stand in float32
-// lanes.
+// convert them; and kPairs, whether bfloat16 pairs can be multiplied at once: multiply_add<true>(a, b, c) adds to each
+// lane of c the two products of its pairs in a and b, and pair(low, high) makes pairs of bfloat16 numbers that stand in
+// float32 lanes.
 
 #if defined(__AVX512F__)
 
@@ -59,7 +59,7 @@ PYASD_INLINE vf split_exponent(vf x, vf* exponent) {  // x = m * 2^e, m in [sqrt
   *exponent = _mm512_cvtepi32_ps(e);
   return _mm512_castsi512_ps(_mm512_sub_epi32(bits, _mm512_slli_epi32(e, 23)));
 }
-#define PYASD_TABLES_OF_16  // a register holds sixteen numbers to look up
+#define PYASD_TABLES_OF_16                      // a register holds sixteen numbers to look up
 PYASD_INLINE vf mantissa(vf x, vf* exponent) {  // x = m * 2^e, m in [1, 2); x > 0 and normal, or NaN or infinite
   *exponent = _mm512_getexp_ps(x);
   return _mm512_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src);
@@ -83,7 +83,8 @@ PYASD_INLINE vf multiply_add(vf a, vf b, vf c) {
 }
 #endif
 PYASD_INLINE vf pair(vf low, vf high) {
-  return _mm512_castsi512_ps(_mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(low), 16), _mm512_castps_si512(high)));
+  return _mm512_castsi512_ps(
+      _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(low), 16), _mm512_castps_si512(high)));
 }
 PYASD_INLINE void transpose(vf r[16]) {
   __m512 t[16];
@@ -188,7 +189,11 @@ typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
 
 PYASD_INLINE vf set1(float x) { return vf{x, x, x, x}; }
-PYASD_INLINE vf load(const float* p) { vf x; __builtin_memcpy(&x, p, sizeof x); return x; }
+PYASD_INLINE vf load(const float* p) {
+  vf x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return x;
+}
 PYASD_INLINE void store(float* p, vf x) { __builtin_memcpy(p, &x, sizeof x); }
 PYASD_INLINE void transpose_pairs(const int16_t* const rows[4], int64_t at, vf pairs[2]) {
   for (int i = 0; i < 2; ++i) {

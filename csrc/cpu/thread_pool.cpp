@@ -34,7 +34,10 @@ class Pool {
       if (helpers > workers_) helpers = workers_;
       for (int i = 0; i < helpers; ++i) queue_.push_back(&job);
     }
-    if (helpers == 1) wake_.notify_one(); else wake_.notify_all();
+    if (helpers == 1)
+      wake_.notify_one();
+    else
+      wake_.notify_all();
     job.run();
     std::unique_lock<std::mutex> lock(mutex_);
     for (auto it = queue_.begin(); it != queue_.end();) it = *it == &job ? queue_.erase(it) : it + 1;

@@ -117,8 +117,8 @@ Trunk* trunk_create(const DenseLayer* layers, int32_t count, int32_t frame, int3
   for (int32_t i = 0; i < count; ++i) {
     const DenseLayer& layer = layers[i];
     const int32_t padded = (layer.outputs + width - 1) / width * width;
-    trunk->layers.push_back({layer.inputs, layer.outputs, padded, int32_t(trunk->tiles.size()),
-                             int64_t(trunk->biases.size())});
+    trunk->layers.push_back(
+        {layer.inputs, layer.outputs, padded, int32_t(trunk->tiles.size()), int64_t(trunk->biases.size())});
     for (int32_t o = 0; o < padded; ++o) trunk->biases.push_back(o < layer.outputs ? layer.bias[o] : 0.0f);
     for (int32_t o = 0; o < padded; o += width) add_tile(*trunk, layer, o, width);
     if (padded > t.widest) t.widest = padded;

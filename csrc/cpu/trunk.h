@@ -10,7 +10,7 @@ namespace pyasd {
 constexpr int kTrunkVectors = 2;  // vectors of outputs in a tile
 constexpr int kTileInputs = 32;   // inputs that an AMX tile takes
 
-struct TrunkSegment {  // inputs in a row that a tile's outputs see
+struct TrunkSegment {    // inputs in a row that a tile's outputs see
   int32_t first, count;  // in steps: inputs, pairs of them, or as many as an AMX tile takes
 };
 

@@ -1,5 +1,5 @@
-// The masked dense layers of Group MADE, each followed by ReLU, for a block of windows that stays in the L1 cache. A tile
-// of outputs runs through the inputs that it sees alone: what a mask hides is not in the packed weights.
+// The masked dense layers of Group MADE, each followed by ReLU, for a block of windows that stays in the L1 cache. A
+// tile of outputs runs through the inputs that it sees alone: what a mask hides is not in the packed weights.
 
 constexpr int kTrunkWindows = kLanes == 16 ? 8 : 6;        // windows of a register tile: 2 x 8 sums, or 2 x 6
 constexpr int64_t kLayerWindows = kLanes == 16 ? 32 : 30;  // windows that run through the layers together, in L1
@@ -40,8 +40,9 @@ static void dense_layer(const TrunkTables& t, const TrunkLayer& layer, const flo
       const float* weights = t.weights + tile.weights;
       for (int32_t s = 0; s < tile.segment_count; ++s) {
         const TrunkSegment& segment = t.segments[tile.segment_begin + s];
-        accumulate<kTrunkVectors, B, Pairs>(sum, weights, kWidth, segment.count, in + w * in_stride + segment.first,
-                                            [&](int j) { return j * in_stride; }, 1);
+        accumulate<kTrunkVectors, B, Pairs>(
+            sum, weights, kWidth, segment.count, in + w * in_stride + segment.first,
+            [&](int j) { return j * in_stride; }, 1);
         weights += segment.count * kWidth;
       }
       for (int j = 0; j < B; ++j) {
@@ -130,7 +131,7 @@ static void group_made(const TrunkTables& t, const MixtureShape& head, const Mix
   standardise(t, args.log_mel + first * args.mels, frames, args.mels, args.band_mean, args.inverse_scale, z, factors);
   trunk_forward(t, factors, t.pairs ? args.mels / 2 : args.mels, windows, hidden, scratch.next);
   const int64_t outputs = args.per_dim ? head.dims : head.groups;
-  const MixtureForwardArgs mixture{args.packed, hidden,    z, windows, head.hidden, args.mels,
-                                   args.out + first * outputs, args.per_dim};
+  const MixtureForwardArgs mixture{args.packed, hidden, z, windows, head.hidden, args.mels, args.out + first * outputs,
+                                   args.per_dim};
   mixture_forward(head, tiles, tile_count, mixture, 0, windows, scratch.next);
 }

@@ -139,8 +139,8 @@ PYASD_DEVICE void begin_wgmma() {
 #endif
 }
 
-// c += a b: a [64, 16] bfloat16, of which each warp holds 16 rows as for mma_bf16, b [16, 48], c [64, 48] float32: c[4 i]
-// ... are as mma_bf16 has them for the columns 8 i ... c and a are the product's own until end_wgmma().
+// c += a b: a [64, 16] bfloat16, of which each warp holds 16 rows as for mma_bf16, b [16, 48], c [64, 48] float32:
+// c[4 i] ... are as mma_bf16 has them for the columns 8 i ... c and a are the product's own until end_wgmma().
 PYASD_DEVICE void wgmma_bf16(float c[24], const uint32_t a[4], uint64_t b) {
 #if PYASD_HAS_WGMMA
   asm volatile(

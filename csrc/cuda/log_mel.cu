@@ -25,16 +25,11 @@ bool log_mel_supported(int n_fft) {
 
 int log_mel(const LogMelArgs& args, void* stream) {
   switch (args.n_fft) {
-    case 256:
-      return run<128>(args, stream);
-    case 512:
-      return run<256>(args, stream);
-    case 1024:
-      return run<512>(args, stream);
-    case 2048:
-      return run<1024>(args, stream);
-    default:
-      return run<2048>(args, stream);
+    case 256: return run<128>(args, stream);
+    case 512: return run<256>(args, stream);
+    case 1024: return run<512>(args, stream);
+    case 2048: return run<1024>(args, stream);
+    default: return run<2048>(args, stream);
   }
 }
 

@@ -41,9 +41,9 @@ struct ForwardConfig {
     const int64_t slices = ceil_div(8 * int64_t(multiprocessors()), args.window_tiles);  // several blocks for each
     args.slices = int32_t(slices < units ? slices : units);
     const bool warpgroups = Warps % 4 == 0 && args.head.warpgroups;
-    return launch(warpgroups ? forward_kernel<Planes, Warps, ChunkSteps, true>
-                             : forward_kernel<Planes, Warps, ChunkSteps, false>,
-                  unsigned(args.window_tiles) * unsigned(args.slices), Warps * 32, shared_bytes(args.head), stream, args);
+    return launch(
+        warpgroups ? forward_kernel<Planes, Warps, ChunkSteps, true> : forward_kernel<Planes, Warps, ChunkSteps, false>,
+        unsigned(args.window_tiles) * unsigned(args.slices), Warps * 32, shared_bytes(args.head), stream, args);
   }
 };
 

@@ -20,7 +20,7 @@ struct MixtureGroup {
 struct MixtureHead {
   int64_t dims;
   int32_t groups, components, hidden;
-  int32_t planes;  // bfloat16 numbers that a factor is split into: 3 (float32-accurate) or 1 (bfloat16)
+  int32_t planes;      // bfloat16 numbers that a factor is split into: 3 (float32-accurate) or 1 (bfloat16)
   int32_t warpgroups;  // whether the forward kernel multiplies by wgmma, which sm_90a alone has, instead of mma.sync
   float log_scale_min;
   MixtureGroup group[kMaxGroups];

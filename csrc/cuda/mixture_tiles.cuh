@@ -77,8 +77,8 @@ PYASD_DEVICE uint32_t keep_below(uint32_t pair, int column, int end) {
   return column >= end ? 0u : column + 1 >= end ? pair & 0xffffu : pair;
 }
 
-// product(i, j) of the factors' parts i and j, smallest first, but for 0 and 0, the largest, and those below 2^-24 of the
-// whole, which are left out.
+// product(i, j) of the factors' parts i and j, smallest first, but for 0 and 0, the largest, and those below 2^-24 of
+// the whole, which are left out.
 template <int PartsA, int PartsB, class Product>
 PYASD_DEVICE void for_lesser_parts(const Product& product) {
   PYASD_UNROLL

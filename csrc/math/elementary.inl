@@ -3,8 +3,8 @@
 
 #if defined(PYASD_HARDWARE_EXP2)
 
-// e^x as the hardware's 2^x (exp2_hardware), whose argument is corrected for what rounding x log2(e) loses; so its error
-// is the hardware's (2 ulp) for large |x| too. Below -87 it stays at e^-87. NaN stays NaN.
+// e^x as the hardware's 2^x (exp2_hardware), whose argument is corrected for what rounding x log2(e) loses; so its
+// error is the hardware's (2 ulp) for large |x| too. Below -87 it stays at e^-87. NaN stays NaN.
 PYASD_INLINE vf exp_(vf x) {
   x = at_least(x, set1(-87.0f));
   const vf t = x * set1(1.44269504088896341f);

@@ -5,7 +5,8 @@
 //
 // and, with r_k = softmax_k(l_k + d_k) and pi_k = softmax_k(l_k), times the incoming gradient g:
 //
-//   dl_k = r_k - pi_k,   dm_k = r_k z_k exp(-s_k),   ds_k = r_k (z_k^2 - 1) [raw_s_k >= log_scale_min],   dx = -sum dm_k
+//   dl_k = r_k - pi_k,   dm_k = r_k z_k exp(-s_k),   ds_k = r_k (z_k^2 - 1) [raw_s_k >= log_scale_min],
+//   dx = -sum dm_k
 
 constexpr float kHalfLog2Pi = 0.918938533204672742f;
 

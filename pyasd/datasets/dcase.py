@@ -13,23 +13,21 @@ from __future__ import annotations
 import csv
 import itertools
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from pyasd import clips
 from pyasd.clips import Clip
+from pyasd.clips.find import in_archive, in_folder
 from pyasd.datasets import layouts
 from pyasd.datasets.layouts import PARTS as PARTS
 from pyasd.datasets.layouts import Part, Year
 from pyasd.datasets.layouts import data_set as data_set
 from pyasd.datasets.layouts import year as year
 from pyasd.datasets.layouts import years as years
-
-LIST = "the organisers' eval_data_list_<year>.csv"
+from pyasd.tables.labels import Truth, label_key, read_labels
 
 UNPACKING = ".unpacking-"
 """`download` leaves a file of this name, and the archive's, in the data set's folder while it unpacks."""
@@ -78,12 +76,12 @@ def find(
     layout.check(machines or ())
     wanted = set(machines or layout.machine_types)
     root = _root(Path(folder), year)
-    entries = [x for x in _entries(clips.in_folder(root), layout) if x.clip.machine_type in wanted]
+    entries = [x for x in _entries(in_folder(root), layout) if x.clip.machine_type in wanted]
     unpacked = {(entry.clip.machine_type, entry.part) for entry in entries}
     for archive in layout.archives:
         if archive.machine_type in wanted and (archive.machine_type, archive.part) not in unpacked:
             for path in sorted(root.rglob(archive.name))[:1]:
-                packed = _entries(clips.in_zip(path), layout)
+                packed = _entries(in_archive(path), layout)
                 entries += [x for x in packed if x.clip.machine_type == archive.machine_type]
     if not entries:
         first = min(wanted)
@@ -149,52 +147,6 @@ def _file_name(clip: Clip) -> str:
 
 
 # -- what the organisers tell ------------------------------------------------------------------------------------
-
-
-class Truth(NamedTuple):
-    """What the list of labels tells of a clip: 0 for normal or 1 for anomalous, and its domain ("" in 2020)."""
-
-    label: int
-    domain: str
-
-
-def read_labels(path: str | os.PathLike[str]) -> dict[tuple[str, str], Truth]:
-    """Read the organisers' list of the evaluation part's labels, by machine type and `label_key` of the file name.
-
-    A row with one cell names the machine type of those that follow: the clip's name and the name that it would have if
-    names told labels; in 2020 also 0 or 1.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no such list; the message names the line.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no list of labels {path}")
-    found: dict[tuple[str, str], Truth] = {}
-    machine_type = ""
-    try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no list of labels ({error}): give {LIST}") from None
-    for number, row in enumerate(rows, 1):
-        if len(row) == 1:
-            machine_type = row[0].strip()
-        elif row:
-            told = clips.parse(Path(row[1]))
-            if not machine_type or told["label"] is None or (len(row) > 2 and row[2].strip() != str(told["label"])):
-                raise ValueError(f"{path}, line {number}: {','.join(row)!r} is no row of a list of labels: give {LIST}")
-            found[machine_type, label_key(row[0])] = Truth(told["label"], told["domain"])
-    if not found:
-        raise ValueError(f"{path} has no rows: give {LIST}")
-    return found
-
-
-def label_key(name: str) -> str:
-    """A file name as lists of labels are to be searched for it: lists have `section_03_0000.wav` where the folders of
-    some years have `section_03_test_0000.wav`.
-    """
-    return re.sub(r"_test(?=_\d+\.\w+$)", "", Path(name).name)
 
 
 def _with_labels(entries: list[Entry], truth: Mapping[tuple[str, str], Truth]) -> list[Entry]:

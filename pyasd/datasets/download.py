@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pyasd import storage
-from pyasd.clips import open_zip
+from pyasd.clips.sources import open_zip
 from pyasd.datasets import layouts
 from pyasd.datasets.dcase import UNPACKING
 from pyasd.datasets.layouts import PARTS, Archive, Year

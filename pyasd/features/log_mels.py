@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyasd import audio, augmentation, ops
-from pyasd.clips import Clip, file_bytes
+from pyasd import audio, ops
+from pyasd.clips import Clip
+from pyasd.compute import Compute
 from pyasd.errors import ClipError
 from pyasd.features.transfer import MemoryLimit, Uploader, too_large
 
@@ -51,80 +52,78 @@ class Features:
     error: ClipError | None
 
 
+@dataclass(frozen=True)
+class Extraction:
+    """What is to be made of clips.
+
+    Attributes:
+        plan: the features wanted; clips at other rates are resampled to its own.
+        channel: which channel, from 0, or "mean".
+        min_frames: clips with fewer frames are errors, "too-short".
+        ratio: how many times as fast clips are played; see `audio.change_speed`.
+    """
+
+    plan: ops.LogMelPlan
+    channel: audio.Channel = 0
+    min_frames: int = 5
+    ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        audio.check_channel(self.channel)
+
+
 def extract(
-    clips: Sequence[Clip],
-    plan: ops.LogMelPlan,
+    clips: Iterable[Clip],
+    wanted: Extraction,
+    compute: Compute | None = None,
     *,
-    channel: audio.Channel = 0,
-    backend: str = "auto",
-    device: torch.device | str | Sequence[torch.device] = "cpu",
-    min_frames: int = 5,
-    ratio: float = 1.0,
     workers: int | None = None,
     batch_size: int | None = None,
 ) -> Iterator[Features]:
-    """Log-Mels of clips, one item per clip in their order, whatever fails.
+    """Compute the log-Mels of clips, one item per clip in their order, whatever fails.
 
     Threads decode ahead of the kernels: two batches of clips at most, so that memory doesn't grow with the number
     of clips. They end with the iterator, also when it is abandoned or interrupted.
 
     Args:
         clips: files, arrays of samples, or log-Mels, which are checked and passed on.
-        plan: the features wanted; clips at other rates are resampled to its own.
-        channel: which channel, from 0, or "mean".
-        backend: of `ops.log_mel`.
-        device: where the log-Mels are computed, and stay; of several devices each gets a batch in turn. A GPU is never
-            waited for, and gets smaller batches where its memory ends.
-        min_frames: clips with fewer frames are errors, "too-short".
-        ratio: how many times as fast clips are played; see `augmentation.resample`.
+        wanted: features, channel, least length and speed.
+        compute: devices where the log-Mels are computed, and stay, and backend; of several devices each gets a batch in
+            turn. A GPU is never waited for, and gets smaller batches where its memory ends.
         workers: threads that decode; `None` is one per CPU, at most 8.
         batch_size: clips in one call of the kernels; `None` is as many as suit the device, see `BATCH_CLIPS`.
 
     Raises:
-        ValueError: `channel` can't be one, or log-Mels are to be played at another `ratio`.
+        ValueError: log-Mels are to be played at another speed.
         BackendUnavailable: the backend asked for can't run.
     """
-    audio.check_channel(channel)
-    if ratio != 1 and any(clip.log_mel is not None for clip in clips):
-        raise ValueError(f"log-Mels can't be resampled by {ratio:g}: give the clips' audio, or take ratios=()")
+    compute = compute or Compute()
     if workers is None:
         workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    devices = [torch.device(device)] if isinstance(device, (str, torch.device)) else list(device)
-    kind = devices[0].type if devices[0].type in BATCH_CLIPS else "cpu"
-    decode = partial(_decode, plan=plan, channel=channel, min_frames=min_frames, ratio=ratio)
-    finish = [partial(_finish, plan=plan, backend=backend, up=Uploader(x), limit=MemoryLimit(x)) for x in devices]
-    return _extract(clips, decode, finish, workers, batch_size or BATCH_CLIPS[kind], BATCH_SAMPLES[kind])
+    kind = compute.device.type if compute.device.type in BATCH_CLIPS else "cpu"
+    finishers = [_Finisher(wanted.plan, compute.backend, device) for device in compute.devices]
+    size = batch_size or BATCH_CLIPS[kind]
+    pool = ThreadPoolExecutor(workers, "pyasd-decode")
+    try:
+        decoded = _ahead(pool, clips, partial(_decode, wanted=wanted), 2 * size)
+        for number, batch in enumerate(_batches(decoded, size, BATCH_SAMPLES[kind])):
+            yield from finishers[number % len(finishers)].finish(batch)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 _Decoded = tuple[Features, NDArray[Any] | None]
 """What a thread makes of a clip, and its samples where they still have to go through the kernel."""
 
 
-def _extract(
-    clips: Sequence[Clip],
-    decode: Callable[[int, Clip], _Decoded],
-    finish: Sequence[Callable[[list[_Decoded]], Iterator[Features]]],
-    workers: int,
-    batch_size: int,
-    batch_samples: int,
-) -> Iterator[Features]:
-    pool = ThreadPoolExecutor(workers, "pyasd-decode")
-    try:
-        decoded = _ahead(pool, clips, decode, 2 * batch_size)
-        for number, batch in enumerate(_batches(decoded, batch_size, batch_samples)):
-            yield from finish[number % len(finish)](batch)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
 def _ahead(
-    pool: ThreadPoolExecutor, clips: Sequence[Clip], decode: Callable[[int, Clip], _Decoded], limit: int
+    pool: ThreadPoolExecutor, clips: Iterable[Clip], decode: Callable[[int, Clip], _Decoded], limit: int
 ) -> Iterator[_Decoded]:
     """The clips decoded, in order, while the pool works on the next ones: `limit` clips and `AHEAD_BYTES`."""
     waiting: deque[tuple[Future[_Decoded], int]] = deque()
     total = 0
     for index, clip in enumerate(clips):
-        size = file_bytes(clip)
+        size = clip.source.size()
         while waiting and (len(waiting) >= limit or total + size > AHEAD_BYTES):
             future, done = waiting.popleft()
             total -= done
@@ -155,16 +154,18 @@ def _batches(clips: Iterable[_Decoded], batch_size: int, batch_samples: int) -> 
         yield batch
 
 
-def _decode(
-    index: int, clip: Clip, plan: ops.LogMelPlan, channel: audio.Channel, min_frames: int, ratio: float
-) -> _Decoded:
+def _decode(index: int, clip: Clip, wanted: Extraction) -> _Decoded:
     """What a thread does with one clip."""
+    plan, min_frames, ratio = wanted.plan, wanted.min_frames, wanted.ratio
+    log_mel = clip.log_mel
+    if log_mel is not None and ratio != 1:
+        raise ValueError(f"log-Mels can't be resampled by {ratio:g}: give the clips' audio, or take ratios=()")
     try:
-        if clip.log_mel is not None:
-            log_mel = _checked(clip, clip.log_mel, plan, min_frames)
-            return Features(index, clip, log_mel, None, bool(log_mel.min() == log_mel.max()), None), None
-        sound = audio.read(clip, plan.sample_rate, channel)
-        samples = sound.samples if ratio == 1 else augmentation.resample(sound.samples, ratio)
+        if log_mel is not None:
+            checked = _checked(clip, log_mel, plan, min_frames)
+            return Features(index, clip, checked, None, bool(checked.min() == checked.max()), None), None
+        sound = audio.read(clip, plan.sample_rate, wanted.channel)
+        samples = sound.samples if ratio == 1 else audio.change_speed(sound.samples, ratio)
         needed = max(plan.min_samples, (min_frames - 1) * plan.hop_length)
         if len(samples) < needed:
             played = "" if ratio == 1 else f", played {ratio:g} times as fast"
@@ -191,31 +192,36 @@ def _checked(clip: Clip, log_mel: NDArray[np.float32], plan: ops.LogMelPlan, min
     return torch.from_numpy(np.require(log_mel, np.float32, ["C", "W"]))  # torch warns of arrays that can't be written
 
 
-def _finish(
-    batch: list[_Decoded], plan: ops.LogMelPlan, backend: str, up: Uploader, limit: MemoryLimit
-) -> Iterator[Features]:
-    """The batch with its log-Mels on the device."""
+class _Finisher:
+    """Turns decoded batches into log-Mels on one device."""
 
-    def log_mels_of(heard: Sequence[NDArray[Any]]) -> Sequence[Tensor]:
-        lengths = [len(samples) for samples in heard]
-        if len(set(lengths)) == 1:
-            return ops.log_mel(up(heard), plan, backend=backend).unbind()  # type: ignore[union-attr]
-        return ops.log_mel(up(heard), plan, lengths, backend=backend)  # type: ignore[return-value]
+    def __init__(self, plan: ops.LogMelPlan, backend: str, device: torch.device) -> None:
+        self._plan = plan
+        self._backend = backend
+        self._upload = Uploader(device)
+        self._limit = MemoryLimit(device)
 
-    log_mels: list[Tensor | None] = []
-    for count, part in limit.run(log_mels_of, [samples for _, samples in batch if samples is not None]):
-        log_mels += [None] * count if part is None else part
-    found = iter(log_mels)
-    for features, samples in batch:
-        if samples is not None:
-            log_mel = next(found)
-            error = None if log_mel is not None else _no_room(features.clip, limit)
-            yield replace(features, log_mel=log_mel, error=error)
-        elif features.log_mel is not None:
-            yield replace(features, log_mel=features.log_mel.to(up.device))
-        else:
-            yield features
+    def finish(self, batch: list[_Decoded]) -> Iterator[Features]:
+        """Yield the batch with its log-Mels on the device."""
+        log_mels: list[Tensor | None] = []
+        for count, part in self._limit.run(self._log_mels, [samples for _, samples in batch if samples is not None]):
+            log_mels += [None] * count if part is None else part
+        computed = iter(log_mels)
+        for features, samples in batch:
+            if samples is not None:
+                log_mel = next(computed)
+                error = None if log_mel is not None else self._no_room(features.clip)
+                yield replace(features, log_mel=log_mel, error=error)
+            elif features.log_mel is not None:
+                yield replace(features, log_mel=features.log_mel.to(self._upload.device))
+            else:
+                yield features
 
+    def _log_mels(self, clips: Sequence[NDArray[Any]]) -> Sequence[Tensor]:
+        lengths = [len(samples) for samples in clips]
+        ragged = None if len(set(lengths)) == 1 else lengths
+        log_mels = ops.log_mel(self._upload(clips), self._plan, ragged, self._backend)
+        return log_mels.unbind() if isinstance(log_mels, Tensor) else log_mels
 
-def _no_room(clip: Clip, limit: MemoryLimit) -> ClipError:
-    return ClipError("out-of-memory", too_large(clip.name, limit.device))
+    def _no_room(self, clip: Clip) -> ClipError:
+        return ClipError("out-of-memory", too_large(clip.name, self._limit.device))

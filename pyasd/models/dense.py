@@ -1,4 +1,4 @@
-"""What the models of stacked frames share: dense layers with batch norm and ReLU, folded for scoring, and pooling."""
+"""What the models of stacked frames share: dense layers with batch norm and ReLU, folded for scoring."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyasd.config import POOLING_DECAY, POOLING_QUANTILE, Pooling
 from pyasd.features.windows import frame_windows
 
 WINDOWS_PER_PASS = 4096
@@ -88,58 +87,6 @@ def glorot_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.L
 def map_windows(log_mel: Tensor, frames: int, function: Callable[[Tensor], Tensor]) -> Tensor:
     """`function` of all windows `[n, frames * mels]` of a clip, `WINDOWS_PER_PASS` at a time, in one tensor."""
     return torch.cat([function(x) for x in torch.split(frame_windows(log_mel, frames), WINDOWS_PER_PASS)])
-
-
-def pool_clips(scores: Tensor, counts: Sequence[int], pooling: Pooling) -> Tensor:
-    """`pool` of several clips, without waiting for a GPU when pooling is `mean`.
-
-    Args:
-        scores: `[windows of all clips, modes]`, one clip after the other.
-        counts: windows of each clip.
-        pooling: see `pool`.
-
-    Returns:
-        `[clips, modes]` float64. Means are taken pair by pair, whatever the longest clip, so that a clip's bits don't
-        depend on the others.
-    """
-    scores = scores.double()
-    if pooling != "mean":
-        return torch.stack([pool(x, pooling) for x in torch.split(scores, list(counts))])
-    longest, modes = max(counts), scores.shape[1]
-    size = 1 << (longest - 1).bit_length()
-    number: int | Tensor = longest
-    if min(counts) == longest:
-        padded = nn.functional.pad(scores.view(len(counts), longest, modes), (0, 0, 0, size - longest))
-    else:
-        on_cpu = torch.tensor(counts)[:, None]
-        number = (on_cpu.pin_memory() if scores.is_cuda else on_cpu).to(scores.device, non_blocking=True)
-        within = (torch.arange(size, device=scores.device) < number)[:, :, None].expand(-1, -1, modes)
-        padded = scores.new_zeros(len(counts), size, modes).masked_scatter_(within, scores)
-    while padded.shape[1] > 1:  # to a zero nothing is lost: the sum is the same with any amount of padding
-        low, high = padded.chunk(2, 1)
-        padded = low + high
-    return padded[:, 0] / number
-
-
-def pool(scores: Tensor, pooling: Pooling) -> Tensor:
-    """A clip's scores from those of its windows.
-
-    Args:
-        scores: `[windows, modes]`.
-        pooling: `mean` (report), `max`, `quantile`, or `rank`: windows weighted by the rank of their score.
-
-    Returns:
-        `[modes]` float64.
-    """
-    scores = scores.double()
-    if pooling == "mean":
-        return pool_clips(scores, [len(scores)], pooling)[0]
-    if pooling == "max":
-        return scores.amax(0)
-    if pooling == "quantile":
-        return torch.quantile(scores, POOLING_QUANTILE, dim=0)
-    weights = POOLING_DECAY ** torch.arange(len(scores), dtype=torch.float64, device=scores.device)
-    return weights @ scores.sort(0, descending=True).values / weights.sum()
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:

@@ -9,25 +9,27 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyasd import ops, training
-from pyasd.config import (
-    BAND_PRIOR_CLIPS,
-    BAND_SCALE_FLOOR,
-    VARIANCE_FLOOR,
-    GroupMadeConfig,
-    Order,
-    Pooling,
-    Precision,
-)
-from pyasd.ensemble import Statistics
+from pyasd import ops
+from pyasd.backends.contract import LOG_SCALE_MIN, Precision
+from pyasd.compute import Compute
 from pyasd.models import dense
+from pyasd.models.member import Mode, Scorer, register
+from pyasd.models.moments import VARIANCE_FLOOR, Moments
+from pyasd.models.pooling import Pooling, pool_clips
+from pyasd.models.trained import TrainedConfig, TrainedMember
+from pyasd.training import loop
+from pyasd.training.data import TrainingSet, WindowSet, band_statistics
+from pyasd.training.run import History, Run
+
+Order = Literal["causal", "middle"]
+ScoreMode = Literal["joint", "middle", "conditional", "bands"]
 
 MARGINAL_FRAMES = 20_000
 """Frames, evenly spaced over the training data, from which the marginal densities are taken."""
@@ -41,6 +43,61 @@ clips are cut at the same places whatever they are scored with, so that a score 
 
 HEAD_WEIGHT_BOUND = 0.05
 """The head's weights start uniform in +- this: the first epoch then starts near the marginal densities."""
+
+BAND_PRIOR_CLIPS = 1
+"""Weight, in clips, of the bands' mean variance in each band's own, for the score `bands` (ours): with few training
+clips some band's variance is next to nothing by chance."""
+
+NLL = "NLL, nats"
+
+LIKELIHOODS = (
+    Mode("joint", NLL, "negative log-likelihood of a window (report, Eq. 3)"),
+    Mode("middle", NLL, "negative log-likelihood of a window's middle frame given the others (report, Eq. 4)"),
+    Mode("conditional", NLL, "negative log-likelihood of a window without its unconditional first frame"),
+)
+BANDS = Mode("bands", "NLL, standard deviations", "how unlikely each Mel band is, against the machine's training clips")
+
+
+@dataclass(frozen=True)
+class GroupMadeConfig(TrainedConfig):
+    """Group MADE: report section 2.1.
+
+    Attributes:
+        frames: log-Mel frames (the groups) in a window.
+        hidden: widths of the hidden layers.
+        components: Gaussians in the mixture of each output dimension.
+        order: `causal` predicts each frame from those before it; `middle` predicts the middle frame from the
+            other four (Eq. 4). Data stays in time order: only the masks' degrees change.
+        log_scale_min: smallest log standard deviation of a Gaussian, in units of the band's own standard
+            deviation (a hundredth: digital silence repeated would otherwise drive the density to infinity).
+        score: the mode that counts; see `LIKELIHOODS` and `BANDS` (ours).
+        pooling: how window scores make a clip's score. The report takes the mean.
+        epochs, batch_size, learning_rate, validation, patience: see `TrainingConfig`. Adam's 1e-3 is the report's; the
+            others are the challenge baseline's.
+        gradient_clip: largest norm of a gradient (ours: rare windows far in the tails otherwise throw Adam off).
+    """
+
+    frames: int = 5
+    hidden: tuple[int, ...] = (128, 128, 128, 128, 32, 128, 128, 128, 128)
+    components: int = 10
+    order: Order = "causal"
+    log_scale_min: float = LOG_SCALE_MIN
+    score: ScoreMode = "joint"
+    pooling: Pooling = "mean"
+    gradient_clip: float = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frames < 2 or min(self.hidden, default=0) < self.frames - 1 or self.components < 1:
+            raise ValueError(
+                f"need at least 2 frames, a component and {self.frames - 1} units in each hidden layer (one for each "
+                f"degree), got frames={self.frames}, components={self.components}, hidden={self.hidden}"
+            )
+
+    @property
+    def min_frames(self) -> int:
+        """Log-Mel frames that a clip must have: a window."""
+        return self.frames
 
 
 def frame_degrees(frames: int, order: Order) -> tuple[int, ...]:
@@ -60,14 +117,9 @@ def hidden_degrees(units: int, frames: int) -> tuple[int, ...]:
     return tuple(1 + unit * (frames - 1) // units for unit in range(units))
 
 
-class GroupMade(nn.Module):
+@register
+class GroupMade(TrainedMember, nn.Module):
     """Group MADE over windows of log-Mel frames.
-
-    Args:
-        config: see `config.GroupMadeConfig`.
-        mels: Mel bands.
-        seed: of the initial weights.
-        robust: the bands' statistics are to be medians and median absolute deviations.
 
     Attributes:
         band_mean, band_scale: `[mels]`, in dB: the training data's, by which inputs are standardised.
@@ -75,18 +127,17 @@ class GroupMade(nn.Module):
             clips of each machine ID: its modes are the bands. `None` before `fit`.
     """
 
-    name: ClassVar[str] = "group-made"
+    kind = "group-made"
+    Config = GroupMadeConfig
+    MODES = (*LIKELIHOODS, BANDS)
 
+    config: GroupMadeConfig
     band_mean: Tensor
     band_scale: Tensor
 
-    def __init__(self, config: GroupMadeConfig, mels: int, seed: int = 0, robust: bool = False) -> None:
-        super().__init__()
-        self.config = config
-        self.robust = robust
-        self.mels = mels
-        self.default_mode = config.score
-        self.bands: Statistics | None = None
+    def __init__(self, name: str, config: GroupMadeConfig, mels: int, seed: int = 0) -> None:
+        super().__init__(name, config, mels, seed)
+        self.bands: Moments | None = None
         self.degrees = frame_degrees(config.frames, config.order)
         dims = config.frames * mels
         generator = torch.Generator().manual_seed(seed)
@@ -106,9 +157,14 @@ class GroupMade(nn.Module):
         self.eval()
 
     @property
-    def modes(self) -> tuple[str, ...]:
-        """Its scores; `bands` once it has learnt."""
-        return ("joint", "middle", "conditional", *(() if self.bands is None else ("bands",)))
+    def modes(self) -> tuple[Mode, ...]:
+        """The scores that it can give as it is now: `bands` once it has learnt."""
+        return LIKELIHOODS if self.bands is None else self.MODES
+
+    @property
+    def default_mode(self) -> str:
+        """The mode that the config names."""
+        return self.config.score
 
     def head(self, weight: Tensor, bias: Tensor) -> ops.MixtureHead:
         """An output layer of this shape, with the degrees that make it autoregressive."""
@@ -140,40 +196,35 @@ class GroupMade(nn.Module):
     def _standardise(self, windows: Tensor) -> Tensor:
         return ((windows.view(len(windows), -1, self.mels) - self.band_mean) / self.band_scale).flatten(1)
 
-    def fit(self, log_mels: Sequence[Tensor], ids: Sequence[str], run: training.Run) -> training.History:
-        """Learn from clips: standardisation and marginals first, then every window's joint likelihood (Eq. 3).
-
-        Args:
-            log_mels: `[frames, mels]` float32 per clip, in dB.
-            ids: their machine IDs, for the choice of the clips held out.
-            run: seed, device, checkpoint, progress.
+    def fit(self, data: TrainingSet, run: Run) -> History:
+        """Learn from clips: standardisation and marginals first, then every window's joint likelihood (Eq. 3), then
+        what each band's likelihood is like.
 
         Raises:
             ValueError: there are fewer than two windows.
             TrainingDiverged: the loss is no longer finite.
         """
-        config = self.config
-        validation = training.held_out(ids, config.validation, run.seed)
-        windows = training.WindowSet(log_mels, config.frames, validation, run.device)
-        self._start_from([x for x, held in zip(log_mels, validation, strict=True) if not held])
-        self.to(run.device)
+        config, compute = self.config, run.compute
+        validation = data.held_out(config.validation)
+        windows = WindowSet(data.log_mels, config.frames, validation, compute.device)
+        self._start_from(data.log_mels.select(np.flatnonzero(~validation).tolist()))
+        self.to(compute.device)
 
         def loss(starts: Tensor) -> Tensor:
-            return self.mean_loss(windows.gather(starts), run.backend, run.precision)
+            return self.mean_loss(windows.gather(starts), compute.backend, compute.precision)
 
-        history = training.fit(self, loss, windows, config, run, config.gradient_clip)
-        self._learn_bands(log_mels, ids, run)
+        history = loop.fit(self, loss, loop.Sampler(windows), config, run)
+        self._learn_bands(data, run)
         return history
 
-    def _learn_bands(self, log_mels: Sequence[Tensor], ids: Sequence[str], run: training.Run) -> None:
-        """What the score `bands` compares with. Variances are drawn a little to the machine type's mean one."""
-        scorer = self.scorer(run.device, run.backend, run.precision, [])
+    def _learn_bands(self, data: TrainingSet, run: Run) -> None:
+        """Learn what the score `bands` compares with. Variances lean a little on the machine type's mean one."""
+        scorer = self.scorer(run.compute, [])
         nll = []
-        for done, log_mel in enumerate(log_mels):
-            nll.append(scorer.band_nll([log_mel.to(run.device)]).cpu())
-            if run.progress is not None:
-                run.progress(f"{run.stage}: bands", done + 1, len(log_mels), "")
-        bands = Statistics.of(torch.cat(nll).numpy(), ids, _band_names(self.mels), self.robust, sample_size=0)
+        for done, log_mel in enumerate(data.log_mels):
+            nll.append(scorer.band_nll([log_mel.to(run.compute.device)]).cpu())
+            run.progress(f"{run.stage}: bands", done + 1, len(data), "")
+        bands = Moments.of(torch.cat(nll).numpy(), data.ids, run.statistics == "robust")
         count = bands.count[:, None]
         prior = np.average(bands.variance.mean(1), weights=bands.count)
         variance = (count * bands.variance + BAND_PRIOR_CLIPS * prior) / (count + BAND_PRIOR_CLIPS)
@@ -184,9 +235,9 @@ class GroupMade(nn.Module):
         """Take standardisation and initial biases from the training data: the network starts at the marginal density
         of each band, and the first frame's mixture, which sees no input, is there from the beginning.
         """
-        mean, scale = training.band_statistics(log_mels)
+        mean, scale = band_statistics(log_mels)
         self.band_mean.copy_(mean)
-        self.band_scale.copy_(scale.clamp(min=BAND_SCALE_FLOOR))
+        self.band_scale.copy_(scale)
         step = math.ceil(sum(len(x) for x in log_mels) / MARGINAL_FRAMES)
         some = torch.cat([x[::step].cpu() for x in log_mels])
         z = ((some - self.band_mean.cpu()) / self.band_scale.cpu()).double()
@@ -198,49 +249,42 @@ class GroupMade(nn.Module):
         bias = start.transpose(1, 2)[:, None].expand(3, self.config.frames, self.mels, components)
         self.head_bias.copy_(bias.flatten())
 
-    def scorer(
-        self,
-        device: torch.device | str = "cpu",
-        backend: str = "auto",
-        precision: Precision = "float32",
-        modes: Sequence[str] | None = None,
-    ) -> Scorer:
-        """The network as it is now, made ready for scoring on `device`."""
-        return Scorer(self, torch.device(device), backend, precision, self.modes if modes is None else modes)
+    def scorer(self, compute: Compute | None = None, modes: Sequence[str] | None = None) -> GroupMadeScorer:
+        """Make the network ready for scoring, as it is now."""
+        return GroupMadeScorer(self, compute or Compute(), self.mode_names if modes is None else modes)
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors by name, on the CPU, the machine IDs' names (`ids`) and the bands' statistics among them."""
+        """Return all tensors by name, on the CPU, the machine IDs' names (`ids`) and the bands' moments among them."""
         if self.bands is None:
             return dense.state_of(self)
-        numbers = {f"bands.{name}": torch.from_numpy(getattr(self.bands, name)) for name in _BAND_STATISTICS}
-        return dense.state_of(self) | {"ids": dense.pack_names(self.bands.ids)} | numbers
+        moments = {f"bands.{name}": torch.from_numpy(getattr(self.bands, name)) for name in _BAND_MOMENTS}
+        return dense.state_of(self) | {"ids": dense.pack_names(self.bands.ids)} | moments
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take over the tensors of `state`. Raises ValueError where they don't fit."""
-        own = dict(state)
-        if "ids" in own:
-            ids = dense.unpack_names(own.pop("ids"))
-            count, mean, variance = (own.pop(f"bands.{x}", torch.empty(0)).numpy() for x in _BAND_STATISTICS)
+        """Take over the tensors of `state`.
+
+        Raises:
+            ValueError: tensors are missing, unknown or of another shape.
+        """
+        weights = dict(state)
+        if "ids" in weights:
+            ids = dense.unpack_names(weights.pop("ids"))
+            count, mean, variance = (weights.pop(f"bands.{x}", torch.empty(0)).numpy() for x in _BAND_MOMENTS)
             shape = (len(ids), self.mels)
             if (count.shape, mean.shape, variance.shape) != (shape[:1], shape, shape):
                 raise ValueError("tensors are missing, unknown or of another shape: bands")
-            self.bands = Statistics(ids, _band_names(self.mels), count, mean, variance, np.empty((*shape, 0)))
-        dense.load_state(self, own)
+            self.bands = Moments(ids, count, mean, variance)
+        dense.load_state(self, weights)
 
 
-_BAND_STATISTICS = ("count", "mean", "variance")
+_BAND_MOMENTS = ("count", "mean", "variance")
 
 
-def _band_names(mels: int) -> tuple[str, ...]:
-    return tuple(str(band) for band in range(mels))
-
-
-class Scorer:
+class GroupMadeScorer(Scorer):
     """Scores whole clips with a `GroupMade`, whose batch norm and masks are folded into plain layers."""
 
-    def __init__(
-        self, made: GroupMade, device: torch.device, backend: str, precision: Precision, modes: Sequence[str]
-    ) -> None:
+    def __init__(self, made: GroupMade, compute: Compute, modes: Sequence[str]) -> None:
+        device = compute.device
         self._network = ops.GroupMadeNetwork(
             made.band_mean.clone().to(device),
             made.band_scale.clone().to(device),
@@ -248,7 +292,7 @@ class Scorer:
             made.head(made.head_weight.detach().clone().to(device), made.head_bias.detach().clone().to(device)),
         )
         self._pooling: Pooling = made.config.pooling
-        self._backend, self._precision = backend, precision
+        self._backend, self._precision = compute.backend, compute.precision
         self._frames = made.config.frames
         frames = range(self._frames)
         conditional = [t for t in frames if made.degrees[t] > 1]
@@ -263,16 +307,12 @@ class Scorer:
         if made.bands is not None:
             known = [*made.bands.ids, None]
             self._ids = {machine_id: row for row, machine_id in enumerate(known)}
-            moments = (np.stack(x) for x in zip(*(made.bands.moments(x) for x in known), strict=True))
+            moments = (np.stack(x) for x in zip(*(made.bands.of_id(x) for x in known), strict=True))
             mean, variance = (torch.from_numpy(x).to(device) for x in moments)
             self._mean, self._scale = mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()
 
-    def score(self, log_mel: Tensor, machine_id: str | None = None) -> Tensor:
-        """`score_many` of one clip: `[modes]` float64."""
-        return self.score_many([log_mel], [machine_id])[0]
-
     def score_many(self, log_mels: Sequence[Tensor], machine_ids: Sequence[str | None]) -> Tensor:
-        """Clips' scores, all of them together; a clip's bits don't depend on the others, and a GPU is not waited for.
+        """Score clips together; a clip's bits don't depend on the others, and a GPU is not waited for.
 
         In nats per window: `joint` is the negative log-likelihood of the whole window (Eq. 3). `middle`: of its
         middle frame given those before it in the ordering: the four others for the order `middle` (Eq. 4), the
@@ -298,7 +338,7 @@ class Scorer:
             places = sorted({place for mode in summed for place in self._places[mode]})
             nll = ops.group_made_score(packed, self._network, places, self._backend, self._precision, lengths=lengths)
             by_mode = torch.stack([nll.index_select(1, self._columns[mode]).sum(1) for mode in summed], 1)
-            pooled = dense.pool_clips(by_mode, [n - self._frames + 1 for n in lengths], self._pooling)
+            pooled = pool_clips(by_mode, [n - self._frames + 1 for n in lengths], self._pooling)
             scores = dict(zip(summed, pooled.unbind(1), strict=True))
         if "bands" in self._modes:
             scores["bands"] = (
@@ -307,16 +347,16 @@ class Scorer:
         return torch.stack([scores[mode] for mode in self._modes], 1)
 
     def band_nll(self, log_mels: Sequence[Tensor]) -> Tensor:
-        """Each band's conditional negative log-likelihood in clips, in nats per window, `[clips, mels]` float64."""
+        """Compute each band's conditional negative log-likelihood, `[clips, mels]` float64, in nats per window."""
         counts = [len(x) - self._frames + 1 for x in log_mels]
-        found = []
+        parts = []
         for pieces in _passes(log_mels, self._frames):
             nll = ops.group_made_score(
                 torch.cat(pieces), self._network, self._places["bands"], self._backend, self._precision, per_dim=True,
                 lengths=[len(x) for x in pieces],
             )  # fmt: skip
-            found.append(nll.index_select(1, self._columns["bands"]).sum(1))
-        return dense.pool_clips(torch.cat(found), counts, self._pooling)
+            parts.append(nll.index_select(1, self._columns["bands"]).sum(1))
+        return pool_clips(torch.cat(parts), counts, self._pooling)
 
     def _deviations(self, nll: Tensor, machine_ids: Sequence[str | None]) -> Tensor:
         """How many standard deviations bands' likelihoods `[clips, mels]` lie above their means in normal clips."""
@@ -325,9 +365,9 @@ class Scorer:
         return (nll - self._mean[rows]) / self._scale[rows]
 
     def explain(self, log_mel: Tensor, mode: str, machine_id: str | None = None) -> Tensor:
-        """Where a clip's score comes from: the mean negative log-likelihood of each frame and band, in nats,
-        `[frames, mels]` float32, over the windows in which `mode` counts the frame; NaN where none does. With `bands`,
-        as if the whole clip were like that frame: in standard deviations above the band's mean.
+        """Map where a clip's score comes from: the mean negative log-likelihood of each frame and band over the windows
+        in which `mode` counts the frame, `[frames, mels]` float32, in nats; NaN where none does. With `bands`, in
+        standard deviations above the band's mean, as if the whole clip were like that frame.
         """
         places = self._places[mode]
         nll = ops.group_made_score(log_mel, self._network, places, self._backend, self._precision, per_dim=True)

@@ -1,16 +1,20 @@
-"""Which clips are found, in which order, and what their names tell."""
+"""Which clips are found, in which order and how lazily; which of them are for fitting and for scoring."""
 
 from __future__ import annotations
 
 import os
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pyasd.clips import Clip, attributes, file_bytes, find, in_zip, parse
+from pyasd.clips import Clip, find, for_fitting, for_scoring
+from pyasd.clips.find import in_archive
+from pyasd.clips.names import Names
+from pyasd.clips.sources import ArraySource, FileSource, ZipSource
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -20,59 +24,8 @@ def touch(folder: Path, *names: str) -> None:
         path.write_bytes(b"x")
 
 
-def told(clip: Clip) -> tuple[str, str, str, int | None]:
+def known(clip: Clip) -> tuple[str, str, str, int | None]:
     return clip.machine_type, clip.machine_id, clip.split, clip.label
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        # DCASE 2020
-        ("dev_data/ToyCar/train/normal_id_01_00000012.wav", ("ToyCar", "01", "train", 0)),
-        ("UAV/test/anomaly_id_00_00000003.flac", ("UAV", "00", "test", 1)),
-        ("eval_data/fan/test/id_05_00000000.wav", ("fan", "05", "test", None)),
-        ("copied/normal_id_04_00000000.wav", ("", "04", "", 0)),
-        # DCASE 2021 and later
-        (
-            "fan/train/section_00_source_train_normal_0012_strength_1_ambient.wav",
-            ("fan", "00", "train", 0),
-        ),
-        ("fan/source_test/section_01_source_test_anomaly_0001.wav", ("fan", "01", "test", 1)),
-        ("fan/target_test/section_02_target_test_normal_0001_noAttribute_.wav", ("fan", "02", "test", 0)),
-        ("fan/test/section_03_test_0000.wav", ("fan", "03", "test", None)),
-        ("fan/test/section_03_0000.wav", ("fan", "03", "test", None)),
-        ("fan/supplemental/section_00_machine_0007_.wav", ("fan", "00", "supplemental", None)),
-        # MIMII
-        ("6_dB_pump/pump/id_02/abnormal/00000001.wav", ("pump", "02", "", 1)),
-        ("pump/id_02/normal/00000001.wav", ("pump", "02", "", 0)),
-        # plain
-        ("recordings/monday 7.wav", ("", "", "", None)),
-        ("recordings/pump_normal.flac", ("", "", "", None)),
-        ("recordings/anomaly/a.wav", ("", "", "", 1)),
-        ("recordings/train/a.wav", ("", "", "train", None)),
-        ("normal_id_01/test_id_01_notes.wav", ("", "", "", None)),
-    ],
-)
-def test_what_paths_tell(path: str, expected: tuple) -> None:
-    told = parse(Path("/data") / path)
-    assert tuple(told[key] for key in ("machine_type", "machine_id", "split", "label")) == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "domain", "said"),
-    [
-        ("section_00_source_train_normal_0012_strength_1_ambient.wav", "source", "strength_1_ambient"),
-        ("section_00_target_test_anomaly_0012_id_C1_spd_2_mic_2.wav", "target", "id_C1_spd_2_mic_2"),
-        ("section_00_source_train_normal_0000_.wav", "source", ""),
-        ("section_03_target_test_0000.wav", "target", ""),
-        ("section_03_test_0000.wav", "", ""),
-        ("section_00_machine_0007_.wav", "", ""),
-        ("normal_id_00_00000012.wav", "", ""),
-    ],
-)
-def test_domains_and_attributes(name: str, domain: str, said: str) -> None:
-    assert parse(Path("/data/fan/train") / name)["domain"] == domain
-    assert attributes(name) == said
 
 
 def test_a_relative_path_knows_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +33,7 @@ def test_a_relative_path_knows_its_folders(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path / "fan" / "test")
     (clip,) = find("normal_id_00_00000000.wav")
     assert clip.name == "normal_id_00_00000000.wav"
-    assert told(clip) == ("fan", "00", "test", 0)
+    assert known(clip) == ("fan", "00", "test", 0)
 
 
 def test_a_folder_is_searched_in_order_without_what_is_hidden_or_no_audio(tmp_path: Path) -> None:
@@ -90,14 +43,14 @@ def test_a_folder_is_searched_in_order_without_what_is_hidden_or_no_audio(tmp_pa
     )  # fmt: skip
     names = [str(Path(clip.name).relative_to(tmp_path)) for clip in find(tmp_path)]
     assert names == ["a/ü ñ 音.ogg", "a.wav", "b/10.FLAC", "b/2.wav"]
-    assert find(str(tmp_path))[0].path == tmp_path / "a" / "ü ñ 音.ogg"
+    assert next(find(str(tmp_path))).source == FileSource(tmp_path / "a" / "ü ñ 音.ogg")
 
 
 def test_a_link_back_up_ends(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.wav")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     (tmp_path / "b").symlink_to(tmp_path / "a")
-    assert [clip.path for clip in find(tmp_path)] == [tmp_path / "a" / "1.wav"]
+    assert [clip.source.path for clip in find(tmp_path)] == [tmp_path / "a" / "1.wav"]
 
 
 def test_globs(tmp_path: Path) -> None:
@@ -154,13 +107,13 @@ def test_clips_in_a_zip_archive(tmp_path: Path) -> None:
         tmp_path / "dev_data_fan.ZIP", "fan/test/anomaly_id_02_00000001.wav", "fan/train/normal_id_00_00000000.wav",
         "fan/train/.hidden.wav", "__MACOSX/fan/._a.wav", "fan/readme.txt", "fan/",
     )  # fmt: skip
-    found = find(path)
-    assert [told(clip) for clip in found] == [("fan", "02", "test", 1), ("fan", "00", "train", 0)]
+    found = list(find(path))
+    assert [known(clip) for clip in found] == [("fan", "02", "test", 1), ("fan", "00", "train", 0)]
     assert found[0].name == str(path / "fan/test/anomaly_id_02_00000001.wav")
-    assert (found[0].path, found[0].member) == (path, "fan/test/anomaly_id_02_00000001.wav")
-    assert [file_bytes(clip) for clip in found] == [10, 10]
-    assert found == find(found) == find([found[0], found[1]]), "records are clips"
-    assert [clip.name for clip in in_zip(path)] == [clip.name for clip in found]
+    assert found[0].source == ZipSource(path, "fan/test/anomaly_id_02_00000001.wav")
+    assert [clip.source.size() for clip in found] == [10, 10]
+    assert found == list(find(found)) == list(find([found[0], found[1]])), "records are clips"
+    assert [clip.name for clip in in_archive(path)] == [clip.name for clip in found]
 
 
 def test_a_zip_archive_without_clips_or_that_is_none(tmp_path: Path) -> None:
@@ -186,7 +139,7 @@ def test_a_name_that_is_not_utf_8_can_be_printed(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system takes UTF-8 names alone")
     (clip,) = find(tmp_path)
-    assert clip.path == path
+    assert clip.source.path == path
     assert clip.name.endswith(r"caf\xe9/train/normal_id_00_0.wav")
     assert clip.machine_type == r"caf\xe9"
     clip.name.encode()
@@ -194,22 +147,25 @@ def test_a_name_that_is_not_utf_8_can_be_printed(tmp_path: Path) -> None:
 
 def test_arrays() -> None:
     samples = [np.zeros(10, np.int16), np.zeros((2, 10), np.float64), torch.zeros(10)]
-    found = find(samples, sample_rate=16000, ids=["00", "01", "02"], machine_type="fan")
+    found = list(find(samples, sample_rate=16000, ids=["00", "01", "02"], machine_type="fan"))
     assert [clip.name for clip in found] == ["clip 0", "clip 1", "clip 2"]
     assert [clip.machine_id for clip in found] == ["00", "01", "02"]
     assert {clip.machine_type for clip in found} == {"fan"}
-    assert {clip.sample_rate for clip in found} == {16000}
-    assert found[0].samples is samples[0], "no copy"
+    sources = [clip.source for clip in found if isinstance(clip.source, ArraySource)]
+    assert [source.sample_rate for source in sources] == [16000] * 3
+    assert sources[0].samples is samples[0], "no copy"
+    assert [source.size() for source in sources] == [0] * 3
+    assert {clip.log_mel for clip in found} == {None}
 
 
 def test_arrays_with_their_rates() -> None:
-    found = find([(np.zeros(10, np.float32), 8000), (np.zeros(10, np.float32), 44100)])
-    assert [clip.sample_rate for clip in found] == [8000, 44100]
-    (alone,) = find((np.zeros(10, np.float32), 8000))
-    assert alone.sample_rate == 8000
-    (alone,) = find(np.zeros(10, np.float32), sample_rate=8000)
-    assert alone.samples is not None
-    assert alone.samples.shape == (10,)
+    def rates(*given: object, **how: int) -> list[int]:
+        return [clip.source.sample_rate for clip in find(*given, **how) if isinstance(clip.source, ArraySource)]
+
+    samples = np.zeros(10, np.float32)
+    assert rates([(samples, 8000), (samples, 44100)]) == [8000, 44100]
+    assert rates((samples, 8000)) == [8000]
+    assert rates(samples, sample_rate=8000) == [8000]
 
 
 def test_arrays_and_paths_mixed(tmp_path: Path) -> None:
@@ -220,13 +176,13 @@ def test_arrays_and_paths_mixed(tmp_path: Path) -> None:
 
 def test_log_mels() -> None:
     clips = np.random.default_rng(0).standard_normal((3, 20, 128))
-    found = find(clips, features="log-mel", ids="00")
+    found = list(find(clips, features="log-mel", ids="00"))
     assert len(found) == 3
     assert found[1].log_mel is not None
     assert found[1].log_mel.dtype == np.float32
     assert np.array_equal(found[1].log_mel, clips[1].astype(np.float32))
-    assert len(find(clips[0], features="log-mel")) == 1
-    assert len(find([torch.zeros(20, 128)], features="log-mel")) == 1
+    assert len(list(find(clips[0], features="log-mel"))) == 1
+    assert len(list(find([torch.zeros(20, 128)], features="log-mel"))) == 1
 
 
 def test_arrays_that_make_no_clip() -> None:
@@ -248,14 +204,99 @@ def test_arrays_that_make_no_clip() -> None:
         find([np.zeros(10)], features="mfcc")  # type: ignore[arg-type]
 
 
-def test_ids_of_the_wrong_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_ids_of_the_wrong_number(tmp_path: Path, count: int) -> None:
     touch(tmp_path, "a.wav", "b.wav")
-    with pytest.raises(ValueError, match="3 ids for 2 clips"):
-        find(tmp_path, ids=["00", "01", "02"])
+    ids = ["00", "01", "02"][:count]
+    message = f"{count} ids for 2 clips: give one per clip, or a single string for all"
+    listed = find(tmp_path, ids=ids)
+    with pytest.raises(ValueError, match=message):
+        list(listed)
+    with pytest.raises(ValueError, match=message):
+        find([tmp_path / "a.wav", np.zeros(10, np.int16)], sample_rate=16000, ids=ids)
+
+
+def test_ids_in_the_order_of_the_clips(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.wav", "a/2.wav", "b.wav")
+    given = [tmp_path / "b.wav", tmp_path / "a"]
+    assert [(Path(clip.name).name, clip.machine_id) for clip in find(given, ids=("x", "y", "z"))] == [
+        ("b.wav", "x"), ("1.wav", "y"), ("2.wav", "z"),
+    ]  # fmt: skip
+
+
+# -- laziness ----------------------------------------------------------------------------------------------------
+
+
+def test_the_first_clip_comes_before_the_walk_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, *(f"line {folder:02d}/{number:03d}.wav" for folder in range(50) for number in range(100)))
+    listed: list[str] = []
+    scandir = os.scandir
+
+    def spy(path: Path) -> object:
+        listed.append(path.name)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", spy)
+    clips = find([tmp_path, tmp_path / "line 07"], machine_type="pump", ids=["00"] * 5100)
+    assert Path(next(clips).name) == tmp_path / "line 00" / "000.wav"
+    assert listed == [tmp_path.name, "line 00", "line 07"], "each place up to its first clip"
+    names = [clip.name for clip in clips]
+    assert len(names) == 5099
+    assert names[:4999] == sorted(names[:4999])
+    assert len(listed) == 52
+
+
+def test_the_clips_of_one_folder_are_looked_at_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, *(f"{number:04d}.wav" for number in range(5000)))
+    parsed: list[Path] = []
+    monkeypatch.setattr(import_module("pyasd.clips.find"), "parse", lambda path: parsed.append(path) or Names())
+    for place in (tmp_path, f"{tmp_path}/*.wav"):
+        parsed.clear()
+        assert next(find(place)).name == str(tmp_path / "0000.wav")
+        assert len(parsed) == 1
+
+
+def test_the_order_is_that_of_sorted_paths(tmp_path: Path) -> None:
+    touch(tmp_path, "a/z.wav", "a.b/1.wav", "a b.wav", "a.wav", "A/1.wav", "a/b/c.wav", "a/b.wav", "a/b c/1.wav")
+    paths = [clip.source.path for clip in find(tmp_path)]
+    assert paths == sorted(tmp_path.rglob("*.wav"))
+    assert [clip.source.path for clip in find(f"{tmp_path}/**")] == paths
+
+
+# -- fitting and scoring -----------------------------------------------------------------------------------------
+
+
+def labelled(*splits_and_labels: tuple[str, int | None]) -> list[Clip]:
+    return [
+        Clip(f"{i}", FileSource(Path(f"{i}")), split=split, label=label)
+        for i, (split, label) in enumerate(splits_and_labels)
+    ]
+
+
+def test_anomalies_and_test_clips_are_not_for_fitting() -> None:
+    clips = labelled(("train", 0), ("train", 1), ("test", 0), ("supplemental", None), ("", None), ("train", None))
+    assert [clip.name for clip in for_fitting(iter(clips))] == ["0", "4", "5"]
+
+
+def test_without_training_clips_all_that_may_be_normal_are_for_fitting() -> None:
+    clips = labelled(("train", 1), ("test", 0), ("supplemental", None), ("", None), ("", 1))
+    assert [clip.name for clip in for_fitting(clips)] == ["1", "2", "3"]
+
+
+def test_anomalies_alone_are_not_for_fitting() -> None:
+    with pytest.raises(ValueError, match="all 2 clips are labelled anomalous: learning needs clips of healthy"):
+        for_fitting(labelled(("train", 1), ("test", 1)))
+
+
+def test_where_there_are_test_clips_training_clips_are_not_for_scoring() -> None:
+    clips = labelled(("train", 0), ("test", 1), ("supplemental", None), ("", None))
+    assert [clip.name for clip in for_scoring(iter(clips))] == ["1", "3"]
+    assert for_scoring(clips[1:]) == clips[1:]
+    assert for_scoring([clips[0], *clips[2:]]) == [clips[0], *clips[2:]]
 
 
 def test_real_folders(real_data: Path) -> None:
-    found = find(real_data / "uav")
+    found = list(find(real_data / "uav"))
     assert len(found) == 105 + 89 + 143
     assert {clip.machine_type for clip in found} == {"UAV"}
     assert {clip.machine_id for clip in found} == {"00", "01"}

@@ -64,8 +64,8 @@ def test_nothing_is_missing_in_a_whole_one(mini: tuple[int, Path]) -> None:
 def test_the_number_of_channels(mini: tuple[int, Path]) -> None:
     year, folder = mini
     clip = dcase.find(folder, year)[0].clip
-    assert clip.path is not None
-    samples, _ = soundfile.read(clip.path, always_2d=True)
+    assert clip.source.path is not None
+    samples, _ = soundfile.read(clip.source.path, always_2d=True)
     assert samples.shape[1] == dcase.year(year).channels == (2 if year == 2026 else 1)
     if year == 2026:
         assert not np.array_equal(audio.read(clip, 16000, 0).samples, audio.read(clip, 16000, 1).samples)
@@ -156,52 +156,6 @@ def test_attributes(tmp_path: Path) -> None:
     path.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="no table of attributes"):
         dcase.read_attributes(path)
-
-
-# -- lists of labels ---------------------------------------------------------------------------------------------
-
-
-def test_a_list_of_labels_of_2020(tmp_path: Path) -> None:
-    path = tmp_path / "list.csv"
-    path.write_bytes(
-        b"fan\r\nid_01_00000000.wav,normal_id_01_00000098.wav,0\r\nid_01_00000001.wav,anomaly_id_01_00000064.wav,1\r\n"
-        b"pump\r\nid_01_00000000.wav,anomaly_id_01_00000001.wav,1\r\n"
-    )
-    assert dcase.read_labels(path) == {
-        ("fan", "id_01_00000000.wav"): (0, ""),
-        ("fan", "id_01_00000001.wav"): (1, ""),
-        ("pump", "id_01_00000000.wav"): (1, ""),
-    }
-
-
-def test_names_with_and_without_test_match(tmp_path: Path) -> None:
-    path = tmp_path / "list.csv"
-    path.write_text(
-        "bearing\nsection_03_0001.wav,section_03_target_test_anomaly_0001_vel_25.wav\n"
-        "section_03_source_test_0000.wav,section_03_source_test_normal_0000.wav\n"
-    )
-    truth = dcase.read_labels(path)
-    for name in ("section_03_0001.wav", "a/section_03_test_0001.wav"):
-        assert truth["bearing", dcase.label_key(name)] == (1, "target")
-    assert truth["bearing", dcase.label_key("section_03_source_test_0000.wav")] == (0, "source")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("id_01_00000000.wav,normal_id_01_00000098.wav,0\n", "line 1"),
-        ("fan\nid_01_00000000.wav,id_01_00000098.wav,0\n", "line 2"),
-        ("fan\nid_01_00000000.wav,normal_id_01_00000098.wav,1\n", "line 2"),
-        ("", "has no rows"),
-        ("\0\xff", "no list of labels|line 1|has no rows"),
-    ],
-)
-def test_what_is_no_list_of_labels(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "list.csv"
-    path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(ValueError, match=message) as caught:
-        dcase.read_labels(path)
-    assert str(path) in str(caught.value)
 
 
 # -- what can be wrong -------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from pyasd import clips
+from pyasd.clips import find
+from pyasd.clips.names import Names, parse
 from pyasd.factory import factory, sounds
 from pyasd.factory.sounds import MACHINES, RATE
 
@@ -29,8 +30,8 @@ def test_there_are_machines_enough_and_two_faults_each() -> None:
 def test_names_are_those_of_dcase_2020() -> None:
     names = list(factory.names(train=3, test=2))
     assert len(names) == len(set(names)) == 9 * (3 + 2 + 2)
-    parsed = clips.parse(Path("/data") / "pump/test/anomaly_id_02_00000001.wav")
-    assert parsed == {"machine_type": "pump", "machine_id": "02", "split": "test", "label": 1, "domain": ""}
+    parsed = parse(Path("/data") / "pump/test/anomaly_id_02_00000001.wav")
+    assert parsed == Names(machine_type="pump", machine_id="02", split="test", label=1)
     assert "pump/test/anomaly_id_02_00000001.wav" in names
     assert not [name for name in names if "train" in name and "anomaly" in name]
 
@@ -96,7 +97,7 @@ def test_write(tmp_path: Path) -> None:
     assert (info.samplerate, info.channels, info.subtype, info.frames) == (RATE, 1, "PCM_16", RATE // 2)
     samples, _ = soundfile.read(paths[-1], dtype="int16")
     assert np.array_equal(samples, factory.clip(paths[-1].relative_to(folder).as_posix(), 4, 0.5))
-    found = clips.find(folder)
+    found = list(find(folder))
     assert {(x.machine_type, x.machine_id) for x in found} == {(k, i) for k in MACHINES for i in MACHINES[k]}
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import librosa
 import numpy as np
@@ -16,11 +17,14 @@ import torch
 
 from pyasd import audio, ops
 from pyasd.clips import Clip, find
+from pyasd.clips.sources import ArraySource
+from pyasd.compute import Compute
 from pyasd.errors import BackendUnavailable
 from pyasd.features import log_mels as features
-from pyasd.features.log_mels import Features, extract
+from pyasd.features.log_mels import Extraction, Features, extract
 
-PLAN = ops.plan()
+PLAN = ops.LogMelPlan()
+WANTED = Extraction(PLAN)
 RATE = PLAN.sample_rate
 
 
@@ -29,12 +33,12 @@ def noise(n: int, seed: int = 0) -> np.ndarray:
 
 
 def arrays(*lengths: int) -> list[Clip]:
-    return find([noise(n, seed) for seed, n in enumerate(lengths)], sample_rate=RATE)
+    return list(find([noise(n, seed) for seed, n in enumerate(lengths)], sample_rate=RATE))
 
 
-def one(clips: list[Clip], **how) -> Features:  # type: ignore[no-untyped-def]
-    (found,) = extract(clips, PLAN, **how)
-    return found
+def one(clips: Iterable[Clip], **how: Any) -> Features:
+    (item,) = extract(clips, Extraction(PLAN, **how))
+    return item
 
 
 def log_mel(item: Features) -> torch.Tensor:
@@ -71,9 +75,9 @@ def test_every_clip_has_its_item_in_order_whatever_fails(tmp_path: Path) -> None
     (tmp_path / "10 cut.wav").write_bytes(whole[:20_000])
     whole = (tmp_path / "03 8 kHz, lang.flac").read_bytes()
     (tmp_path / "11 cut.flac").write_bytes(whole[:20_000])
-    clips = find([tmp_path, tmp_path / "12 missing.wav"])
+    clips = list(find([tmp_path, tmp_path / "12 missing.wav"]))
     for batch_size in (1, 3, 16):
-        found = list(extract(clips, PLAN, batch_size=batch_size, workers=3))
+        found = list(extract(clips, WANTED, batch_size=batch_size, workers=3))
         assert [item.index for item in found] == list(range(13))
         assert [item.clip for item in found] == clips
         assert [item.error.status if item.error else "ok" for item in found] == [
@@ -94,17 +98,18 @@ def test_every_clip_has_its_item_in_order_whatever_fails(tmp_path: Path) -> None
 
 def test_log_mels_are_those_of_the_operator_alone() -> None:
     clips = arrays(RATE, 2048, 3 * RATE + 17, RATE, RATE)
-    for clip, item in zip(clips, extract(clips, PLAN), strict=True):
-        expected = ops.log_mel(torch.from_numpy(clip.samples)[None], PLAN)[0]
+    for clip, item in zip(clips, extract(clips, WANTED), strict=True):
+        assert isinstance(clip.source, ArraySource)
+        expected = ops.log_mel(torch.from_numpy(clip.source.samples)[None], PLAN)[0]
         assert log_mel(item).dtype == torch.float32
         assert torch.equal(log_mel(item), expected)
 
 
 def test_the_same_bits_in_batches_of_any_size() -> None:
     clips = arrays(*range(2048, 20_000, 997))
-    expected = [log_mel(item) for item in extract(clips, PLAN, batch_size=1)]
+    expected = [log_mel(item) for item in extract(clips, WANTED, batch_size=1)]
     for batch_size, workers in ((2, 1), (7, 2), (64, 8)):
-        found = [log_mel(item) for item in extract(clips, PLAN, batch_size=batch_size, workers=workers)]
+        found = [log_mel(item) for item in extract(clips, WANTED, batch_size=batch_size, workers=workers)]
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -112,15 +117,15 @@ def test_batches_are_of_one_type_and_bounded_when_padded(monkeypatch: pytest.Mon
     seen: list[tuple[int, int]] = []
     real = ops.log_mel
 
-    def spy(samples, *args, **how):  # type: ignore[no-untyped-def]
-        seen.append(tuple(samples.shape))
+    def spy(samples: torch.Tensor, *args: Any, **how: Any) -> Any:
+        seen.append((samples.shape[0], samples.shape[1]))
         return real(samples, *args, **how)
 
     monkeypatch.setattr(ops, "log_mel", spy)
     monkeypatch.setitem(features.BATCH_SAMPLES, "cpu", 40_000)
     clips = arrays(10_000, 10_000, 10_000, 10_000, 10_000, 90_000, 5_000, 9_000)
-    clips[7] = find([noise(9_000) / 32768], sample_rate=RATE)[0]
-    assert len(list(extract(clips, PLAN))) == 8
+    clips[7] = next(find([noise(9_000) / 32768], sample_rate=RATE))
+    assert len(list(extract(clips, WANTED))) == 8
     assert seen == [(4, 10_000), (1, 10_000), (1, 90_000), (1, 5_000), (1, 9_000)]
 
 
@@ -146,9 +151,9 @@ def test_clips_too_short_when_played_faster() -> None:
 
 
 def test_log_mels_cannot_be_played_faster() -> None:
-    clips = find([np.zeros((9, 128), np.float32)], features="log-mel")
+    clips = list(find([np.zeros((9, 128), np.float32)], features="log-mel"))
     with pytest.raises(ValueError, match=r"resampled by 0\.9: give the clips' audio, or take ratios=\(\)"):
-        extract(clips, PLAN, ratio=0.9)
+        one(clips, ratio=0.9)
     assert one(clips).error is None
 
 
@@ -169,11 +174,11 @@ def test_the_shortest_clips_that_are_long_enough() -> None:
 def test_log_mels_that_were_given_pass_through() -> None:
     given = np.random.default_rng(0).standard_normal((3, 20, 128)).astype(np.float32)
     given[1] = -80
-    found = list(extract(find(given, features="log-mel"), PLAN))
+    found = list(extract(find(given, features="log-mel"), WANTED))
     assert all(torch.equal(log_mel(item), torch.from_numpy(x)) for item, x in zip(found, given, strict=True))
     assert [item.silent for item in found] == [False, True, False]
     assert [item.duration for item in found] == [None] * 3
-    mixed = list(extract([*find(given, features="log-mel"), *arrays(RATE)], PLAN))
+    mixed = list(extract([*find(given, features="log-mel"), *arrays(RATE)], WANTED))
     assert torch.equal(log_mel(mixed[2]), torch.from_numpy(given[2]))
     assert log_mel(mixed[3]).shape == (32, 128)
 
@@ -194,7 +199,7 @@ def test_read_only_log_mels(order: str) -> None:
         ((20, 128), -np.inf, "not-finite", "NaN or infinite"),
     ],
 )
-def test_log_mels_that_can_not_be_scored(shape: tuple, value: float, status: str, message: str) -> None:
+def test_log_mels_that_can_not_be_scored(shape: tuple[int, int], value: float, status: str, message: str) -> None:
     given = np.zeros(shape, np.float32)
     given[-1, -1] = value
     found = one(find(given, features="log-mel"))
@@ -204,35 +209,36 @@ def test_log_mels_that_can_not_be_scored(shape: tuple, value: float, status: str
 
 
 def test_no_clips() -> None:
-    assert list(extract([], PLAN)) == []
+    assert list(extract([], WANTED)) == []
 
 
 def test_the_channel_is_passed_on() -> None:
-    clips = find([np.stack([noise(RATE), noise(RATE, 1)])], sample_rate=RATE)
+    clips = list(find([np.stack([noise(RATE), noise(RATE, 1)])], sample_rate=RATE))
     assert torch.equal(log_mel(one(clips, channel=1)), log_mel(one(find([noise(RATE, 1)], sample_rate=RATE))))
     error = one(clips, channel=2).error
     assert error is not None
     assert error.status == "no-channel"
     with pytest.raises(ValueError, match="channel must be"):
-        extract(clips, PLAN, channel=-1)
+        Extraction(PLAN, channel=-1)
 
 
 def test_a_backend_that_can_not_run_is_no_clip_s_fault() -> None:
     with pytest.raises(BackendUnavailable):
-        list(extract(arrays(RATE), PLAN, backend="nonsense"))
+        list(extract(arrays(RATE), WANTED, Compute(backend="nonsense")))
 
 
 def test_an_error_in_the_programme_is_no_clip_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio, "read", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        list(extract(arrays(RATE), PLAN))
+        list(extract(arrays(RATE), WANTED))
 
 
 def test_decoding_runs_ahead_in_threads_but_not_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    names, started = set(), 0
+    names: set[str] = set()
+    started = 0
     real = audio.read
 
-    def spy(*args):  # type: ignore[no-untyped-def]
+    def spy(*args: Any) -> Any:
         nonlocal started
         names.add(threading.current_thread().name)
         started += 1
@@ -241,7 +247,7 @@ def test_decoding_runs_ahead_in_threads_but_not_far(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(audio, "read", spy)
     clips = arrays(*[2048] * 200)
     ahead = []
-    for item in extract(clips, PLAN, batch_size=4, workers=2):
+    for item in extract(clips, WANTED, batch_size=4, workers=2):
         time.sleep(1e-3)  # a slow consumer: the threads have time to run away
         ahead.append(started - item.index)
     assert 4 < max(ahead) <= 3 * 4
@@ -253,21 +259,21 @@ def test_large_files_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.Mon
     started = 0
     real = audio.read
 
-    def spy(*args):  # type: ignore[no-untyped-def]
+    def spy(*args: Any) -> Any:
         nonlocal started
         started += 1
         return real(*args)
 
     monkeypatch.setattr(audio, "read", spy)
     monkeypatch.setattr(features, "AHEAD_BYTES", 100_000)  # three files
-    for item in extract(find([tmp_path / "a.wav"] * 30), PLAN, batch_size=1):
+    for item in extract(find([tmp_path / "a.wav"] * 30), WANTED, batch_size=1):
         time.sleep(1e-3)
         assert started - item.index <= 5
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit])
 def test_threads_end_when_interrupted(error: type[BaseException]) -> None:
-    items = extract(arrays(*[2048] * 100), PLAN, batch_size=2)
+    items = extract(arrays(*[2048] * 100), WANTED, batch_size=2)
     next(items)
     assert threads()
     with pytest.raises(error):
@@ -276,7 +282,7 @@ def test_threads_end_when_interrupted(error: type[BaseException]) -> None:
 
 
 def test_threads_end_when_abandoned() -> None:
-    for item in extract(arrays(*[2048] * 100), PLAN, batch_size=2):
+    for item in extract(arrays(*[2048] * 100), WANTED, batch_size=2):
         if item.index == 5:
             break
     gc.collect()
@@ -284,11 +290,11 @@ def test_threads_end_when_abandoned() -> None:
 
 
 def test_real_recordings(real_data: Path) -> None:
-    clips = find([*sorted((real_data / "uav" / "UAV" / "test").glob("*.flac"))[:6], real_data / "mimii_8ch"])
-    found = list(extract(clips, PLAN))
+    clips = list(find([*sorted((real_data / "uav" / "UAV" / "test").glob("*.flac"))[:6], real_data / "mimii_8ch"]))
+    found = list(extract(clips, WANTED))
     assert len(found) == 12
     for clip, item in zip(clips, found, strict=True):
-        samples, rate = soundfile.read(clip.path, dtype="int16", always_2d=True)
+        samples, rate = soundfile.read(clip.source.path, dtype="int16", always_2d=True)
         assert rate == RATE
         expected = ops.log_mel(torch.from_numpy(samples[:, 0].copy())[None], PLAN)[0]
         assert torch.equal(log_mel(item), expected)
@@ -304,6 +310,6 @@ def test_memory_stays_flat(real_data: Path) -> None:
         with open("/proc/self/status") as status:
             return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
 
-    clips = (find(real_data / "uav" / "UAV" / "test") * 10)[:2000]
-    found = [resident_kb() for item in extract(clips, PLAN) if item.index % 50 == 49]
+    clips = (list(find(real_data / "uav" / "UAV" / "test")) * 10)[:2000]
+    found = [resident_kb() for item in extract(clips, WANTED) if item.index % 50 == 49]
     assert max(found[20:]) - max(found[:20]) < 64_000

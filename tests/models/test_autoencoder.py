@@ -9,9 +9,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from pyasd.config import AutoencoderConfig
-from pyasd.models import Autoencoder
-from pyasd.training import Run
+from pyasd.models.autoencoder import Autoencoder, AutoencoderConfig
+from pyasd.training.data import TrainingSet
+from pyasd.training.run import Run
 
 SMALL = AutoencoderConfig(hidden=(16, 2, 16), epochs=60, batch_size=64, patience=60)
 
@@ -21,7 +21,7 @@ def published(real_data: Path) -> Autoencoder:
     with np.load(real_data / "toycar_logmel" / "challenge_autoencoder.npz") as file:
         arrays = {name: torch.from_numpy(file[name]) for name in file.files}
     state = {k.replace("dense9", "output") if "dense9" in k else f"trunk.{k}": x for k, x in arrays.items()}
-    autoencoder = Autoencoder(AutoencoderConfig(), 128)
+    autoencoder = Autoencoder("autoencoder", AutoencoderConfig(), 128)
     autoencoder.load_state(state)
     return autoencoder
 
@@ -48,7 +48,7 @@ def test_published_weights_give_the_published_scores(
 
 
 def test_shape_is_the_challenges() -> None:
-    autoencoder = Autoencoder(AutoencoderConfig(), 128)
+    autoencoder = Autoencoder("autoencoder", AutoencoderConfig(), 128)
     weights = [x.shape for name, x in autoencoder.state().items() if name.endswith("weight") and x.ndim == 2]
     widths = [640, 128, 128, 128, 128, 8, 128, 128, 128, 128, 640]
     assert [tuple(x) for x in weights] == list(zip(widths[1:], widths[:-1], strict=True))
@@ -58,7 +58,7 @@ def test_shape_is_the_challenges() -> None:
 
 
 def test_score_is_the_mean_squared_error_of_all_windows() -> None:
-    autoencoder = Autoencoder(SMALL, 6)
+    autoencoder = Autoencoder("autoencoder", SMALL, 6)
     autoencoder.train()
     autoencoder(torch.randn(64, 30))  # moves batch norm's statistics
     autoencoder.eval()
@@ -79,8 +79,8 @@ def test_fit_learns_to_reconstruct() -> None:
         x = generator.normal(size=(8, 2)) @ mixing if not odd else 2 * generator.normal(size=(8, 30))
         return torch.from_numpy(x.reshape(-1, 6).astype(np.float32))
 
-    autoencoder = Autoencoder(replace(SMALL, hidden=(16, 4, 16)), 6)
-    history = autoencoder.fit([clip(False) for _ in range(30)], ["00"] * 30, Run())
+    autoencoder = Autoencoder("autoencoder", replace(SMALL, hidden=(16, 4, 16)), 6)
+    history = autoencoder.fit(TrainingSet([clip(False) for _ in range(30)], ["00"] * 30), Run())
     assert history.training[-1] < 0.7 * history.training[0]
     scorer = autoencoder.scorer()
     normal = [scorer.score(clip(False)).item() for _ in range(5)]
@@ -89,13 +89,13 @@ def test_fit_learns_to_reconstruct() -> None:
 
 
 def test_same_clip_has_the_same_bits_wherever_it_lies() -> None:
-    scorer = Autoencoder(AutoencoderConfig(), 128).scorer()
+    scorer = Autoencoder("autoencoder", AutoencoderConfig(), 128).scorer()
     around = torch.randn(700, 128)
     assert torch.equal(scorer.score(around[101:414]), scorer.score(around[101:414].clone()))
 
 
 def test_long_clips_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    scorer = Autoencoder(SMALL, 4).scorer()
+    scorer = Autoencoder("autoencoder", SMALL, 4).scorer()
     log_mel = torch.randn(60, 4)
     whole = scorer.score(log_mel)
     monkeypatch.setattr("pyasd.models.dense.WINDOWS_PER_PASS", 10)

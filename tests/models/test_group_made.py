@@ -9,10 +9,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from pyasd.config import GroupMadeConfig, Order
-from pyasd.models import GroupMade, group_made
-from pyasd.models.group_made import frame_degrees, hidden_degrees
-from pyasd.training import Run
+from pyasd.models import group_made
+from pyasd.models.group_made import GroupMade, GroupMadeConfig, Order, frame_degrees, hidden_degrees
+from pyasd.training.data import TrainingSet
+from pyasd.training.run import Run
 
 SMALL = GroupMadeConfig(hidden=(16, 8, 16), components=3, epochs=3, batch_size=64)
 ORDERS: tuple[Order, ...] = ("causal", "middle")
@@ -20,7 +20,7 @@ ORDERS: tuple[Order, ...] = ("causal", "middle")
 
 def scrambled(config: GroupMadeConfig, mels: int) -> GroupMade:
     """A network whose every tensor is random, batch norm's statistics too: nothing vanishes by chance."""
-    made = GroupMade(config, mels, seed=3)
+    made = GroupMade("group-made", config, mels, seed=3)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, x in made.state_dict().items():
@@ -129,8 +129,8 @@ def test_scorer_gives_the_networks_own_likelihoods_in_all_modes(order: Order) ->
 @pytest.fixture(scope="module")
 def learnt() -> GroupMade:
     """Eight bands of noise. How much band 0 wanders differs from clip to clip, band 5's level between machine IDs."""
-    made = GroupMade(replace(SMALL, epochs=2), 8)
-    made.fit([noise(60, i, level=3.0 * (i % 2)) for i in range(24)], ["00", "02"] * 12, Run())
+    made = GroupMade("group-made", replace(SMALL, epochs=2), 8)
+    made.fit(TrainingSet([noise(60, i, level=3.0 * (i % 2)) for i in range(24)], ["00", "02"] * 12), Run())
     return made
 
 
@@ -185,7 +185,7 @@ def test_modes_asked_for_have_the_same_bits_alone_or_together_and_in_pieces(
     clips, ids = [noise(n, n) for n in (5, 40, 211, 60)], ["00", None, "02", "00"]
     together = learnt.scorer().score_many(clips, ids)
     assert torch.isfinite(together).all()
-    for column, mode in enumerate(learnt.modes):
+    for column, mode in enumerate(learnt.mode_names):
         alone = learnt.scorer(modes=[mode])
         assert torch.equal(alone.score_many(clips, ids)[:, 0], together[:, column])
         assert torch.equal(torch.cat([alone.score(x, i) for x, i in zip(clips, ids, strict=True)]), together[:, column])
@@ -213,7 +213,7 @@ def test_training_starts_at_the_marginals_of_the_training_clips() -> None:
     generator = np.random.default_rng(0)
     two_levels = generator.choice([-60.0, -20.0], (4000, 2)) + generator.normal(0, [1.0, 3.0], (4000, 2))
     clips = list(torch.from_numpy(two_levels.astype(np.float32)).split(400))
-    made = GroupMade(replace(SMALL, components=10, validation=0.0), 2)
+    made = GroupMade("group-made", replace(SMALL, components=10, validation=0.0), 2)
     made._start_from(clips)
     np.testing.assert_allclose(made.band_mean, two_levels.mean(0), rtol=1e-5)
     np.testing.assert_allclose(made.band_scale, two_levels.std(0), rtol=1e-5)
@@ -235,8 +235,8 @@ def test_fit_learns_how_frames_follow_each_other() -> None:
         return torch.from_numpy((10 * steps - 30).astype(np.float32))
 
     config = replace(SMALL, hidden=(32, 16, 32), epochs=15)
-    made = GroupMade(config, 4)
-    history = made.fit([chain(True) for _ in range(20)], ["00"] * 20, Run())
+    made = GroupMade("group-made", config, 4)
+    history = made.fit(TrainingSet([chain(True) for _ in range(20)], ["00"] * 20), Run())
     assert history.validation[-1] < history.validation[0]
     scorer = made.scorer()
     normal = torch.stack([scorer.score(chain(True)) for _ in range(5)])
@@ -249,9 +249,9 @@ def test_fit_learns_how_frames_follow_each_other() -> None:
 
 
 def test_silence_and_far_tails_have_large_finite_scores() -> None:
-    made = GroupMade(replace(SMALL, epochs=1), 4)
+    made = GroupMade("group-made", replace(SMALL, epochs=1), 4)
     floor = torch.full((50, 4), -156.5)
-    made.fit([floor, floor], ["00", "00"], Run())
+    made.fit(TrainingSet([floor, floor], ["00", "00"]), Run())
     scorer = made.scorer()
     assert torch.isfinite(scorer.score(floor)).all()
     far = scorer.score(torch.full((50, 4), 200.0))
@@ -263,7 +263,7 @@ def test_explanation_shares_the_score_out_over_frames_and_bands() -> None:
     made = scrambled(replace(SMALL, order="middle"), 6)
     scorer = made.scorer()
     one_window = clip(5, 6)
-    for number, mode in enumerate(made.modes):
+    for number, mode in enumerate(made.mode_names):
         share = scorer.explain(one_window, mode)
         assert torch.nansum(share.double()).item() == pytest.approx(scorer.score(one_window)[number].item(), rel=1e-5)
     longer = scorer.explain(clip(30, 6), "middle")
@@ -273,12 +273,12 @@ def test_explanation_shares_the_score_out_over_frames_and_bands() -> None:
 
 
 def test_state_round_trip_and_misfits() -> None:
-    made, other = scrambled(SMALL, 4), GroupMade(SMALL, 4)
+    made, other = scrambled(SMALL, 4), GroupMade("group-made", SMALL, 4)
     other.load_state(made.state())
     log_mel = clip(20, 4)
     assert torch.equal(other.scorer().score(log_mel), made.scorer().score(log_mel))
     with pytest.raises(ValueError, match="head_bias"):
-        GroupMade(SMALL, 5).load_state(made.state())
+        GroupMade("group-made", SMALL, 5).load_state(made.state())
     partial = made.state()
     del partial["band_mean"]
     with pytest.raises(ValueError, match="band_mean"):
@@ -286,18 +286,18 @@ def test_state_round_trip_and_misfits() -> None:
 
 
 def test_state_round_trip_of_the_bands(learnt: GroupMade) -> None:
-    other = GroupMade(learnt.config, 8)
+    other = GroupMade("group-made", learnt.config, 8)
     other.load_state(learnt.state())
     for machine_id in ("00", "02", None):
         assert torch.equal(
             other.scorer().score(noise(30, 1), machine_id), learnt.scorer().score(noise(30, 1), machine_id)
         )
     with pytest.raises(ValueError, match="bands"):
-        GroupMade(learnt.config, 8).load_state(learnt.state() | {"bands.mean": torch.zeros(2, 7)})
+        GroupMade("group-made", learnt.config, 8).load_state(learnt.state() | {"bands.mean": torch.zeros(2, 7)})
     without = {name: x for name, x in learnt.state().items() if not name.startswith("bands.") and name != "ids"}
-    other = GroupMade(learnt.config, 8)
+    other = GroupMade("group-made", learnt.config, 8)
     other.load_state(without)
-    assert other.modes == ("joint", "middle", "conditional")
+    assert other.mode_names == ("joint", "middle", "conditional")
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,11 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> No
 
 
 def test_seed_decides_the_initial_weights() -> None:
-    a, b, c = GroupMade(SMALL, 4, seed=1), GroupMade(SMALL, 4, seed=1), GroupMade(SMALL, 4, seed=2)
+    a, b, c = (
+        GroupMade("group-made", SMALL, 4, seed=1),
+        GroupMade("group-made", SMALL, 4, seed=1),
+        GroupMade("group-made", SMALL, 4, seed=2),
+    )
     assert all(torch.equal(x, y) for x, y in zip(a.state().values(), b.state().values(), strict=True))
     assert not torch.equal(a.head_weight, c.head_weight)
     assert a.head_weight.abs().max() <= group_made.HEAD_WEIGHT_BOUND

@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from pyasd.config import ClassifierConfig
-from pyasd.models.classifier import Classifier
-from pyasd.training import Run
+from pyasd.models.classifier import Classifier, ClassifierConfig
+from pyasd.training.data import TrainingSet
+from pyasd.training.run import Run
 
 
 def oracle(models: ModuleType, backbone: str, channels: int = 3) -> nn.Module:
@@ -61,7 +61,7 @@ def test_training_begins_with_them(tmp_path: Path, loss: str) -> None:
     )
     clips = [torch.randn(40, 32) for _ in range(4)]
     member = Classifier("mobilenet", config, 32)
-    member.fit(clips, ["00", "01"] * 2, Run())
+    member.fit(TrainingSet(clips, ["00", "01"] * 2), Run())
     state, given = member.net.state_dict(), donor.net.state_dict()
     for name in ("features.0.0.weight", "features.9.conv.0.0.weight", "features.18.0.weight"):
         torch.testing.assert_close(state[name], given[name], rtol=0, atol=1e-7)
@@ -69,7 +69,7 @@ def test_training_begins_with_them(tmp_path: Path, loss: str) -> None:
     path.unlink()
     other.load_state(member.state())  # a fitted model needs the file no more
     with pytest.raises(FileNotFoundError, match=r"weights\.safetensors of pretrained weights"):
-        Classifier("mobilenet", config, 32).fit(clips, ["00", "01"] * 2, Run())
+        Classifier("mobilenet", config, 32).fit(TrainingSet(clips, ["00", "01"] * 2), Run())
 
 
 def test_weights_of_another_network_are_told(tmp_path: Path) -> None:

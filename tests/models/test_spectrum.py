@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,19 @@ from scipy.spatial import distance
 from sklearn.covariance import LedoitWolf
 
 import pyasd
-from pyasd import config
-from pyasd.config import Recipe
-from pyasd.models import Spectrum, spectrum
-from pyasd.training import Run
+from pyasd.models import spectrum
+from pyasd.models.spectrum import Spectrum, SpectrumConfig
+from pyasd.recipes import Recipe, files
+from pyasd.training.data import TrainingSet
+from pyasd.training.run import Run
 
 MELS = 16
-RECIPE = replace(config.system("group-made-spectrum"), members=("spectrum",)).override(n_mels=MELS)
+RECIPE = files.find("group-made-spectrum").override(members=["spectrum"], n_mels=MELS)
 HOW = {"features": "log-mel", "device": "cpu"}
+
+
+def make() -> Spectrum:
+    return Spectrum("spectrum", SpectrumConfig(), MELS)
 
 
 def log_mels(count: int, seed: int = 0, shift: float = 0.0, frames: int = 20) -> list[torch.Tensor]:
@@ -39,8 +43,8 @@ def spectra(clips: list[torch.Tensor]) -> np.ndarray:
 @pytest.fixture(scope="module")
 def fitted() -> tuple[Spectrum, list[torch.Tensor], list[str]]:
     clips, ids = log_mels(30) + log_mels(10, 1, shift=8), ["01"] * 30 + ["00"] * 10
-    member = Spectrum(MELS)
-    member.fit(clips, ids, Run())
+    member = make()
+    member.fit(TrainingSet(clips, ids), Run())
     return member, clips, ids
 
 
@@ -67,11 +71,11 @@ def test_score_is_the_mahalanobis_distance(fitted: tuple[Spectrum, list[torch.Te
 
 
 def test_many_clips_give_their_true_covariance() -> None:
-    member = Spectrum(MELS)
-    member.fit(log_mels(4000), ["00"] * 4000, Run())
+    member = make()
+    member.fit(TrainingSet(log_mels(4000), ["00"] * 4000), Run())
     tilt = np.linspace(-1, 1, MELS)
     true = 9 + 4 * np.outer(tilt, tilt) + (0.25 + 25 / 20) * np.eye(MELS)
-    np.testing.assert_allclose(np.linalg.inv(member.precision), true, atol=0.8)
+    np.testing.assert_allclose(np.linalg.inv(member.inverse_covariance), true, atol=0.8)
     scores = [member.scorer().score(x, "00").item() for x in log_mels(500, 1)]
     assert np.mean(np.square(scores)) == pytest.approx(1, abs=0.05)
 
@@ -94,21 +98,21 @@ def test_explained_shares_make_the_score(fitted: tuple[Spectrum, list[torch.Tens
 def test_cross_validation_leaves_clips_out_of_mean_and_covariance() -> None:
     clips, ids = log_mels(9), ["b", "a", "b", "a", "b", "b", "a", "b", "a"]
     for many, folds in ((1, 9), (7, spectrum.FOLDS)):
-        found = Spectrum(MELS).cross_validate(clips * many, ids * many)
+        found = make().cross_validate(clips * many, ids * many)
         assert found.shape == (9 * many, 1)
         order = sorted(range(9 * many), key=lambda i: ids[i % 9])
         for i in (0, 4, 9 * many - 1):
             out = {k for rank, k in enumerate(order) if rank % folds == order.index(i) % folds}
             kept = [k for k in range(9 * many) if k not in out]
-            member = Spectrum(MELS)
-            member.fit([clips[k % 9] for k in kept], [ids[k % 9] for k in kept], Run())
+            member = make()
+            member.fit(TrainingSet([clips[k % 9] for k in kept], [ids[k % 9] for k in kept]), Run())
             assert found[i, 0] == pytest.approx(member.scorer().score(clips[i % 9], ids[i % 9]).item(), rel=1e-12)
 
 
 def test_cross_validated_scores_are_like_those_of_new_clips() -> None:
     """Those of the clips that it learnt from are too small to standardise by."""
-    member, clips, ids = Spectrum(MELS), log_mels(24), ["00"] * 24
-    member.fit(clips, ids, Run())
+    member, clips, ids = make(), log_mels(24), ["00"] * 24
+    member.fit(TrainingSet(clips, ids), Run())
     own, new = (np.mean([member.scorer().score(x, "00").item() for x in y]) for y in (clips, log_mels(500, 1)))
     held = member.cross_validate(clips, ids).mean()
     assert own < 0.85 * new
@@ -122,10 +126,10 @@ def test_a_single_clip_of_an_id_has_the_others_statistics() -> None:
     ids = ["00"] * 4 + ["01"] * 3 + ["02"]
     with pytest.warns(UserWarning, match="'02' has a single clip"):
         detector = pyasd.fit(log_mels(8), RECIPE, ids=ids, **HOW)
-    found = detector.machines[""].statistics["spectrum"]
+    found = detector.machines[""].baselines["spectrum"].moments
     assert found.count.tolist() == [4, 3, 1]
     assert found.mean[2, 0] == pytest.approx((4 * found.mean[0, 0] + 3 * found.mean[1, 0]) / 7)
-    held = Spectrum(MELS).cross_validate(log_mels(8), ids)
+    held = make().cross_validate(log_mels(8), ids)
     typical = (4 * held[:4].var() + 3 * held[4:7].var()) / 7
     expected = [(3 * held[:4].var() + 4 * typical) / 7, (2 * held[4:7].var() + 4 * typical) / 6, typical]
     assert found.variance[:, 0] == pytest.approx(expected)
@@ -140,7 +144,7 @@ def test_the_fewest_clips_give_finite_scores(ids: list[str]) -> None:
         detector = pyasd.fit(log_mels(len(ids)), RECIPE, ids=ids, **HOW)
     table = detector.score(log_mels(3, 1), ids=ids[-1], **HOW)
     assert np.isfinite(table["score"]).all()
-    assert (detector.machines[""].statistics["spectrum"].variance > 1e-4).all()
+    assert (detector.machines[""].baselines["spectrum"].moments.variance > 1e-4).all()
 
 
 def test_clips_that_are_all_alike_give_finite_scores() -> None:
@@ -156,7 +160,7 @@ def test_too_few_clips_leave_it_out(ids: list[str]) -> None:
     clips = log_mels(len(ids))
     with pytest.raises(ValueError, match=r"no machine ID has three clips, and spectrum.*fit group-made"):
         pyasd.fit(clips, RECIPE, ids=ids, **HOW)
-    both = replace(RECIPE, members=("spectrum", "group-made")).override(hidden=(8, 8), components=2, epochs=1)
+    both = RECIPE.override(members=["spectrum", "group-made"], hidden=(8, 8), components=2, epochs=1)
     with pytest.warns(UserWarning, match="spectrum left out, group-made learnt"):
         detector = pyasd.fit(clips, both, ids=ids, **HOW)
     assert list(detector.machines[""].members) == ["group-made"]
@@ -166,7 +170,7 @@ def test_too_few_clips_leave_it_out(ids: list[str]) -> None:
 
 
 def test_a_detector_with_it_is_saved_and_loaded(tmp_path: Path) -> None:
-    recipe = replace(RECIPE, members=("group-made", "spectrum")).override(hidden=(8, 8), components=2, epochs=1)
+    recipe = files.find("group-made-spectrum").override(n_mels=MELS, hidden=(8, 8), components=2, epochs=1)
     path = tmp_path / "model.safetensors"
     ids = ["00", "ümlaut"] * 6
     detector = pyasd.fit(log_mels(12), recipe, out=path, ids=ids, **HOW)
@@ -187,8 +191,8 @@ def test_a_detector_with_it_is_saved_and_loaded(tmp_path: Path) -> None:
 def test_its_statistics_are_cross_validated_whatever_the_others_are(statistics: str) -> None:
     clips = log_mels(12)
     detector = pyasd.fit(clips, RECIPE, ids=["00", "01"] * 6, statistics=statistics, **HOW)
-    found = detector.machines[""].statistics["spectrum"]
-    held = Spectrum(MELS).cross_validate(clips, ["00", "01"] * 6)
+    found = detector.machines[""].baselines["spectrum"].moments
+    held = make().cross_validate(clips, ["00", "01"] * 6)
     assert found.count.tolist() == [6, 6]
     middle = np.median if statistics == "robust" else np.mean
     assert found.mean[:, 0] == pytest.approx([middle(held[::2]), middle(held[1::2])])
@@ -213,6 +217,6 @@ def test_tensors_that_do_not_fit_are_refused(fitted: tuple[Spectrum, list[torch.
     state = fitted[0].state()
     for wrong in ({"mean": state["mean"][:1]}, {"precision": state["precision"][:3]}, {"bias": state["mean"]}):
         with pytest.raises(ValueError, match="tensors are missing, unknown or of another shape"):
-            Spectrum(MELS).load_state(state | wrong)
+            make().load_state(state | wrong)
     with pytest.raises(ValueError, match="another shape"):
-        Spectrum(MELS).load_state({name: x for name, x in state.items() if name != "ids"})
+        make().load_state({name: x for name, x in state.items() if name != "ids"})

@@ -1,0 +1,40 @@
+"""The record of one clip: where it is, and what is known of it before it is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pyasd.clips.sources import LogMelSource, Source
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Clip:
+    """One clip. What is known here travels to the clip's row of the table: nothing parses the name again.
+
+    Attributes:
+        name: the table's `clip` column: the path as given, or "clip 3" for the fourth array.
+        source: where its bytes, samples or log-Mel are.
+        machine_type: "" when the path doesn't tell.
+        machine_id: as the name spells it, such as "00"; "" when unknown.
+        split: "train", "test", "supplemental" (2025: clips of clean machines, or of noise alone) or "".
+        domain: "source" or "target" where a name of the challenges from 2021 on tells, else "".
+        label: 0 for normal, 1 for anomalous, `None` when unknown.
+    """
+
+    name: str
+    source: Source
+    machine_type: str = ""
+    machine_id: str = ""
+    split: str = ""
+    domain: str = ""
+    label: int | None = None
+
+    @property
+    def log_mel(self) -> NDArray[np.floating[Any]] | None:
+        """The log-Mel `[frames, mels]` in dB of a clip that was given as one, else `None`."""
+        return self.source.log_mel if isinstance(self.source, LogMelSource) else None

@@ -1,0 +1,273 @@
+"""Which clips there are: paths, folders, globs, archives and arrays become `Clip` records, in order and lazily.
+
+No clip is opened here; of an archive the list of its files is read.
+"""
+
+from __future__ import annotations
+
+import glob
+import heapq
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+
+from pyasd.clips.clip import Clip
+from pyasd.clips.names import EXTENSIONS, is_audio, parse
+from pyasd.clips.sources import UNREADABLE, ArraySource, FileSource, LogMelSource, Source, archive_members
+
+
+def find(
+    clips: Any,
+    *,
+    ids: Sequence[str] | str | None = None,
+    sample_rate: int | None = None,
+    features: Literal["audio", "log-mel"] = "audio",
+    machine_type: str | None = None,
+) -> Iterator[Clip]:
+    """Find the clips that `clips` stands for, in order; what is in a folder or glob is sorted by path.
+
+    The arguments are checked at once, each folder and archive up to its first clip; the rest is listed as the iterator
+    proceeds.
+
+    Args:
+        clips: a file, a folder (searched with its subfolders), an archive, a glob, or a list of these or of `Clip`
+            records; or an array of samples `[n]`, a list of such arrays (`[n]` or `[channels, n]`) or of
+            `(samples, sample_rate)` pairs; or, with `features="log-mel"`, log-Mel arrays `[frames, mels]` in dB. NumPy
+            arrays or torch tensors.
+        ids: machine IDs, one per clip, or one for all; they replace those that names tell.
+        sample_rate: of arrays of samples, in Hz.
+        features: what arrays hold.
+        machine_type: replaces the one that paths tell.
+
+    Returns:
+        One record per clip. A file of a list that doesn't exist has one too: reading it gives status "missing".
+
+    Raises:
+        FileNotFoundError: the only path given doesn't exist, or the only glob matches nothing.
+        ValueError: a folder or glob has no audio file; no clips at all; an archive that is damaged, or of a kind that
+            can't be read; an array of the wrong shape, or without a sample rate; `ids` of the wrong number (where
+            folders, globs or archives are listed, only when the iterator comes to that).
+        TypeError: something that is neither a path nor an array.
+        OSError: a folder can't be listed.
+    """
+    if features not in ("audio", "log-mel"):
+        raise ValueError(f"features must be 'audio' or 'log-mel', not {features!r}")
+    items = _items(clips, features)
+    if not items:
+        raise ValueError("no clips given: name files, folders, globs or arrays")
+    listings: list[list[Clip] | Iterator[Clip]] = []
+    for index, item in enumerate(items):
+        if isinstance(item, Clip):
+            listings.append([item])
+        elif isinstance(item, (str, os.PathLike)):
+            listings.append(_expand(os.fspath(item), alone=len(items) == 1))
+        else:
+            listings.append([_from_array(index, item, sample_rate, features)])
+    listed: Iterator[Clip] = itertools.chain.from_iterable(listings)
+    if machine_type is not None:
+        listed = (replace(clip, machine_type=machine_type) for clip in listed)
+    if ids is None:
+        return listed
+    if isinstance(ids, str):
+        return (replace(clip, machine_id=ids) for clip in listed)
+    each = [str(x) for x in ids]
+    if all(isinstance(clips, list) for clips in listings) and len(each) != len(listings):
+        raise _wrong_number(len(each), len(listings))
+    return _with_ids(listed, each)
+
+
+def for_fitting(clips: Iterable[Clip]) -> list[Clip]:
+    """Return the clips to learn from: those that aren't labelled anomalous; where some of these are training clips,
+    without test and supplemental ones.
+
+    Raises:
+        ValueError: all clips are labelled anomalous.
+    """
+    clips = list(clips)
+    normal = [clip for clip in clips if clip.label != 1]
+    if not normal:
+        raise ValueError(f"all {len(clips)} clips are labelled anomalous: learning needs clips of healthy machines")
+    if any(clip.split == "train" for clip in normal):
+        return [clip for clip in normal if clip.split not in ("test", "supplemental")]
+    return normal
+
+
+def for_scoring(clips: Iterable[Clip]) -> list[Clip]:
+    """Return the clips to score: all of them; where there are both training and test clips, without training and
+    supplemental ones.
+    """
+    clips = list(clips)
+    if {"train", "test"} <= {clip.split for clip in clips}:
+        return [clip for clip in clips if clip.split not in ("train", "supplemental")]
+    return clips
+
+
+def in_folder(folder: Path) -> Iterator[Clip]:
+    """List the clips in a folder and its subfolders, sorted by path; hidden files and folders are left out.
+
+    Raises:
+        OSError: a folder can't be listed.
+    """
+    return map(_from_file, _walk(folder))
+
+
+def in_archive(path: Path) -> Iterator[Clip]:
+    """List the clips in an archive. What names tell is as if it were unpacked where it lies; hidden files are left out.
+
+    Raises:
+        ValueError: the archive is damaged, or of a kind that can't be read.
+        OSError: it can't be opened.
+    """
+    members = archive_members(path.name)
+    if members is None:
+        raise ValueError(f"{path} is an archive of a kind that can't be read: unpack it, or make it a zip archive")
+    for source in members(path):
+        parts = PurePosixPath(source.member).parts
+        if is_audio(source.member) and not any(part.startswith((".", "__MACOSX")) for part in parts):
+            yield _record(source, path.parent / source.member)
+
+
+def _items(clips: Any, features: str) -> list[Any]:
+    """Return `clips` as a list; what stands for one clip or place alone becomes a list of one."""
+    if isinstance(clips, (str, os.PathLike)) or _is_pair(clips):
+        return [clips]
+    dimensions = getattr(clips, "ndim", None)
+    if dimensions is not None:
+        single = 2 if features == "log-mel" else 1
+        if features == "audio" and dimensions == 2:
+            raise ValueError("one array of two dimensions could be channels or clips: give [array] or list(array)")
+        return [clips] if dimensions == single else list(clips)
+    try:
+        return list(clips)
+    except TypeError:
+        raise TypeError(f"clips must be paths or arrays, not {type(clips).__name__}") from None
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, tuple) and len(item) == 2 and hasattr(item[0], "ndim") and np.ndim(item[1]) == 0
+
+
+def _expand(given: str, alone: bool) -> list[Clip] | Iterator[Clip]:
+    """Return the clips of a path, folder, archive or glob: a list for a file, which is one clip, else an iterator."""
+    path = Path(given)
+    if path.is_dir():
+        return _not_empty(given, in_folder(path))
+    readable = archive_members(given) is not None
+    if path.is_file() if readable else given.lower().endswith(UNREADABLE):
+        return _not_empty(given, in_archive(path))
+    if path.exists():
+        return [_from_file(path)]
+    matches = [Path(match) for match in glob.glob(given, recursive=True)] if glob.has_magic(given) else []
+    if matches:
+        return _not_empty(given, map(_from_file, _merged(matches)))
+    if alone:
+        raise FileNotFoundError(f"{given} doesn't exist: check the spelling and the current folder, {Path.cwd()}")
+    return [_from_file(path)]
+
+
+def _not_empty(place: str, clips: Iterator[Clip]) -> Iterator[Clip]:
+    """Return the same clips, once it is sure that there is one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    first = next(clips, None)
+    if first is None:
+        raise ValueError(f"{place} has no audio file: looked for {', '.join(EXTENSIONS)}")
+    return itertools.chain([first], clips)
+
+
+def _merged(matches: Sequence[Path]) -> Iterator[Path]:
+    """Return the audio files among a glob's matches and in the folders among them, sorted, each once: `**` matches a
+    folder as well as what is in it.
+    """
+    folders = {path for path in matches if path.is_dir()}
+    files = sorted(path for path in matches if path not in folders and is_audio(path.name))
+    return (path for path, _ in itertools.groupby(heapq.merge(files, *map(_walk, folders))))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the audio files of a folder and its subfolders, sorted by path; hidden ones are left out, links are
+    followed. A folder is listed when the walk comes to it.
+    """
+    seen: set[str] = set()
+
+    def files(here: Path) -> Iterator[Path]:
+        real = os.path.realpath(here)
+        if real in seen:  # a link, back up or to a neighbour
+            return
+        seen.add(real)
+        for entry in sorted(os.scandir(here), key=lambda entry: entry.name):  # the order of paths, part by part
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from files(here / entry.name)
+            elif is_audio(entry.name):
+                yield here / entry.name
+
+    return files(folder)
+
+
+def _from_file(path: Path) -> Clip:
+    return _record(FileSource(path), path)
+
+
+def _record(source: Source, path: Path) -> Clip:
+    """Return the record of a source, with what `path` tells."""
+    names = parse(path)
+    return Clip(
+        name=source.where,
+        source=source,
+        machine_type=names.machine_type,
+        machine_id=names.machine_id,
+        split=names.split,
+        domain=names.domain,
+        label=names.label,
+    )
+
+
+def _from_array(index: int, item: Any, sample_rate: int | None, features: str) -> Clip:
+    """Return the record of an array, checked."""
+    name = f"clip {index}"
+    if _is_pair(item):
+        item, sample_rate = item
+    if not hasattr(item, "ndim"):
+        raise TypeError(f"{name} must be a path or an array, not {type(item).__name__}")
+    array = np.asarray(item)
+    if features == "log-mel":
+        if array.ndim != 2 or array.dtype.kind != "f":
+            raise ValueError(f"{name}: a log-Mel must be [frames, mels] in float, not {array.dtype} {array.shape}")
+        return Clip(name, LogMelSource(name, array.astype(np.float32, copy=False)))
+    if array.ndim not in (1, 2) or not (array.dtype == np.int16 or array.dtype.kind == "f"):
+        raise ValueError(
+            f"{name}: samples must be [n] or [channels, n] in int16 or float (full scale 1), not {array.dtype} "
+            f"{array.shape}"
+        )
+    if sample_rate is None or sample_rate < 1:
+        raise ValueError(f"{name}: samples need their rate: give sample_rate=, or (samples, sample_rate) pairs")
+    return Clip(name, ArraySource(name, array, int(sample_rate)))
+
+
+def _with_ids(clips: Iterator[Clip], ids: Sequence[str]) -> Iterator[Clip]:
+    """Yield the clips with their machine IDs.
+
+    Raises:
+        ValueError: there are more clips than IDs, or fewer; at the first clip without an ID, or at the end.
+    """
+    count = 0
+    for clip in clips:
+        if count == len(ids):
+            raise _wrong_number(len(ids), count + 1 + sum(1 for _ in clips))
+        yield replace(clip, machine_id=ids[count])
+        count += 1
+    if count != len(ids):
+        raise _wrong_number(len(ids), count)
+
+
+def _wrong_number(ids: int, clips: int) -> ValueError:
+    return ValueError(f"{ids} ids for {clips} clips: give one per clip, or a single string for all")

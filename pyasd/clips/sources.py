@@ -1,0 +1,210 @@
+"""Where clips come from: files, members of archives, and arrays.
+
+A further kind of archive is one entry of `register`: a function that lists an archive's members as sources.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyasd.clips.names import printable
+from pyasd.errors import ClipError
+
+
+class Source(ABC):
+    """Where a clip comes from. Sources are small records that can be pickled; none holds an open file.
+
+    Attributes:
+        path: the file, or the archive that the clip is in; `None` for arrays.
+        member: the clip's name in that archive; "" for anything else.
+    """
+
+    __slots__ = ()
+    path: Path | None
+    member: str
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """The place as error messages and the table name it."""
+
+    def open(self) -> BinaryIO:
+        """Open the encoded clip, at its start and seekable.
+
+        Raises:
+            ClipError: "missing" or "unreadable"; the message says what to do.
+            ValueError: an array has no encoded form.
+        """
+        raise ValueError(f"{self.where} is an array and has no file that could be opened")
+
+    def size(self) -> int:
+        """Return the bytes that `open` gives; 0 for an array, or where that can't be found out."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource(Source):
+    """A file of its own."""
+
+    path: Path
+    member = ""
+
+    @property
+    def where(self) -> str:
+        """The path, printable."""
+        return printable(self.path)
+
+    def open(self) -> BinaryIO:
+        """Open the file; see `Source.open`."""
+        try:
+            stream = open(self.path, "rb")  # noqa: SIM115 (the caller closes it)
+        except FileNotFoundError:
+            raise ClipError("missing", f"{self.where} doesn't exist: check the spelling and the folder") from None
+        except OSError as error:
+            raise ClipError(
+                "unreadable", f"{self.where} can't be opened ({error.strerror}): check its rights"
+            ) from None
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            stream.close()
+            raise ClipError("unreadable", f"{self.where} is not a file: give audio files")
+        return stream
+
+    def size(self) -> int:
+        """Return the file's size in bytes; 0 where it can't be looked at."""
+        try:
+            return self.path.stat().st_size
+        except (OSError, ValueError):  # opening it says what is wrong
+            return 0
+
+
+@dataclass(frozen=True, slots=True)
+class ZipSource(Source):
+    """A member of a zip archive."""
+
+    path: Path
+    member: str
+
+    @property
+    def where(self) -> str:
+        """The path as if the archive were a folder, printable."""
+        return printable(self.path / self.member)
+
+    def open(self) -> BinaryIO:
+        """Unpack the member into memory, checked against the archive's checksum; see `Source.open`."""
+        try:
+            return io.BytesIO(open_zip(self.path).read(self.member))
+        except FileNotFoundError:
+            raise ClipError("missing", f"{self.where}: the archive {self.path} doesn't exist any more") from None
+        except (KeyError, ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            reason = " ".join(str(error).split())
+            raise ClipError(
+                "unreadable", f"{self.where} can't be unpacked ({reason}): copy or download {self.path} again"
+            ) from None
+
+    def size(self) -> int:
+        """Return the member's unpacked size in bytes, as the archive claims it; 0 where it can't be looked at."""
+        try:
+            return open_zip(self.path).getinfo(self.member).file_size
+        except (OSError, ValueError, KeyError):  # opening it says what is wrong
+            return 0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _InMemory(Source):
+    """An array in memory, by the name that it has among those given."""
+
+    name: str
+    path = None
+    member = ""
+
+    @property
+    def where(self) -> str:
+        """The name."""
+        return self.name
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ArraySource(_InMemory):
+    """Samples in memory.
+
+    Attributes:
+        samples: `[n]` or `[channels, n]`, int16 or float with full scale 1.
+        sample_rate: in Hz.
+    """
+
+    samples: NDArray[Any]
+    sample_rate: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LogMelSource(_InMemory):
+    """A log-Mel in memory.
+
+    Attributes:
+        log_mel: `[frames, mels]` float32, in dB.
+    """
+
+    log_mel: NDArray[np.float32]
+
+
+# -- archives ----------------------------------------------------------------------------------------------------
+
+Members = Callable[[Path], Iterable[Source]]
+"""Lists an archive's members, audio or not, in the order in which clips are to come. Each source has `path` and
+`member`. Raises ValueError where the archive is damaged, OSError where it can't be opened."""
+
+UNREADABLE = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z")
+"""Archives that are known as such, and refused unless their suffix is registered."""
+
+_archives: dict[str, Members] = {}
+
+
+def register(suffix: str, members: Members) -> None:
+    """Read archives whose names end in `suffix` (lower case, with its dot) through `members`."""
+    _archives[suffix] = members
+
+
+def archive_members(name: str) -> Members | None:
+    """Return what lists an archive of this name: that of the longest suffix that fits, or `None`."""
+    fitting = [suffix for suffix in _archives if name.lower().endswith(suffix)]
+    return _archives[max(fitting, key=len)] if fitting else None
+
+
+@lru_cache(maxsize=64)
+def _open_zip(path: Path, stamp: tuple[int, int]) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip archive, once for all threads that read from it: again only after it has changed.
+
+    Raises:
+        ValueError: it is damaged, or no zip archive.
+        OSError: it can't be opened.
+    """
+    info = path.stat()
+    try:
+        return _open_zip(path, (info.st_mtime_ns, info.st_size))
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise ValueError(f"{path} is no whole zip archive ({error}): copy or download it again") from None
+
+
+def _zip_members(path: Path) -> Iterator[Source]:
+    for name in sorted(open_zip(path).namelist()):
+        yield ZipSource(path, name)
+
+
+register(".zip", _zip_members)

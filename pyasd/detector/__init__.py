@@ -1,0 +1,10 @@
+"""Detectors: what was learnt of each machine, fitting, scoring, and where a score comes from."""
+
+from __future__ import annotations
+
+from pyasd.detector.detector import Detector, load
+from pyasd.detector.explanation import Explanation
+from pyasd.detector.fitting import fit, score
+from pyasd.detector.machine import Machine
+
+__all__ = ["Detector", "Explanation", "Machine", "fit", "load", "score"]

@@ -1,0 +1,229 @@
+"""A fitted system: its members, the baselines that standardise their scores, and the recipe of both; one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from pyasd import storage
+from pyasd.audio import Channel
+from pyasd.clips import find, for_scoring
+from pyasd.compute import Compute
+from pyasd.detector.explanation import Explanation
+from pyasd.detector.machine import Machine
+from pyasd.detector.scoring import Scoring, UnknownIds, extraction, locate, score_modes
+from pyasd.detector.statistics import Baseline
+from pyasd.detector.table import collect, open_table
+from pyasd.errors import ModelFileError
+from pyasd.features.log_mels import extract
+from pyasd.models import Mode, kinds
+from pyasd.progress import Progress, silent
+from pyasd.recipes import Recipe
+from pyasd.training.run import History
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+FORMAT = 2
+"""The number of the model files' format: raised whenever older versions can't read newer files. Version 0.1 wrote 1,
+with another form of recipe."""
+
+ClipFeatures = Literal["audio", "log-mel"]
+
+
+class Detector:
+    """A fitted system.
+
+    Attributes:
+        recipe: what it is made of.
+        machines: what was learnt, by machine type.
+        skipped: the clips that could not be learnt from: `{"clip", "status", "error"}` each (not saved).
+        versions: of pyasd and torch that fitted it.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        machines: dict[str, Machine],
+        skipped: Sequence[dict[str, str]] = (),
+        versions: dict[str, str] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.machines = machines
+        self.skipped = list(skipped)
+        self.versions = versions or {"pyasd": metadata.version("pyasd"), "torch": str(torch.__version__)}
+
+    def __repr__(self) -> str:
+        known = "; ".join(f"{name or 'machine'}: {', '.join(x.ids)}" for name, x in self.machines.items())
+        return f"<Detector {' + '.join(self.recipe.names)} ({known})>"
+
+    def score_modes(self, score_mode: str | None = None) -> dict[str, str]:
+        """Choose each member's score mode; see `scoring.score_modes`."""
+        return score_modes(self, score_mode)
+
+    def mode(self, member: str, name: str) -> Mode:
+        """Return a member's score mode of that name: its unit and what it measures.
+
+        Raises:
+            KeyError: there is no such member in any machine type.
+        """
+        fitted = {key: x for machine in self.machines.values() for key, x in machine.members.items()}
+        return fitted[member].mode(name)
+
+    def score(  # noqa: PLR0913 (a public door: what clips are, how they are heard, and what is wanted)
+        self,
+        clips: Any,
+        *,
+        ids: Sequence[str] | str | None = None,
+        sample_rate: int | None = None,
+        features: ClipFeatures = "audio",
+        machine_type: str | None = None,
+        channel: Channel = 0,
+        device: str = "auto",
+        backend: str = "auto",
+        precision: str = "auto",
+        unknown_ids: UnknownIds = "refuse",
+        score_mode: str | None = None,
+        out: str | os.PathLike[str] | None = None,
+        progress: Progress = silent,
+    ) -> DataFrame:
+        """Score clips. Where both training and test clips are given (a data set's folder), training clips are left out.
+
+        Args:
+            clips, ids, sample_rate, features, machine_type: see `clips.find`.
+            channel: which channel of a clip, from 0, or "mean".
+            device: "auto" (a GPU where there is one), "cpu" or "cuda"; or several GPUs, "cuda:0,cuda:1", among which
+                batches take turns. A GPU whose memory ends gets smaller batches.
+            backend, precision: of the operators, see `ops`; "auto" precision is float32.
+            unknown_ids: clips of a machine ID that the detector never learnt are refused (they get a row with the
+                reason), or scored against all IDs' normal clips ("pool", and status "pooled").
+            score_mode: instead of the members' own, such as "joint" or "probability".
+            out: a .csv or .parquet file for the table, written as clips are scored.
+            progress: told of each clip.
+
+        Returns:
+            One row per clip, in order: see `tables.table`. `score` is in standard deviations above the mean of
+            the machine ID's normal clips, combined over the members as the recipe says, `score.mean` and `score.max`
+            are both ways of that; `score.<member>` is what the member itself measures, in its mode's unit. Higher is
+            more anomalous. The table's `attrs` say in which `precision` it was computed, and each member's score mode
+            (`modes`).
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: the arguments don't make sense; what is wrong with a clip
+                stands in its row.
+            DeviceLost: a GPU failed; the rows so far are in `<out>.partial`.
+        """
+        found = for_scoring(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
+        scoring = Scoring(
+            self,
+            Compute.choose(device, backend, precision),
+            channel=channel,
+            unknown_ids=unknown_ids,
+            score_mode=score_mode,
+            progress=progress,
+        )
+        with open_table(out, self.recipe.names) as writer:
+            return collect(scoring, found, self.recipe.names, writer)
+
+    def explain(  # noqa: PLR0913 (a public door: as `score`)
+        self,
+        clip: Any,
+        *,
+        ids: Sequence[str] | str | None = None,
+        sample_rate: int | None = None,
+        features: ClipFeatures = "audio",
+        machine_type: str | None = None,
+        channel: Channel = 0,
+        device: str = "auto",
+        backend: str = "auto",
+        score_mode: str | None = None,
+        member: str | None = None,
+    ) -> Explanation:
+        """Show where in time and frequency a clip's score comes from.
+
+        Args:
+            clip: one clip; it and the other arguments are those of `score`.
+            ids, sample_rate, features, machine_type, channel, device, backend, score_mode: see `score`.
+            member: the ensemble member to ask, by default the first.
+
+        Raises:
+            ClipError: the clip can't be read, or is of a machine type that the detector never learnt.
+            ValueError: not exactly one clip, or no such member or score mode.
+        """
+        found = list(find(clip, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
+        if len(found) != 1:
+            raise ValueError(f"explain takes one clip, not {len(found)}")
+        modes = self.score_modes(score_mode)
+        member = member or next(iter(modes))
+        if member not in modes:
+            raise ValueError(f"no member {member!r}; this detector has {', '.join(modes)}")
+        compute = Compute.choose(device, backend, "float32")
+        (item,) = extract(found, extraction(self.recipe, channel), compute.on([compute.device]))
+        if item.error is not None:
+            raise item.error
+        assert item.log_mel is not None
+        machine_type, machine_id = locate(self, item.clip, "pool")
+        members = self.machines[machine_type].members
+        if member not in members:
+            raise ValueError(f"{machine_type} has no member {member!r}: its clips or machine IDs were too few")
+        score_map = members[member].scorer(compute).explain(item.log_mel, modes[member], machine_id)
+        return Explanation(item.log_mel.cpu().numpy(), score_map.cpu().numpy())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the detector to one safetensors file: tensors, and a JSON header with the recipe.
+
+        Raises:
+            OSError: the file can't be written.
+        """
+        tensors, machines = {}, []
+        for number, (machine_type, machine) in enumerate(self.machines.items()):
+            members = {}
+            for name, member in machine.members.items():
+                prefix, baseline = f"{number}/{name}", machine.baselines[name]
+                tensors |= {f"{prefix}/{key}": x for key, x in member.state().items()}
+                tensors |= {f"{prefix}/statistics.{key}": x for key, x in baseline.tensors().items()}
+                history = asdict(machine.histories[name])
+                members[name] = {"ids": baseline.ids, "modes": baseline.modes, "history": history}
+            machines.append({"machine_type": machine_type, "members": members})
+        header = {"format": FORMAT, "versions": self.versions, "recipe": self.recipe.to_dict(), "machines": machines}
+        storage.write(path, tensors, header)
+
+
+def load(path: str | os.PathLike[str]) -> Detector:
+    """Read the detector that `Detector.save` or `fit(out=...)` wrote to `path`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelFileError: the file is truncated, of a newer format, or not a detector at all.
+    """
+    tensors, header = storage.read(path)
+    if header.get("format", 0) > FORMAT:
+        raise ModelFileError(
+            f"{path} has format {header['format']}, written by pyasd {header.get('versions', {}).get('pyasd')}; this "
+            f"is pyasd {metadata.version('pyasd')}, which reads formats up to {FORMAT}: upgrade it"
+        )
+    try:
+        recipe = Recipe.from_dict(header["recipe"])
+        machines = {}
+        for number, entry in enumerate(header["machines"]):
+            machine = Machine()
+            for name, facts in entry["members"].items():
+                prefix = f"{number}/{name}/"
+                state = {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}
+                numbers = {key: state.pop(f"statistics.{key}") for key in ("count", "mean", "variance", "sample")}
+                machine.baselines[name] = Baseline.from_tensors(facts["ids"], facts["modes"], numbers)
+                machine.histories[name] = History(**facts["history"])
+                chosen = recipe[name]
+                machine.members[name] = kinds()[chosen.kind](name, chosen.config, recipe.features.n_mels)
+                machine.members[name].load_state(state)
+            machines[entry["machine_type"]] = machine
+        return Detector(recipe, machines, versions=header["versions"])
+    except (KeyError, StopIteration, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{path} is not a whole detector ({error}): give one that `pyasd fit -o` or Detector.save wrote"
+        ) from error

@@ -1,0 +1,23 @@
+"""Where in time and frequency a clip's score comes from."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Explanation(NamedTuple):
+    """What a clip sounds like and where its score comes from.
+
+    Attributes:
+        log_mel: `[frames, mels]` float32, in dB.
+        score_map: `[frames, mels]` float32, each frame's and band's part of the score, in the mode's unit: mean negative log-likelihood in nats (Group MADE; with the mode "bands" standard deviations above the band's
+            mean), squared error in dB squared (autoencoder), share of the distance (`spectrum`: summed over bands and
+            averaged over frames, shares are the score) or, to first order, share of a classifier's score. NaN for
+            frames that the mode doesn't count.
+    """
+
+    log_mel: NDArray[np.floating[Any]]
+    score_map: NDArray[np.floating[Any]]

@@ -1,0 +1,288 @@
+"""Learning detectors from clips: `fit`, and `score` for clips without a model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import urllib.parse
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyasd import storage
+from pyasd.audio import Channel
+from pyasd.clips import Clip, find, for_fitting
+from pyasd.compute import Compute
+from pyasd.detector.detector import ClipFeatures, Detector, load
+from pyasd.detector.machine import Machine
+from pyasd.detector.scoring import Scoring, UnknownIds, announced, extraction
+from pyasd.detector.statistics import Baseline
+from pyasd.detector.table import collect, open_table
+from pyasd.errors import ClipError
+from pyasd.features.log_mels import extract
+from pyasd.features.store import LogMels, LogMelStore
+from pyasd.models import Member, kinds
+from pyasd.progress import Progress, silent
+from pyasd.recipes import Recipe, files
+from pyasd.training.data import TrainingSet
+from pyasd.training.run import Run
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+RANKING_WINDOWS = 200_000
+"""Windows that `score` without a model trains on, all epochs together (half a minute on one core). It is to learn what
+most clips are like, not each of them."""
+
+RANKING_EPOCHS = 30
+"""Epochs that it trains at most."""
+
+
+def fit(  # noqa: PLR0913 (a public door: what clips are, how they are heard, and what is wanted)
+    clips: Any,
+    system: str | os.PathLike[str] | Recipe = files.DEFAULT,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    ids: Sequence[str] | str | None = None,
+    sample_rate: int | None = None,
+    features: ClipFeatures = "audio",
+    machine_type: str | None = None,
+    channel: Channel = 0,
+    seed: int = 0,
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
+    progress: Progress = silent,
+    **settings: Any,
+) -> Detector:
+    """Learn what machines sound like when they are healthy: one model per machine type, over all its machine IDs.
+
+    Where some clips are training clips (in a folder `train`), test and supplemental clips are left out. Clips
+    whose name or folder says that they are anomalous are never learnt from.
+
+    Args:
+        clips, ids, sample_rate, features, machine_type: see `clips.find`.
+        system: the name of a recipe that comes with pyasd, a recipe, or its TOML file (docs/recipes.md).
+        out: file to save the detector to. While training, checkpoints lie in a folder beside it, named `out` with
+            `.checkpoint` added: the same call after a kill resumes there, and ends with the same detector.
+        channel: which channel of a clip, from 0, or "mean".
+        seed: the same seed on the same machine, with as many threads, gives the same detector, bit for bit.
+        device: "auto" (a GPU where there is one), "cpu" or "cuda"; of several the first.
+        backend, precision: of the operators, see `ops`; "auto" precision is float32, but members may train in bfloat16
+            where the device is faster so (see `Member.training_compute`).
+        progress: told how reading, training and scoring go.
+        **settings: of the recipe, to override its own: `epochs=20`, `order="middle"`, `score="conditional"`, ...
+
+    Raises:
+        FileNotFoundError, ValueError, TypeError: the arguments don't make sense, or no clip can be learnt from.
+        TrainingDiverged: the loss became NaN or infinite.
+        OSError: `out` can't be written to; asked before anything else.
+    """
+    recipe = files.find(system).override(**settings)
+    path = None if out is None else storage.check_writable(out)
+    normal = for_fitting(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
+    checkpoints = None if path is None else path.with_name(path.name + ".checkpoint")
+    compute = Compute.choose(device, backend, precision)
+    detector = _Fitting(recipe, compute, channel, seed, progress, checkpoints).fit(normal)
+    if path is not None and checkpoints is not None:
+        detector.save(path)
+        for file in checkpoints.glob("*.safetensors"):
+            file.unlink()
+        with contextlib.suppress(OSError):  # training was over at once, or something of somebody else's lies in it
+            checkpoints.rmdir()
+    return detector
+
+
+def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
+    clips: Any,
+    model: str | os.PathLike[str] | Detector | None = None,
+    *,
+    ids: Sequence[str] | str | None = None,
+    sample_rate: int | None = None,
+    features: ClipFeatures = "audio",
+    machine_type: str | None = None,
+    channel: Channel = 0,
+    seed: int | None = None,
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
+    unknown_ids: UnknownIds = "refuse",
+    score_mode: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+    **settings: Any,
+) -> DataFrame:
+    """Score clips with a model; or without one, rank them by how unlike the rest they are.
+
+    Args:
+        clips: see `clips.find`; the other arguments are those of `Detector.score`.
+        model: a detector or its file. `None` fits the default system on those very clips, all of them, whatever their
+            names tell: it learns what most of them are like, in few epochs, and the odd ones score highest.
+        ids, sample_rate, features, machine_type, channel, device, backend, precision: see `Detector.score`.
+        unknown_ids, score_mode, out, progress: see `Detector.score`.
+        seed: of the fit without a model, 0 unless given.
+        **settings: of that fit; see `fit`.
+
+    Returns:
+        The table of `Detector.score`.
+
+    Raises:
+        TypeError: a seed or settings are given with a model, which is fitted already.
+        FileNotFoundError, ValueError, OSError: as `Detector.score` and `fit`.
+    """
+    if model is not None:
+        given = [*(["seed"] if seed is not None else []), *settings]
+        if given:
+            raise TypeError(f"{', '.join(given)}: settings are for fitting, and a model is given")
+        detector = model if isinstance(model, Detector) else load(model)
+        return detector.score(
+            clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type, channel=channel,
+            device=device, backend=backend, precision=precision, unknown_ids=unknown_ids, score_mode=score_mode, out=out,
+            progress=progress,
+        )  # fmt: skip
+    recipe = files.find(files.DEFAULT).override(**({"statistics": "robust"} | settings))
+    compute = Compute.choose(device, backend, precision)
+    found = list(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
+    windows = None if "epochs" in settings else RANKING_WINDOWS
+    with open_table(out, recipe.names) as writer:
+        detector = _Fitting(recipe, compute, channel, seed or 0, progress, windows=windows).fit(found)
+        scoring = Scoring(
+            detector, compute, channel=channel, unknown_ids=unknown_ids, score_mode=score_mode, progress=progress
+        )
+        return collect(scoring, found, recipe.names, writer)
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """How detectors are fitted.
+
+    Attributes:
+        recipe, compute, channel, seed, progress: see `fit`.
+        checkpoints: the folder of the checkpoints; `None` for none.
+        windows: sets the epochs by the number of windows in the training clips, so that all epochs together have so
+            many; `None` leaves the recipe's.
+    """
+
+    recipe: Recipe
+    compute: Compute
+    channel: Channel
+    seed: int
+    progress: Progress
+    checkpoints: Path | None = None
+    windows: int | None = None
+
+    def fit(self, clips: Sequence[Clip]) -> Detector:
+        """Learn from all of `clips`, machine type by machine type."""
+        skipped: list[dict[str, str]] = []
+        machines = {}
+        for machine_type in sorted({clip.machine_type for clip in clips}):
+            data = self._read(machine_type, [x for x in clips if x.machine_type == machine_type], skipped)
+            machines[machine_type] = self._machine(data)
+        if skipped:
+            warnings.warn(
+                f"{len(skipped)} of {len(clips)} clips were not learnt from; the first: {skipped[0]['error']} "
+                "(Detector.skipped lists them all)",
+                stacklevel=3,
+            )
+        return Detector(self.recipe, machines, skipped)
+
+    def _read(self, machine_type: str, clips: Sequence[Clip], skipped: list[dict[str, str]]) -> TrainingSet:
+        """Read one machine type's clips, once for each speed that a member needs; clips that can't be are `skipped`.
+
+        Raises:
+            ValueError: none of the clips can be learnt from.
+        """
+        usable = clips
+        versions: dict[float, LogMels] = {}
+        compute = self.compute.on([self.compute.device])
+        for ratio in (1.0, *self.recipe.speeds):
+            stage = f"reading {machine_type}".strip() + ("" if ratio == 1 else f" at ratio {ratio:g}")
+            store, places = LogMelStore(), []
+            items = extract(usable, extraction(self.recipe, self.channel, ratio), compute)
+            for item in announced(items, self.progress, stage, len(usable)):
+                if item.log_mel is not None and not item.silent:
+                    places.append(item.index)
+                    store.append(item.log_mel)
+                else:
+                    error = item.error or ClipError("silent", f"{item.clip.name}: digital silence teaches nothing")
+                    skipped.append({"clip": item.clip.name, "status": error.status, "error": str(error)})
+            usable = [usable[i] for i in places]
+            versions = {other: x.select(places) for other, x in versions.items()} | {ratio: store.pack()}
+        if not usable:
+            first = "; ".join(row["error"] for row in skipped[-len(clips) :][:3])
+            raise ValueError(f"none of the {len(clips)} {machine_type} clips can be learnt from: {first}")
+        log_mels = versions.pop(1.0)
+        return TrainingSet(log_mels, [clip.machine_id for clip in usable], self.seed, machine_type, versions)
+
+    def _machine(self, data: TrainingSet) -> Machine:
+        """Fit a machine type's members to its clips."""
+        recipe = self._within_budget(data)
+        alone = sorted(machine_id for machine_id, count in Counter(data.ids).items() if count == 1)
+        if alone and len(data) > 1 and recipe.statistics == "training":
+            warnings.warn(
+                f"machine ID {', '.join(map(repr, alone))} has a single {data.machine_type} clip".replace("  ", " ")
+                + ", and its scores are standardised by the other IDs' spread: give more clips of it",
+                stacklevel=2,
+            )
+        machine = Machine()
+        for member in self._able(recipe, data):
+            run = self._run(member, data.machine_type)
+            machine.histories[member.name] = member.fit(data, run)
+            machine.members[member.name] = member
+            # Normal clips are scored as any others will be, whatever the member trained in.
+            normal = member.normal_scores(data, replace(run, compute=self.compute))
+            robust = recipe.statistics == "robust"
+            machine.baselines[member.name] = Baseline.of(normal, member.mode_names, robust)
+            _warn(member.remarks(), data)
+        return machine
+
+    def _within_budget(self, data: TrainingSet) -> Recipe:
+        """The recipe, with the epochs that the number of windows allows."""
+        trained = any(hasattr(member.config, "epochs") for member in self.recipe.members)
+        if self.windows is None or not trained:
+            return self.recipe
+        epochs = self.windows // int(data.log_mels.lengths.sum())
+        return self.recipe.override(epochs=max(1, min(RANKING_EPOCHS, epochs)))
+
+    def _run(self, member: Member, machine_type: str) -> Run:
+        """How a member is trained on a machine type's clips."""
+        file = f"{urllib.parse.quote(machine_type, safe='') or 'machine'}.{member.name}.safetensors"
+        return Run(
+            self.seed,
+            member.training_compute(self.compute),
+            self.recipe.statistics,
+            None if self.checkpoints is None else self.checkpoints / file,
+            self.progress,
+            f"training {member.name} {machine_type}".strip(),
+        )
+
+    def _able(self, recipe: Recipe, data: TrainingSet) -> list[Member]:
+        """The members that can learn from the clips, not fitted yet; warns of those that can't.
+
+        Raises:
+            ValueError: none can.
+        """
+        mels = recipe.features.n_mels
+        members = [kinds()[x.kind](x.name, x.config, mels, self.seed) for x in recipe.members]
+        obstacles = {member.name: member.obstacle(data.ids) for member in members}
+        able = [member for member in members if obstacles[member.name] is None]
+        reasons = list(dict.fromkeys(why for why in obstacles.values() if why is not None))
+        if not able:
+            raise ValueError(f"{_prefix(data)}{'; '.join(reasons)}; or fit group-made")
+        if reasons:
+            left_out = [name for name, why in obstacles.items() if why is not None]
+            learnt = " and ".join(member.name for member in able)
+            _warn([f"{'; '.join(reasons)}. {', '.join(left_out)} left out, {learnt} learnt"], data)
+        return able
+
+
+def _warn(remarks: Sequence[str], data: TrainingSet) -> None:
+    for remark in remarks:
+        warnings.warn(f"{_prefix(data)}{remark}", stacklevel=2)
+
+
+def _prefix(data: TrainingSet) -> str:
+    return f"{data.machine_type}: " if data.machine_type else ""

@@ -1,0 +1,55 @@
+"""Scores collected in a table, and written to a file as they come."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pyasd.clips import Clip
+from pyasd.detector.scoring import BATCH_CLIPS, Scoring
+from pyasd.errors import DeviceLost
+from pyasd.tables import table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def open_table(
+    out: str | os.PathLike[str] | None, members: Sequence[str]
+) -> contextlib.AbstractContextManager[table.Writer | None]:
+    """Open the file of a table, or nothing where none is wanted."""
+    return contextlib.nullcontext() if out is None else table.Writer(out, members)
+
+
+def collect(scoring: Scoring, clips: Sequence[Clip], members: Sequence[str], writer: table.Writer | None) -> DataFrame:
+    """Score clips into one table; `writer` gets the rows as they come.
+
+    Raises:
+        DeviceLost: a GPU failed; `kept` says where the rows so far are.
+        OSError: the file can't be written.
+    """
+    rows: list[table.Row] = []
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        first, written = written, len(rows)
+        if writer is not None:
+            writer.write(rows[first:])
+
+    try:
+        for row in scoring.rows(clips):
+            rows.append(row)
+            if len(rows) - written == BATCH_CLIPS:
+                write()
+    except DeviceLost as error:
+        if writer is not None:
+            error.kept = f"those are in {writer.partial}"
+        raise
+    finally:
+        write()
+    scores = table.table(rows, members)
+    scores.attrs |= {"precision": scoring.compute.precision, "modes": scoring.modes}
+    return scores

@@ -1,0 +1,68 @@
+"""What names and folders tell of a clip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pyasd.clips.names import attributes, is_audio, parse
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        # DCASE 2020
+        ("dev_data/ToyCar/train/normal_id_01_00000012.wav", ("ToyCar", "01", "train", 0)),
+        ("UAV/test/anomaly_id_00_00000003.flac", ("UAV", "00", "test", 1)),
+        ("eval_data/fan/test/id_05_00000000.wav", ("fan", "05", "test", None)),
+        ("copied/normal_id_04_00000000.wav", ("", "04", "", 0)),
+        # DCASE 2021 and later
+        (
+            "fan/train/section_00_source_train_normal_0012_strength_1_ambient.wav",
+            ("fan", "00", "train", 0),
+        ),
+        ("fan/source_test/section_01_source_test_anomaly_0001.wav", ("fan", "01", "test", 1)),
+        ("fan/target_test/section_02_target_test_normal_0001_noAttribute_.wav", ("fan", "02", "test", 0)),
+        ("fan/test/section_03_test_0000.wav", ("fan", "03", "test", None)),
+        ("fan/test/section_03_0000.wav", ("fan", "03", "test", None)),
+        ("fan/supplemental/section_00_machine_0007_.wav", ("fan", "00", "supplemental", None)),
+        # MIMII
+        ("6_dB_pump/pump/id_02/abnormal/00000001.wav", ("pump", "02", "", 1)),
+        ("pump/id_02/normal/00000001.wav", ("pump", "02", "", 0)),
+        # plain
+        ("recordings/monday 7.wav", ("", "", "", None)),
+        ("recordings/pump_normal.flac", ("", "", "", None)),
+        ("recordings/anomaly/a.wav", ("", "", "", 1)),
+        ("recordings/train/a.wav", ("", "", "train", None)),
+        ("normal_id_01/test_id_01_notes.wav", ("", "", "", None)),
+    ],
+)
+def test_what_paths_tell(path: str, expected: tuple) -> None:
+    names = parse(Path("/data") / path)
+    assert (names.machine_type, names.machine_id, names.split, names.label) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "domain", "said"),
+    [
+        ("section_00_source_train_normal_0012_strength_1_ambient.wav", "source", "strength_1_ambient"),
+        ("section_00_target_test_anomaly_0012_id_C1_spd_2_mic_2.wav", "target", "id_C1_spd_2_mic_2"),
+        ("section_00_source_train_normal_0000_.wav", "source", ""),
+        ("section_03_target_test_0000.wav", "target", ""),
+        ("section_03_test_0000.wav", "", ""),
+        ("section_00_machine_0007_.wav", "", ""),
+        ("normal_id_00_00000012.wav", "", ""),
+    ],
+)
+def test_domains_and_attributes(name: str, domain: str, said: str) -> None:
+    assert parse(Path("/data/fan/train") / name).domain == domain
+    assert attributes(name) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.wav", True), ("A.FLAC", True), ("fan/a.b.Ogg", True), ("wav", False), (".wav", False), ("a.wav.txt", False)],
+)
+def test_audio_is_known_by_its_extension(name: str, expected: bool) -> None:
+    assert is_audio(name) == expected

@@ -1,0 +1,149 @@
+"""Where clips come from: files, archives, arrays; and that a further kind of archive is one function."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pytest
+import soundfile
+
+from pyasd import audio
+from pyasd.clips import find, sources
+from pyasd.clips.names import printable
+from pyasd.clips.sources import ArraySource, FileSource, LogMelSource, Source, ZipSource, open_zip
+from pyasd.errors import ClipError
+
+RATE = 16000
+
+
+def noise(seed: int) -> np.ndarray:
+    return (3000 * np.random.default_rng(seed).standard_normal(RATE)).astype(np.int16)
+
+
+def wav(seed: int) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, noise(seed), RATE, format="WAV")
+    return file.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class TarSource(Source):
+    """A member of a tar archive, for the test below: all that a new kind of archive needs."""
+
+    path: Path
+    member: str
+    offset: int
+    bytes: int
+
+    @property
+    def where(self) -> str:
+        return printable(self.path / self.member)
+
+    def open(self) -> BinaryIO:
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            return io.BytesIO(file.read(self.bytes))
+
+    def size(self) -> int:
+        return self.bytes
+
+
+def tar_members(path: Path) -> Iterator[Source]:
+    with tarfile.open(path) as file:
+        for info in file:
+            yield TarSource(path, info.name, info.offset_data, info.size)
+
+
+def test_a_further_kind_of_archive_is_registered_in_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "shard 1.TAR"
+    with tarfile.open(path, "w") as file:
+        for seed, name in enumerate(["fan/train/normal_id_00_00000001.wav", "fan/notes.txt", "fan/test/id_02_0.wav"]):
+            info = tarfile.TarInfo(name)
+            info.size = len(wav(seed))
+            file.addfile(info, io.BytesIO(wav(seed)))
+    with pytest.raises(ValueError, match="an archive of a kind that can't be read"):
+        find(path)
+    monkeypatch.setattr(sources, "_archives", dict(sources._archives))
+    sources.register(".tar", tar_members)
+    clips = list(find([path]))
+    assert [(clip.machine_type, clip.machine_id, clip.split) for clip in clips] == [
+        ("fan", "00", "train"), ("fan", "02", "test"),
+    ]  # fmt: skip
+    assert clips[0].name == str(path / "fan/train/normal_id_00_00000001.wav")
+    assert [clip.source.size() for clip in clips] == [len(wav(0))] * 2
+    for seed, clip in zip((0, 2), clips, strict=True):
+        assert np.array_equal(audio.read(clip, RATE).samples, noise(seed))
+    with pytest.raises(FileNotFoundError):
+        find(tmp_path / "missing.tar")
+    with pytest.raises(ValueError, match="unpack it, or make it a zip archive"):
+        find(tmp_path / "other.tar.gz")
+
+
+def test_the_longest_suffix_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_archives", {})
+    sources.register(".gz", list)
+    sources.register(".tar.gz", tar_members)
+    assert sources.archive_members("A.TAR.GZ") is tar_members
+    assert sources.archive_members("a.gz") is list
+    assert sources.archive_members("a.zip") is None
+
+
+def test_a_file(tmp_path: Path) -> None:
+    source = FileSource(tmp_path / "a.wav")
+    assert (source.where, source.path, source.member) == (str(tmp_path / "a.wav"), tmp_path / "a.wav", "")
+    assert source.size() == 0
+    with pytest.raises(ClipError, match=r"a\.wav doesn't exist") as caught:
+        source.open()
+    assert caught.value.status == "missing"
+    source.path.write_bytes(b"12345")
+    assert source.size() == 5
+    with source.open() as stream:
+        assert stream.read() == b"12345"
+
+
+def test_a_member_of_a_zip_archive(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("fan/1.wav", bytes(1000))
+    source = ZipSource(path, "fan/1.wav")
+    assert source.where == str(path / "fan/1.wav")
+    assert source.size() == 1000
+    with source.open() as stream:
+        assert stream.read() == bytes(1000)
+    other = ZipSource(path, "fan/2.wav")
+    assert other.size() == 0
+    with pytest.raises(ClipError, match=r"fan/2\.wav can't be unpacked .*copy or download .*a\.zip again") as caught:
+        other.open()
+    assert caught.value.status == "unreadable"
+
+
+def test_a_zip_archive_is_opened_once_and_again_when_it_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    for content in (b"one", b"another"):
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("1.wav", content)
+        assert open_zip(path) is open_zip(path)
+        with ZipSource(path, "1.wav").open() as stream:
+            assert stream.read() == content
+
+
+def test_arrays_have_no_file() -> None:
+    for source in (ArraySource("clip 0", noise(0), RATE), LogMelSource("clip 0", np.zeros((5, 128), np.float32))):
+        assert (source.where, source.size(), source.path, source.member) == ("clip 0", 0, None, "")
+        with pytest.raises(ValueError, match="clip 0 is an array and has no file"):
+            source.open()
+
+
+def test_sources_travel_to_other_processes(tmp_path: Path) -> None:
+    for source in (FileSource(tmp_path / "a.wav"), ZipSource(tmp_path / "a.zip", "b.wav")):
+        assert pickle.loads(pickle.dumps(source)) == source
+    samples = pickle.loads(pickle.dumps(ArraySource("clip 0", noise(0), RATE)))
+    assert np.array_equal(samples.samples, noise(0))
