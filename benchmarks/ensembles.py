@@ -40,7 +40,7 @@ from pyasd.clips import Clip, find
 from pyasd.config import VARIANCE_PRIOR_CLIPS, Recipe
 from pyasd.detector import Detector, Machine
 from pyasd.ensemble import Statistics, combine
-from pyasd.factory import demo
+from pyasd.factory import factory as synthetic
 
 SYSTEMS = {
     "System 2": ("mobilenet", "group-made"),
@@ -88,7 +88,7 @@ def uav(given: Path | None, out: Path) -> Task:
 def factory(_: Path | None, out: Path) -> Task:
     folder = out / "factory"
     if not folder.is_dir():
-        demo.write(folder, seed=0, train=24, test=24)
+        synthetic.write(folder, seed=0, train=24, test=24)
     return Task(folder, folder, {}, {}, None)
 
 

@@ -19,7 +19,7 @@ from benchmarks.cases import DIMS, HIDDEN, SAMPLES, WINDOWS, eager_head
 from benchmarks.gpu_roofline import Work
 from pyasd import ops
 from pyasd.backends import cuda
-from pyasd.config import FULL_SCALE, POWER_EPS, Precision
+from pyasd.backends.contract import FULL_SCALE, POWER_EPS, Precision
 
 FRAMES = 1 + SAMPLES // 512
 COPIES = 3
@@ -118,7 +118,7 @@ def _stft_chain(samples: Tensor, window: Tensor, mel: Tensor) -> Tensor:
 
 def log_mel(sizes: Sizes, device: torch.device, backends: tuple[str, ...]) -> Case:
     """int16 samples to log-Mel, against torch's chain and torchaudio's."""
-    plan = ops.plan()
+    plan = ops.LogMelPlan()
     samples = _samples(sizes.clips, device)
     window = torch.from_numpy(plan.window).float().to(device)
     mel = torch.from_numpy(plan.dense_weights()).float().to(device)
@@ -180,18 +180,13 @@ def head_forward(sizes: Sizes, device: torch.device, backends: tuple[str, ...]) 
         return lambda i: ops.mixture_log_prob(hidden[i % COPIES], target[i % COPIES], head, backend, precision)
 
     by_warps = {}
-    if "cuda" in backends and cuda.warpgroups_obstacle(device) is None:  # what the other way would have been worth
+    if (
+        "cuda" in backends and cuda.BACKEND.warpgroups_obstacle(device) is None
+    ):  # what the other way would have been worth
 
         def warps(precision: Precision) -> Run:
-            return lambda i: cuda.log_prob_by(
-                hidden[i % COPIES],
-                target[i % COPIES],
-                head.weight,
-                head.bias,
-                head.shape,
-                precision,
-                False,
-                warpgroups=False,
+            return lambda i: cuda.BACKEND.log_prob_by(
+                head.tensors(hidden[i % COPIES], target[i % COPIES]), head.shape, precision, False, warpgroups=False
             )
 
         by_warps = {f"cuda {x} by warps": Contestant(partial(warps, x), x, "cuda") for x in BOTH}
@@ -296,7 +291,7 @@ def trunk(sizes: Sizes, device: torch.device, backends: tuple[str, ...]) -> Case
 
 def clip_scores(sizes: Sizes, device: torch.device, backends: tuple[str, ...]) -> Case:
     """int16 samples on the device to the clips' joint negative log-likelihoods: log-Mel, hidden layers, head."""
-    network, plan = _network(device), ops.plan()
+    network, plan = _network(device), ops.LogMelPlan()
     samples = _samples(sizes.clips, device)
     window = torch.from_numpy(plan.window).float().to(device)
     mel = torch.from_numpy(plan.dense_weights()).float().to(device)

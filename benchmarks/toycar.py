@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 
 import pyasd
 from benchmarks import real_data
-from pyasd.config import P_AUC_MAX_FPR
+from pyasd.tables.evaluation import P_AUC_MAX_FPR
 
 
 def load(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from benchmarks import real_data
 from benchmarks.cases import eager_head
-from pyasd.config import GroupMadeConfig, Precision
+from pyasd.backends.contract import Precision
+from pyasd.config import GroupMadeConfig
 from pyasd.models.group_made import GroupMade
 from pyasd.training import Run
 

@@ -1,7 +1,6 @@
 """Draw docs/ranking.png: the ranking that `pyasd score` prints, and what the detector hears in the clip on top.
 
-    pyasd demo
-    python docs/ranking.py pyasd-demo docs/ranking.png
+After `pyasd demo`: `python docs/ranking.py pyasd-demo docs/ranking.png`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple, Protocol
 
 import torch
 import triton
@@ -34,6 +35,42 @@ CHUNK_BYTES = 32 << 20
 
 BLOCK_F, BLOCK_M = 32, 32
 """Frames and bands in a tile of `mel_kernel`."""
+
+
+class Plan(Protocol):
+    """What the kernels ask of a log-Mel plan."""
+
+    @property
+    def n_fft(self) -> int:
+        """Samples in a frame."""
+
+    @property
+    def hop_length(self) -> int:
+        """Samples from one frame to the next; frames are centred."""
+
+    @property
+    def pad(self) -> str:
+        """How clips are continued: "reflect", else by zeros."""
+
+    @property
+    def floor(self) -> str:
+        """How `eps` is the floor under the power of a band: "add", else as a minimum."""
+
+
+class Tables(NamedTuple):
+    """A plan's window and Mel filter bank, on one device.
+
+    Attributes:
+        window: `[n_fft]` float32.
+        first_bin: each band's first bin, `[mels]` int32.
+        counts: each band's number of bins, `[mels]` int32, none at or above `n_fft / 2`.
+        weights: `[max(counts), mels]` float32.
+    """
+
+    window: Tensor
+    first_bin: Tensor
+    counts: Tensor
+    weights: Tensor
 
 
 @triton.jit
@@ -127,9 +164,9 @@ def mel_kernel(
 
 
 @lru_cache(maxsize=32)
-def tables(n_fft: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """`exp(-2 pi i k n / N)`, made in float64: of N1 and of N2 as `[4, k, n]` and `[4, n, k < N2 / 2]` (real high and
-    low part, imaginary high and low part), and between the two `[2, k1, n2]` of `n_fft` (real, imaginary).
+def dft_factors(n_fft: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `exp(-2 pi i k n / N)`, made in float64: of N1 and of N2 as `[4, k, n]` and `[4, n, k < N2 / 2]` (real
+    high and low part, imaginary high and low part), and between the two `[2, k1, n2]` of `n_fft` (real, imaginary).
     """
     n1, n2, _, _ = FACTORS[n_fft]
 
@@ -144,8 +181,8 @@ def tables(n_fft: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def layout(lengths: Sequence[int], hop: int, total: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Each clip's first frame among all `total` frames, each clip's length in samples, and each frame's clip: int64 on
-    `device`, without waiting for it.
+    """Return each clip's first frame among all `total` frames, each clip's length in samples, and each frame's clip:
+    int64 on `device`, without waiting for it.
 
     Raises:
         RuntimeError: clips of unequal length in a CUDA graph, which would read their lengths from memory that is no
@@ -165,32 +202,25 @@ def layout(lengths: Sequence[int], hop: int, total: int, device: torch.device) -
     return starts, lengths_there, clips.repeat_interleave(frames_there, output_size=total)
 
 
-def log_mel(
-    samples: Tensor, lengths: Sequence[int], n_fft: int, hop: int, window: Tensor, first_bin: Tensor, counts: Tensor,
-    weights: Tensor, *, scale: float, eps: float, reflect: bool, add: bool,
-) -> Tensor:  # fmt: skip
-    """Frames of all clips one after the other, `[sum of 1 + length // hop, mels]` float32, in dB.
+def log_mel(samples: Tensor, lengths: Sequence[int], plan: Plan, tables: Tables, *, scale: float, eps: float) -> Tensor:
+    """Compute the frames of all clips one after the other, `[sum of 1 + length // hop, mels]` float32, in dB.
 
     Args:
         samples: `[clips, n]` int16 or float32; row `i` is read up to `lengths[i]`.
         lengths: samples of each clip.
-        n_fft: a key of `FACTORS`.
-        hop: samples from one frame to the next; frames are centred.
-        window: `[n_fft]` float32.
-        first_bin: each band's first bin, `[mels]` int32.
-        counts: each band's number of bins, `[mels]` int32, none at or above `n_fft / 2`.
-        weights: `[max(counts), mels]` float32.
+        plan: its `n_fft` must be a key of `FACTORS`.
+        tables: the plan's.
         scale: samples are multiplied by this.
-        eps: the floor under the power of a band; `add` says that it is added, not a minimum.
-        reflect: clips are continued by reflection, not by zeros.
+        eps: the floor under the power of a band.
 
     Raises:
         NotImplementedError: there is no kernel for `n_fft`.
     """
+    n_fft, hop = plan.n_fft, plan.hop_length
     if n_fft not in FACTORS:
         raise NotImplementedError(f"the Triton log-Mel takes n_fft of {', '.join(map(str, FACTORS))}, not {n_fft}")
     samples = samples if samples.stride(1) == 1 else samples.contiguous()
-    device, mels, bins = samples.device, len(counts), n_fft // 2
+    device, mels, bins = samples.device, len(tables.counts), n_fft // 2
     n1, n2, block, step = FACTORS[n_fft]
     total = sum(1 + n // hop for n in lengths)
     out = samples.new_empty(total, mels, dtype=torch.float32)
@@ -199,17 +229,18 @@ def log_mel(
     starts, lengths_there, clip_of = layout(lengths, hop, total, device)
     chunk = min(total, CHUNK_BYTES // (4 * bins))
     power = samples.new_empty(chunk, bins, dtype=torch.float32)
-    own = tables(n_fft, device)
+    factors = dft_factors(n_fft, device)
     precision = {"EXACT": "ieee" if vendor() == "amd" else "tf32", "PRECISION": products()}  # high parts fit into TF32
     with torch.cuda.device_of(samples):
         for first in range(0, total, chunk):
             size = min(chunk, total - first)
             power_kernel[(triton.cdiv(size, block),)](
-                samples, clip_of, starts, lengths_there, window, *own, power, samples.stride(0), first, size, hop,
-                scale, REFLECT=reflect, N1=n1, N2=n2, BLOCK_F=block, BLOCK_K=step, num_stages=1, **precision,
+                samples, clip_of, starts, lengths_there, tables.window, *factors, power, samples.stride(0), first,
+                size, hop, scale, REFLECT=plan.pad == "reflect", N1=n1, N2=n2, BLOCK_F=block, BLOCK_K=step,
+                num_stages=1, **precision,
             )  # fmt: skip
             mel_kernel[(triton.cdiv(size, BLOCK_F), triton.cdiv(mels, BLOCK_M))](
-                power, first_bin, counts, weights, out[first : first + size], size, mels, eps,
-                BINS=bins, ADD=add, BLOCK_F=BLOCK_F, BLOCK_M=BLOCK_M,
+                power, tables.first_bin, tables.counts, tables.weights, out[first : first + size], size, mels, eps,
+                BINS=bins, ADD=plan.floor == "add", BLOCK_F=BLOCK_F, BLOCK_M=BLOCK_M,
             )  # fmt: skip
     return out

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import triton
@@ -19,8 +19,28 @@ from torch import Tensor
 
 from .tiles import products, tiles
 
+Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
+"""`hidden` `[windows, hidden]`, `target` `[windows, dims]` (any strides), `weight` `[3 * dims * components, hidden]`
+(logits, means, log scales) and `bias` `[3 * dims * components]`, all float32; or the gradients with respect to them."""
+
 LOWEST = tl.constexpr(-3.4028234663852886e38)
 HALF_LOG_TWO_PI = tl.constexpr(0.5 * math.log(2 * math.pi))
+
+
+class Shape(Protocol):
+    """What the kernels ask of a head's shape."""
+
+    @property
+    def prefix(self) -> Sequence[int]:
+        """How many hidden units each group sees."""
+
+    @property
+    def components(self) -> int:
+        """Gaussians per dimension."""
+
+    @property
+    def log_scale_min(self) -> float:
+        """Log scales are clamped to this from below."""
 
 
 @triton.jit
@@ -148,29 +168,27 @@ def sum_parts(parts: Tensor, out: Tensor) -> None:
 class Launch:
     """What the launches for one head and batch share: tensors in the kernels' layout, and each group's arguments."""
 
-    def __init__(
-        self, hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, prefix: Sequence[int], components: int,
-        log_scale_min: float, precision: str,
-    ) -> None:  # fmt: skip
+    def __init__(self, tensors: Tensors, shape: Shape, precision: str) -> None:
+        hidden, target, weight, bias = tensors
         self.windows, self.hidden_units = hidden.shape
-        self.dims, self.groups, self.prefix = target.shape[1], len(prefix), prefix
+        self.dims, self.groups, self.prefix = target.shape[1], len(shape.prefix), shape.prefix
         self.group_dims = self.dims // self.groups
         if precision == "bfloat16":
             hidden, weight = hidden.to(torch.bfloat16), weight.to(torch.bfloat16)
         self.hidden = hidden if hidden.stride(1) == 1 else hidden.contiguous()
         self.target = target
-        self.weight = weight.contiguous().view(3, self.dims, components, self.hidden_units)
-        self.bias = bias.contiguous().view(3, self.dims, components)
-        self.log_scale_min = log_scale_min
+        self.weight = weight.contiguous().view(3, self.dims, shape.components, self.hidden_units)
+        self.bias = bias.contiguous().view(3, self.dims, shape.components)
+        self.log_scale_min = shape.log_scale_min
         self.block, options = tiles("mixture")
         self.window_tiles = triton.cdiv(self.windows, self.block["BLOCK_W"])
         self.dim_tiles = triton.cdiv(self.group_dims, self.block["BLOCK_D"])
         self.options: dict[str, Any] = {
-            "COMPONENTS": components, "PRECISION": products(), "UPCAST": INTERPRETED, **self.block, **options,
+            "COMPONENTS": shape.components, "PRECISION": products(), "UPCAST": INTERPRETED, **self.block, **options,
         }  # fmt: skip
 
     def each_group(self) -> Iterator[tuple[int, slice, list[Tensor], list[Any]]]:
-        """Of each group: number, dimensions, the kernels' inputs, and sizes and strides."""
+        """Yield each group's number, dimensions, the kernels' inputs, and sizes and strides."""
         for g, prefix in enumerate(self.prefix):
             dims = slice(g * self.group_dims, (g + 1) * self.group_dims)
             inputs = [self.hidden, self.target[:, dims], self.weight[:, dims], self.bias[:, dims]]
@@ -191,37 +209,32 @@ class Launch:
         for g, dims, inputs, numbers in self.each_group():
             if wanted is not None and g not in wanted:
                 continue
-            own = out[:, :, g].t() if sum_dims else out[:, dims]
+            group_out = out[:, :, g].t() if sum_dims else out[:, dims]
             kept = [x[:, dims] for x in for_backward] or [None, None]
-            density_kernel[grid](*inputs, own, *kept, *numbers, *own.stride(), SUM=sum_dims, **self.options)
+            density_kernel[grid](*inputs, group_out, *kept, *numbers, *group_out.stride(), SUM=sum_dims, **self.options)
 
 
 def log_prob(
-    hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, prefix: Sequence[int], components: int,
-    log_scale_min: float, precision: str, per_dim: bool, wanted: Sequence[int] | None = None,
-) -> Tensor:  # fmt: skip
-    """`pyasd.ops.mixture_log_prob`: `[windows, groups]`, or `[windows, dims]` with `per_dim`, float32.
+    tensors: Tensors, shape: Shape, precision: str, per_dim: bool, wanted: Sequence[int] | None = None
+) -> Tensor:
+    """Compute `pyasd.ops.mixture_log_prob`: `[windows, groups]`, or `[windows, dims]` with `per_dim`, float32.
 
     Args:
-        hidden: `[windows, hidden]` float32.
-        target: `[windows, dims]` float32, any strides.
-        weight: `[3 * dims * components, hidden]` float32: logits, means, log scales.
-        bias: `[3 * dims * components]` float32.
-        prefix: of each group, how many hidden units it sees.
-        components: Gaussians per dimension.
-        log_scale_min: log scales are clamped to this from below.
+        tensors: see `Tensors`.
+        shape: the head's.
         precision: "float32" or "bfloat16" factors; sums and mixture are float32.
         per_dim: keep the dimensions apart.
         wanted: the groups to compute; the others are NaN. `None` is all.
     """
-    windows, dims = target.shape
-    out = target.new_empty(windows, dims if per_dim else len(prefix))
+    hidden, target, _, _ = tensors
+    (windows, dims), groups = target.shape, len(shape.prefix)
+    out = target.new_empty(windows, dims if per_dim else groups)
     if windows == 0:
         return out
     with torch.cuda.device_of(hidden):
-        launch = Launch(hidden, target, weight, bias, prefix, components, log_scale_min, precision)
+        launch = Launch(tensors, shape, precision)
         result = out if per_dim else out.new_empty(launch.dim_tiles, *out.shape)
-        if wanted is not None and len(wanted) < len(prefix):
+        if wanted is not None and len(wanted) < groups:
             result.fill_(math.nan)
         launch.density(result, sum_dims=not per_dim, wanted=wanted)
         if not per_dim:

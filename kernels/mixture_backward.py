@@ -7,14 +7,12 @@ is written by one program, in a fixed order: no atomics. README.md has the formu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .mixture import Launch, load_tile, log_density, outputs, sum_parts
+from .mixture import Launch, Shape, Tensors, load_tile, log_density, outputs, sum_parts
 
 CHUNK = 2
 """Tiles of dimensions that a program of `input_kernel` walks over."""
@@ -150,17 +148,15 @@ def weight_kernel(
         tl.store(d_weight + 2 * weight_stride, w2, mask=mask)
 
 
-def log_prob_backward(
-    grad: Tensor, hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, prefix: Sequence[int], components: int,
-    log_scale_min: float, precision: str, per_dim: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients with respect to `hidden`, `target`, `weight` and `bias`, contiguous float32.
+def log_prob_backward(grad: Tensor, tensors: Tensors, shape: Shape, precision: str, per_dim: bool) -> Tensors:
+    """Compute the gradients with respect to `tensors`, contiguous float32.
 
     Args:
         grad: of the result, `[windows, groups]`, or `[windows, dims]` with `per_dim`.
-        hidden, target, weight, bias, prefix, components, log_scale_min, precision, per_dim: as `mixture.log_prob`
-            takes them. `bfloat16` rounds `hidden` and `weight` alone, never a gradient.
+        tensors, shape, precision, per_dim: see `mixture.log_prob`. `bfloat16` rounds `hidden` and `weight` alone, never
+            a gradient.
     """
+    hidden, target, weight, bias = tensors
     windows, dims = target.shape
     d_target = target.new_empty(windows, dims)
     d_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format)  # behind the mask it stays zero
@@ -168,28 +164,28 @@ def log_prob_backward(
         return hidden.new_empty(hidden.shape), d_target, d_weight, torch.zeros_like(bias)
     d_bias = bias.new_empty(bias.shape)
     with torch.cuda.device_of(hidden):
-        launch = Launch(hidden, target, weight, bias, prefix, components, log_scale_min, precision)
+        launch = Launch(tensors, shape, precision)
         kept = target.new_empty(3, windows, dims).unbind()
         launch.density(kept[0], kept[1:])
         chunks = triton.cdiv(launch.dim_tiles, CHUNK)
         parts = target.new_zeros(chunks, *hidden.shape)
-        for g, own, inputs, numbers in launch.each_group():
+        for g, dims_of_group, inputs, numbers in launch.each_group():
             prefix = launch.prefix[g]
             block = min(BLOCK_H, max(16, triton.next_power_of_2(prefix))) if prefix else 0
             hidden_tiles = triton.cdiv(prefix, block) if prefix else 1
-            grad_own = grad[:, own] if per_dim else grad[:, g : g + 1].expand(-1, launch.group_dims)
-            inputs += [grad_own, *(x[:, own] for x in kept)]
-            numbers += [*grad_own.stride(), dims]
+            group_grad = grad[:, dims_of_group] if per_dim else grad[:, g : g + 1].expand(-1, launch.group_dims)
+            inputs += [group_grad, *(x[:, dims_of_group] for x in kept)]
+            numbers += [*group_grad.stride(), dims]
             input_kernel[(launch.window_tiles, chunks, hidden_tiles)](
-                *inputs, d_target[:, own], parts, *numbers, parts.stride(0), CHUNK=CHUNK, BLOCK_H=block,
+                *inputs, d_target[:, dims_of_group], parts, *numbers, parts.stride(0), CHUNK=CHUNK, BLOCK_H=block,
                 **launch.options,
             )  # fmt: skip
-            d_weight_own, d_bias_own = (
-                d_weight.view(launch.weight.shape)[:, own],
-                d_bias.view(launch.bias.shape)[:, own],
+            group_d_weight, group_d_bias = (
+                d_weight.view(launch.weight.shape)[:, dims_of_group],
+                d_bias.view(launch.bias.shape)[:, dims_of_group],
             )
-            weight_kernel[(launch.dim_tiles, components, hidden_tiles)](
-                *inputs, d_weight_own, d_bias_own, *numbers, BLOCK_H=block, **launch.options
+            weight_kernel[(launch.dim_tiles, shape.components, hidden_tiles)](
+                *inputs, group_d_weight, group_d_bias, *numbers, BLOCK_H=block, **launch.options
             )
         d_hidden = hidden.new_empty(hidden.shape)
         sum_parts(parts, d_hidden)

@@ -23,17 +23,17 @@ TILES: dict[str, dict[str, tuple[dict[str, int], dict[str, int]]]] = {
 
 
 def vendor() -> str:
-    """Whose GPUs this build of torch drives."""
+    """Return whose GPUs this build of torch drives: "nvidia" or "amd"."""
     return "amd" if torch.version.hip else "nvidia"
 
 
 def tiles(kernel: str) -> tuple[dict[str, int], dict[str, int]]:
-    """Tile and launch options of a kernel."""
+    """Return the tile and the launch options of a kernel."""
     return TILES[kernel][vendor()]
 
 
 def products() -> str:
-    """How float32 factors are multiplied: three products of TF32 are as good as one of float32 (README.md), which AMD's
-    matrix units have.
+    """Return how float32 factors are multiplied: three products of TF32 are as good as one of float32 (README.md),
+    which AMD's matrix units have.
     """
     return "ieee" if vendor() == "amd" else "tf32x3"

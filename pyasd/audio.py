@@ -12,9 +12,9 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from pyasd.backends.contract import FULL_SCALE
 from pyasd.clips import Clip
 from pyasd.clips.sources import ArraySource, FileSource
-from pyasd.config import FULL_SCALE
 from pyasd.errors import ClipError
 
 Channel = int | Literal["mean"]

@@ -11,7 +11,7 @@ import math
 import numbers
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 Settings = TypeVar("Settings")
@@ -54,16 +54,36 @@ def from_table(settings: Settings, what: str, table: Mapping[str, Any]) -> Setti
     Raises:
         ValueError: it isn't a table, has an unknown key, or a key can't have its value.
     """
+    _check_keys(settings, what, table)
+    try:
+        return replace(settings, **table)  # type: ignore[type-var]
+    except ValueError as error:
+        raise ValueError(f"[{what}] {error}") from None
+
+
+def new(kind: type[Settings], what: str, table: Mapping[str, Any]) -> Settings:
+    """Make a `kind` of a TOML or JSON table `[what]`, which must have every setting that has no default.
+
+    Raises:
+        ValueError: it isn't a table, has an unknown key, lacks one, or a key can't have its value.
+    """
+    _check_keys(kind, what, table)
+    required = [x.name for x in fields(kind) if x.default is MISSING and x.default_factory is MISSING]  # type: ignore[arg-type]
+    if missing := [name for name in required if name not in table]:
+        raise ValueError(f"[{what}] lacks {', '.join(missing)}")
+    try:
+        return kind(**table)
+    except ValueError as error:
+        raise ValueError(f"[{what}] {error}") from None
+
+
+def _check_keys(settings: Any, what: str, table: Mapping[str, Any]) -> None:
     if not isinstance(table, Mapping):
         raise ValueError(f"[{what}] must be a table, not {table!r}")
     known = field_names(settings)
     for name in table:
         if name not in known:
             raise ValueError(unknown(f"[{what}]", name, known))
-    try:
-        return replace(settings, **table)  # type: ignore[type-var]
-    except ValueError as error:
-        raise ValueError(f"[{what}] {error}") from None
 
 
 def _of_type(name: str, value: Any, hint: Any) -> Any:
@@ -75,6 +95,11 @@ def _of_type(name: str, value: Any, hint: Any) -> Any:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{name} must be a list, not {value!r}")
         return tuple(_of_type(name, x, kinds[0]) for x in value)
+    if get_origin(hint) is Mapping:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{name} must be a table, not {value!r}")
+        items = value.items()
+        return {_of_type(f"a key of {name}", k, kinds[0]): _of_type(f"{name}.{k}", x, kinds[1]) for k, x in items}
     if type(None) in kinds:
         return None if value is None else _of_type(name, value, kinds[0])
     if hint is str and isinstance(value, str | os.PathLike):

@@ -6,11 +6,9 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's idle threads must not spin against the native pool
 
-import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,6 +16,7 @@ import torch
 
 from pyasd import backends, ops
 from pyasd.backends import cpu
+from pyasd.backends.contract import Backend
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +46,8 @@ class Engine:
     device: torch.device
 
     @property
-    def module(self) -> ModuleType:
-        return importlib.import_module(f"pyasd.backends.{self.backend}")
+    def implementation(self) -> Backend:
+        return backends.load(self.backend)
 
     def put(self, *things: Any) -> Any:
         """Tensors, heads and networks on the device; one alone as it is, several as a list."""

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from pyasd import ops
-from pyasd.backends import reference
 from pyasd.errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -70,22 +69,22 @@ def test_clip_scores_are_the_cpus(engine: Engine) -> None:
 def test_hidden_layers_run_in_their_kernel(make_engine: Any, precision: str) -> None:
     """Where it disagrees with the reference, `cuda` quietly leaves them to torch: not on this device."""
     engine = make_engine("cuda")
-    assert engine.module.hidden_layers_obstacle(torch.device("cuda", torch.cuda.current_device())) is None
+    assert engine.implementation.hidden_layers_obstacle(torch.device("cuda", torch.cuda.current_device())) is None
     made = network()
     log_mel = -60 + 8 * torch.randn(3000, 128)
-    got, windows = engine.module.hidden_layers(*engine.put(log_mel, made), precision)
-    z = reference.standardised_windows(log_mel, made)
+    got, windows = engine.implementation.hidden_layers(*engine.put(log_mel, made), precision)
+    z = made.standardised_windows(log_mel)
     layers = tuple((weight.double(), bias.double()) for weight, bias in made.layers)
     double = ops.GroupMadeNetwork(made.band_mean.double(), made.band_scale.double(), layers, made.head)
-    exact = reference.hidden_layers(z.double(), double, precision)
+    exact = double.hidden_layers(z.double(), precision)
     assert torch.equal(windows.cpu(), z)
     error = ((got.cpu() - exact).abs() / (1 + exact.abs())).max()
     assert error <= (1e-5 if precision == "float32" else 0.02)
 
 
 def test_products_of_warpgroups_where_the_device_has_them(make_engine: Any) -> None:
-    module = make_engine("cuda").module
-    why = module.warpgroups_obstacle(torch.device("cuda", torch.cuda.current_device()))
+    cuda = make_engine("cuda").implementation
+    why = cuda.warpgroups_obstacle(torch.device("cuda", torch.cuda.current_device()))
     assert (why is None) == (torch.cuda.get_device_capability()[0] == 9), why
 
 

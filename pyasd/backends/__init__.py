@@ -1,8 +1,8 @@
 """Which implementation of an operator runs: `select` is the one place where that is decided.
 
-A backend is a module with `unavailable(device) -> str | None` and the operators' functions, whose signatures are
-those of `reference`. To add one: write the module, add its name to `PREFERENCE`, and run the tests, which compare
-every available backend with the float64 reference.
+A backend is a subclass of `contract.Backend`, whose methods default to the reference. To add one: write a module with
+an instance called `BACKEND`, add its name to `NAMES` and `PREFERENCE`, and run the tests, which compare every available
+backend with the float64 reference.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from __future__ import annotations
 import importlib
 import os
 from functools import lru_cache
-from types import ModuleType
-
-import torch
+from typing import TYPE_CHECKING
 
 from pyasd.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    import torch
+
+    from pyasd.backends.contract import Backend
 
 PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
 """For each type of device, the backends that `auto` tries, best first."""
@@ -22,8 +25,8 @@ PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference
 NAMES = ("reference", "cpu", "cuda", "triton")
 
 
-def select(name: str, device: torch.device) -> ModuleType:
-    """The backend that runs on `device`.
+def select(name: str, device: torch.device) -> Backend:
+    """Return the backend that runs on `device`.
 
     Args:
         name: a backend's name, or "auto": the environment variable `PYASD_BACKEND` if it is set, else the best
@@ -39,15 +42,15 @@ def select(name: str, device: torch.device) -> ModuleType:
         reason = _unavailable(name, device)
         if reason is not None:
             raise BackendUnavailable(f"backend {name!r} can't run on {device}: {reason}")
-        return _module(name)
+        return load(name)
     for candidate in PREFERENCE.get(device.type, ("reference",)):
         if _unavailable(candidate, device) is None:
-            return _module(candidate)
+            return load(candidate)
     raise AssertionError("the reference runs everywhere")
 
 
 def available(device: torch.device | None = None) -> dict[str, str | None]:
-    """Every backend by name: `None` when it can run on this machine (on `device`), else the reason why it can't."""
+    """Return every backend by name: `None` if it can run on this machine (on `device`), else the reason why not."""
     return {name: _unavailable(name, device) for name in NAMES}
 
 
@@ -56,12 +59,13 @@ def _unavailable(name: str, device: torch.device | None) -> str | None:
     if name not in NAMES:
         return f"there is no such backend; choose from auto, {', '.join(NAMES)}"
     try:
-        reason: str | None = _module(name).unavailable(device)
+        return load(name).unavailable(device)
     except ImportError as error:
         return f"it can't be imported: {error}"
-    return reason
 
 
 @lru_cache(maxsize=None)
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"pyasd.backends.{name}")
+def load(name: str) -> Backend:
+    """Return the backend of that name of `NAMES`, whether it can run here or not; its module is imported only now."""
+    backend: Backend = importlib.import_module(f"pyasd.backends.{name}").BACKEND
+    return backend

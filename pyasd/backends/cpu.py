@@ -11,17 +11,23 @@ import os
 import weakref
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pyasd.backends import reference
+from pyasd.backends.contract import (
+    POWER_EPS,
+    Backend,
+    GroupMadeNetwork,
+    LogMelPlan,
+    MixtureShape,
+    MixtureTensors,
+)
 from pyasd.backends.layout import whole, whole_rows
 from pyasd.backends.versions import version
-from pyasd.config import POWER_EPS
 
 _why: str | None = None
 try:
@@ -29,41 +35,28 @@ try:
 except ImportError as error:  # a source tree whose extension was never built
     _why = f"the extension pyasd._native is not built here ({error}); run `pip install -e .`"
 
-if TYPE_CHECKING:
-    from pyasd.ops import GroupMadeNetwork, LogMelPlan, MixtureShape
-
 EMULATED = "amx-emulated"
 """For tests on any processor with AVX-512: AMX with its instructions emulated, slowly; chosen by name alone."""
 
 ISAS = ("base", "avx2", "avx512", "avx512bf16", "amx", EMULATED)
 """Instruction sets in rising order; the position is the number that the extension knows them by."""
 
-
 ROWS_MULTIPLE = 16
 """The backward pass reads the weights' rows in whole vectors, of at most so many floats."""
 
 
-def unavailable(device: torch.device | None = None) -> str | None:
-    """Why this backend can't run on `device`; `None` when it can."""
-    if _why is not None:
-        return _why
-    if device is not None and device.type != "cpu":
-        return "its kernels run on CPU tensors"
-    return None
-
-
 def isa_obstacle(name: str) -> str | None:
-    """Why an instruction set of `ISAS` can't be used; `None` when it can."""
+    """Return why an instruction set of `ISAS` can't be used; `None` if it can."""
     return _native.isa_obstacle(ISAS.index(name))
 
 
 def supported_isas() -> list[str]:
-    """The instruction sets that this build and this processor share."""
+    """Return the instruction sets that this build and this processor share."""
     return [name for name in ISAS if name != EMULATED and isa_obstacle(name) is None]
 
 
 def isa() -> str:
-    """The instruction set in use: the best supported one, or the best up to `PYASD_CPU_ISA`.
+    """Return the instruction set in use: the best supported one, or the best up to `PYASD_CPU_ISA`.
 
     Raises:
         ValueError: `PYASD_CPU_ISA` is not one of `ISAS`, or it is `EMULATED` and that can't be used.
@@ -83,26 +76,101 @@ def _isa(cap: str) -> str:
     return [name for name in supported_isas() if name in names][-1]
 
 
-# -- log-Mel -----------------------------------------------------------------------------------------------------
+class CpuBackend(Backend):
+    """The operators in native code, on CPU tensors."""
 
+    name = "cpu"
+    batch_invariant = True
 
-def log_mel(samples: Tensor, plan: LogMelPlan, lengths: Sequence[int]) -> Tensor:
-    """As `reference.log_mel`, which does the frame sizes that have no fast kernel (powers of two from 64 do)."""
-    native = _native_plan(plan)
-    if native is None:
-        return reference.log_mel(samples, plan, lengths)
-    samples = whole_rows(samples)
-    out = samples.new_empty(sum(plan.frames(n) for n in lengths), plan.n_mels, dtype=torch.float32)
-    native(
-        samples=samples.data_ptr(),
-        is_int16=samples.dtype == torch.int16,
-        clip_stride=samples.stride(0),
-        lengths=list(lengths),
-        out=out.data_ptr(),
-        isa=ISAS.index(isa()),
-        threads=torch.get_num_threads(),
-    )
-    return out
+    def unavailable(self, device: torch.device | None = None) -> str | None:
+        """Return why this backend can't run on `device`: it isn't built here, or `device` is no CPU."""
+        if _why is not None:
+            return _why
+        if device is not None and device.type != "cpu":
+            return "its kernels run on CPU tensors"
+        return None
+
+    def facts(self) -> dict[str, str]:
+        """Return the instruction set in use, those there are, and whether AMX is ready."""
+        if _why is not None:
+            return {"CPU kernels": "none", "AMX": "none"}
+        return {"CPU kernels": f"{isa()} (of {', '.join(supported_isas())})", "AMX": isa_obstacle("amx") or "ready"}
+
+    def log_mel(self, samples: Tensor, plan: LogMelPlan, lengths: Sequence[int]) -> Tensor:
+        """Run the kernel; torch does the frame sizes that have none (powers of two from 64 to 16384 do)."""
+        native = _native_plan(plan)
+        if native is None:
+            return super().log_mel(samples, plan, lengths)
+        samples = whole_rows(samples)
+        out = samples.new_empty(sum(plan.frames(n) for n in lengths), plan.n_mels, dtype=torch.float32)
+        native(
+            samples=samples.data_ptr(),
+            is_int16=samples.dtype == torch.int16,
+            clip_stride=samples.stride(0),
+            lengths=list(lengths),
+            out=out.data_ptr(),
+            isa=ISAS.index(isa()),
+            threads=torch.get_num_threads(),
+        )
+        return out
+
+    def mixture_log_prob(self, x: MixtureTensors, shape: MixtureShape, precision: str, per_dim: bool) -> Tensor:
+        """Run the kernel, which holds no outputs of the layer in memory."""
+        known = _pack(x.weight, x.bias, shape, precision)
+        hidden, target = whole_rows(x.hidden), whole_rows(x.target)
+        out = hidden.new_empty(hidden.shape[0], shape.dims if per_dim else shape.groups)
+        known.head.forward(
+            packed=known.packed.data_ptr(),
+            hidden=hidden.data_ptr(),
+            hidden_stride=hidden.stride(0),
+            target=target.data_ptr(),
+            target_stride=target.stride(0),
+            windows=hidden.shape[0],
+            out=out.data_ptr(),
+            per_dim=per_dim,
+            threads=torch.get_num_threads(),
+        )
+        return out
+
+    def mixture_log_prob_backward(
+        self, grad: Tensor, x: MixtureTensors, shape: MixtureShape, precision: str, per_dim: bool
+    ) -> MixtureTensors:
+        """Run the kernel: the outputs are computed again rather than kept."""
+        return _backward(whole(grad), x, shape, precision, per_dim, None)
+
+    def mixture_log_likelihood(
+        self, x: MixtureTensors, shape: MixtureShape, precision: str, scale: float
+    ) -> tuple[Tensor, MixtureTensors]:
+        """Compute values and gradients in one pass: the outputs are computed once."""
+        log_prob = x.hidden.new_empty(x.hidden.shape[0], shape.groups)
+        return log_prob, _backward(scale, x, shape, precision, False, log_prob)
+
+    def group_made_log_prob(
+        self, log_mel: Tensor, network: GroupMadeNetwork, wanted: Sequence[int], precision: str, per_dim: bool
+    ) -> Tensor:
+        """Score all windows in one native call that reads them in place."""
+        head = network.head
+        known = _pack(head.weight, head.bias, head.shape, precision)
+        trunk, inverse_scale = _pack_network(network, precision)
+        log_mel, band_mean = whole(log_mel), whole(network.band_mean)
+        windows = len(log_mel) - head.shape.groups + 1
+        out = log_mel.new_empty(windows, head.shape.dims if per_dim else head.shape.groups)
+        if len(wanted) < head.shape.groups:
+            out.fill_(math.nan)
+        trunk.forward(
+            head=known.head,
+            packed=known.packed.data_ptr(),
+            log_mel=log_mel.data_ptr(),
+            windows=windows,
+            mels=log_mel.shape[1],
+            band_mean=band_mean.data_ptr(),
+            inverse_scale=inverse_scale.data_ptr(),
+            wanted=[group in wanted for group in range(head.shape.groups)],
+            out=out.data_ptr(),
+            per_dim=per_dim,
+            threads=torch.get_num_threads(),
+        )
+        return out
 
 
 @lru_cache(maxsize=64)
@@ -123,9 +191,6 @@ def _native_plan(plan: LogMelPlan) -> _native.LogMelPlan | None:
         counts=counts.ctypes.data,
         weights=weights.ctypes.data,
     )
-
-
-# -- mixture head ------------------------------------------------------------------------------------------------
 
 
 class _Packed(NamedTuple):
@@ -168,72 +233,21 @@ def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str) -> 
     return result
 
 
-def mixture_log_prob(
-    hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str, per_dim: bool
-) -> Tensor:
-    """As `reference.mixture_log_prob`."""
-    known = _pack(weight, bias, shape, precision)
-    hidden, target = whole_rows(hidden), whole_rows(target)
-    out = hidden.new_empty(hidden.shape[0], shape.dims if per_dim else shape.groups)
-    known.head.forward(
-        packed=known.packed.data_ptr(),
-        hidden=hidden.data_ptr(),
-        hidden_stride=hidden.stride(0),
-        target=target.data_ptr(),
-        target_stride=target.stride(0),
-        windows=hidden.shape[0],
-        out=out.data_ptr(),
-        per_dim=per_dim,
-        threads=torch.get_num_threads(),
-    )
-    return out
-
-
-def mixture_log_prob_backward(
-    grad: Tensor,
-    hidden: Tensor,
-    target: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    shape: MixtureShape,
-    precision: str,
-    per_dim: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `reference.mixture_log_prob_backward`: the outputs are computed again rather than kept."""
-    return _backward(whole(grad), hidden, target, weight, bias, shape, precision, per_dim, None)
-
-
-def mixture_log_likelihood(
-    hidden: Tensor,
-    target: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    shape: MixtureShape,
-    precision: str,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """As `reference.mixture_log_likelihood`, in one pass: the outputs are computed once."""
-    log_prob = hidden.new_empty(hidden.shape[0], shape.groups)
-    return log_prob, *_backward(scale, hidden, target, weight, bias, shape, precision, False, log_prob)
-
-
 def _backward(
     grad: Tensor | float,
-    hidden: Tensor,
-    target: Tensor,
-    weight: Tensor,
-    bias: Tensor,
+    x: MixtureTensors,
     shape: MixtureShape,
     precision: str,
     per_dim: bool,
     log_prob: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    known = _pack(weight, bias, shape, precision)
-    hidden, target = whole_rows(hidden), whole_rows(target)
-    rows = weight.bfloat16().float() if precision == "bfloat16" else weight
+) -> MixtureTensors:
+    """Return the gradients for `grad`, a number where all are the same; fill `log_prob` where it is given."""
+    known = _pack(x.weight, x.bias, shape, precision)
+    hidden, target = whole_rows(x.hidden), whole_rows(x.target)
+    rows = x.weight.bfloat16().float() if precision == "bfloat16" else x.weight
     padding = -rows.shape[1] % ROWS_MULTIPLE
     rows = torch.nn.functional.pad(rows, (0, padding)) if padding else whole(rows)
-    grads = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (hidden, target, weight, bias))
+    grads = MixtureTensors(hidden, target, x.weight, x.bias).empty_like()
     known.head.backward(
         packed=known.packed.data_ptr(),
         rows=rows.data_ptr(),
@@ -246,17 +260,14 @@ def _backward(
         target_stride=target.stride(0),
         windows=hidden.shape[0],
         per_dim=per_dim,
-        d_hidden=grads[0].data_ptr(),
-        d_target=grads[1].data_ptr(),
-        d_weight=grads[2].data_ptr(),
-        d_bias=grads[3].data_ptr(),
+        d_hidden=grads.hidden.data_ptr(),
+        d_target=grads.target.data_ptr(),
+        d_weight=grads.weight.data_ptr(),
+        d_bias=grads.bias.data_ptr(),
         log_prob=0 if log_prob is None else log_prob.data_ptr(),
         threads=torch.get_num_threads(),
     )
-    return grads  # type: ignore[return-value]
-
-
-# -- Group MADE --------------------------------------------------------------------------------------------------
+    return grads
 
 
 class _PackedNetwork(NamedTuple):
@@ -285,29 +296,4 @@ def _pack_network(network: GroupMadeNetwork, precision: str) -> _PackedNetwork:
     return known[key]
 
 
-def group_made_log_prob(
-    log_mel: Tensor, network: GroupMadeNetwork, wanted: Sequence[int], precision: str, per_dim: bool
-) -> Tensor:
-    """As `reference.group_made_log_prob`, in one native call that reads the windows in place."""
-    head = network.head
-    known = _pack(head.weight, head.bias, head.shape, precision)
-    trunk, inverse_scale = _pack_network(network, precision)
-    log_mel, band_mean = whole(log_mel), whole(network.band_mean)
-    windows = len(log_mel) - head.shape.groups + 1
-    out = log_mel.new_empty(windows, head.shape.dims if per_dim else head.shape.groups)
-    if len(wanted) < head.shape.groups:
-        out.fill_(math.nan)
-    trunk.forward(
-        head=known.head,
-        packed=known.packed.data_ptr(),
-        log_mel=log_mel.data_ptr(),
-        windows=windows,
-        mels=log_mel.shape[1],
-        band_mean=band_mean.data_ptr(),
-        inverse_scale=inverse_scale.data_ptr(),
-        wanted=[group in wanted for group in range(head.shape.groups)],
-        out=out.data_ptr(),
-        per_dim=per_dim,
-        threads=torch.get_num_threads(),
-    )
-    return out
+BACKEND = CpuBackend()

@@ -6,12 +6,12 @@ from torch import Tensor
 
 
 def whole(x: Tensor) -> Tensor:
-    """`x`, or an aligned copy of it that is contiguous."""
+    """Return `x`, or an aligned copy of it that is contiguous."""
     return _aligned(x.contiguous())
 
 
 def whole_rows(x: Tensor) -> Tensor:
-    """`x`, or an aligned copy whose rows are contiguous."""
+    """Return `x`, or an aligned copy whose rows are contiguous."""
     return _aligned(x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous())
 
 

@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
-from typer.core import TyperCommand
 
 from pyasd.cli import terminal
+from pyasd.cli.command import command
+from pyasd.cli.options import Hardware, Machines, Training
 
 
-class Lists(TyperCommand):
-    """A command whose repeatable options take several values: `--systems 1 2` is `--systems 1 --systems 2`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Spells such options out before click reads them."""
-        lists = {name for x in self.params if getattr(x, "multiple", False) for name in x.opts}
-        spelt: list[str] = []
-        option = ""
-        for arg in args:
-            if arg.startswith("-"):
-                option = arg if arg in lists else ""
-                spelt.append(arg)
-            else:
-                spelt += [option, arg] if option and spelt[-1] != option else [arg]
-        return super().parse_args(ctx, spelt)
-
-
-Machines = Annotated[
-    list[str] | None, typer.Option(help="Machine types, as fan pump; all by default.", show_default=False)
-]
-
-
-@terminal.command
+@command
 def download(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="dcase2020 to dcase2026.", show_default=False)],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="{data sets}.", show_default=False)],
     to: Annotated[Path, typer.Option(help="The folder for it.", show_default=False)],
     machines: Machines = None,
     parts: Annotated[
         list[str] | None,
         typer.Option(
-            help="development, additional (training clips of evaluation), evaluation; all by default.",
+            help="Of {parts}; by default all. The additional part has training clips for the machine IDs of the "
+            "evaluation set.",
             show_default=False,
         ),
     ] = None,
@@ -71,7 +51,7 @@ def download(
     year = dcase.data_set(dataset)
     with terminal.progress() as progress:
         notes = downloads.download(
-            year, to, machines=machines or None, parts=parts or tuple(dcase.FOLDERS), unpack=unpack, remove=remove,
+            year, to, machines=machines or None, parts=parts or dcase.PARTS, unpack=unpack, remove=remove,
             progress=progress,
         )  # fmt: skip
     for note in notes:
@@ -84,7 +64,7 @@ def download(
     return True
 
 
-@terminal.command
+@command
 def reproduce(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="dcase2020.", show_default=False)],
     data: Annotated[
@@ -95,25 +75,16 @@ def reproduce(
         Path, typer.Option("--out", "-o", help="Folder for models, scores and the report.", show_default=False)
     ],
     systems: Annotated[
-        list[str] | None, typer.Option(help="The report's systems, 1 to 4; all by default.", show_default=False)
+        list[str] | None, typer.Option(help="The report's systems, 1 to 4; by default all.", show_default=False)
     ] = None,
     machines: Machines = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train with: figures are means over them.")] = 4,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Few epochs, few clips, one seed: does everything, reproduces nothing.")
-    ] = False,
     labels: Annotated[
         Path | None,
         typer.Option(help="The organisers' eval_data_list_2020.csv, if it isn't in the data set's folder."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes in training, instead of the recipes' own.")] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Machine types at a time; by default as many as GPUs, or one for every 8 cores."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto (GPUs where there are any), cpu or cuda.")] = "auto",
-    backend: Annotated[str, typer.Option(help="auto, reference, cpu, cuda or triton: see pyasd doctor.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16: see pyasd fit.")] = "auto",
+    *,
+    training: Training,
+    hardware: Hardware,
 ) -> bool:
     """Train the report's four systems, and print its Table 1 beside the report's figures.
 
@@ -136,29 +107,34 @@ def reproduce(
     - `pyasd reproduce dcase2020 --data dcase2020/ --systems 4 --machines ToyCar fan -o system4` Group MADE alone
     """
     from pyasd.datasets import dcase
-    from pyasd.reproduce import QUICK_NOTICE, SYSTEMS, YEAR, compared, table1
-    from pyasd.reproduce import reproduce as run
+    from pyasd.reproduce import report, table1, units
+    from pyasd.reproduce import reproduce as table_1
+    from pyasd.reproduce.systems import REPORT_SYSTEMS
 
-    if dcase.data_set(dataset) != YEAR:
-        raise ValueError(f"the report's Table 1 is of dcase{YEAR}; for other years see pyasd fit, score and evaluate")
-    if quick:
-        terminal.say(QUICK_NOTICE)
-    settings = {} if epochs is None else {"epochs": epochs}
+    if dcase.data_set(dataset) != table_1.YEAR:
+        raise ValueError(
+            f"the report's Table 1 is of dcase{table_1.YEAR}; for other years see pyasd fit, score and evaluate"
+        )
+    if training.quick:
+        terminal.say(table_1.QUICK_NOTICE)
+    changes = {} if training.epochs is None else {"epochs": training.epochs}
+    settings = table_1.Settings(
+        systems or REPORT_SYSTEMS, machines or None, training.seeds, training.quick, labels, changes
+    )
     with terminal.progress() as progress:
-        result = run(
-            data, out, systems=systems or SYSTEMS, machines=machines or None, seeds=seeds, quick=quick, labels=labels,
-            device=device, backend=backend, precision=precision, jobs=jobs, progress=progress, **settings,
-        )  # fmt: skip
-    for title, found in result.tables.items():
-        names, lines = table1.lines(found, compared(title))
-        shown = terminal.table("AUC (pAUC), %:", *names)
+        result = table_1.reproduce(
+            data, out, settings, units.Hardware(**hardware.given()), jobs=training.jobs, progress=progress
+        )
+    for title, figures in result.tables.items():
+        columns, lines = table1.lines(figures, title == report.COMPARED)
+        table = terminal.table("AUC (pAUC), %:", *columns)
         terminal.console().print(Text(title), soft_wrap=True)
         for line in lines:
-            shown.add_row(line.name, *map(Text, line.cells), style="bold" if line.first else None)
-        terminal.console(wide=True).print(shown)
+            table.add_row(line.name, *map(Text, line.cells), style="bold" if line.first else None)
+        terminal.console(wide=True).print(table)
     for note in result.notes:
         terminal.say(f"note: {note}")
-    if quick:
-        terminal.say(QUICK_NOTICE)
+    if training.quick:
+        terminal.say(table_1.QUICK_NOTICE)
     terminal.console().print(Text(f"{result.report}: the report"), soft_wrap=True)
     return not result.failed

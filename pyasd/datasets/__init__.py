@@ -1,1 +1,1 @@
-"""Data sets: their layouts, and a synthetic factory for demonstrations."""
+"""The DCASE data sets: their layouts, one TOML file a year, and their download. Nothing here loads torch or pandas."""

@@ -1,12 +1,11 @@
-"""The data sets of DCASE Task 2 from 2020 to 2026: which clips there are, in which part, and what the organisers tell.
+"""The data sets of DCASE Task 2: which clips there are, in which part, and what the organisers say about them.
 
-A folder may hold what the challenge's own scripts make of it (`dev_data/raw/<machine type>/{train,test}/`), the same
-without `raw`, any other folders of that kind, or the zip archives themselves, which are read without unpacking. The
-part that a clip belongs to follows from its machine type and ID: no year has one in two parts.
+A folder may hold the layout of the challenge's own scripts (`dev_data/raw/<machine type>/{train,test}/`), the same
+without `raw`, any other folders of that kind, or the zip archives themselves, which are read without unpacking. A
+clip's machine type and ID tell its part: no year has the same ID of a type in two parts.
 
 Years from 2021 on call a machine ID "section", and have two domains: `source`, with many training clips, and `target`,
-with few. Sources of what is stated here: the challenge's baselines (github.com/nttcslab/dcase2023_task2_baseline_ae:
-datasets/*.yaml, README_legacy.md) and the file lists of github.com/daisukelab/dcase2020_task2_variants.
+with few. `layouts` has what differs from year to year.
 """
 
 from __future__ import annotations
@@ -14,24 +13,32 @@ from __future__ import annotations
 import csv
 import itertools
 import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pyasd.clips import Clip
 from pyasd.clips.find import in_archive, in_folder
-from pyasd.clips.names import parse
+from pyasd.datasets import layouts
+from pyasd.datasets.layouts import PARTS as PARTS
+from pyasd.datasets.layouts import Part, Year
+from pyasd.datasets.layouts import data_set as data_set
+from pyasd.datasets.layouts import year as year
+from pyasd.datasets.layouts import years as years
+from pyasd.tables.labels import Truth, label_key, read_labels
 
-Part = Literal["development", "additional", "evaluation"]
-"""Development: clips of all kinds. Additional: the training clips of evaluation, of whose test clips the challenge
-gave no labels before it was over."""
+UNPACKING = ".unpacking-"
+"""`download` leaves a file of this name, and the archive's, in the data set's folder while it unpacks."""
 
+SPLITS: dict[Part, tuple[str, ...]] = {
+    "development": ("train", "test"), "additional": ("train",), "evaluation": ("test",),
+}  # fmt: skip
+"""The splits of each part's clips."""
 
-FOLDERS: dict[Part, str] = {"development": "dev_data", "additional": "eval_data", "evaluation": "eval_data"}
-"""The folder that the challenge has each part in."""
+COPIES = "test_rename"
+"""The folder in which the challenge's scripts copy the evaluation part's test clips under names with labels."""
 
 
 class Entry(NamedTuple):
@@ -41,168 +48,21 @@ class Entry(NamedTuple):
     part: Part
 
 
-class Archive(NamedTuple):
-    """One of a data set's zip archives: its name, its Zenodo record, and what is in it."""
-
-    name: str
-    record: str
-    machine_type: str
-    part: Part
-
-
-@dataclass(frozen=True)
-class Year:
-    """One year's data set.
-
-    Attributes:
-        development, evaluation: machine IDs (sections) of each machine type in that part.
-        records: Zenodo records of the parts `development`, `additional` and `evaluation`; "" where none is known.
-        names: their archives' names, with the machine type to be put in.
-        renamed: archives that replace those of these names.
-        channels: of each clip. Where there are two, the first is the microphone near the machine, which the baseline
-            hears alone.
-    """
-
-    development: Mapping[str, tuple[str, ...]]
-    evaluation: Mapping[str, tuple[str, ...]]
-    records: tuple[str, str, str]
-    names: tuple[str, str, str] = ("dev_{}.zip", "eval_data_{}_train.zip", "eval_data_{}_test.zip")
-    renamed: Mapping[str, str] | None = None
-    channels: int = 1
-
-    @property
-    def machine_types(self) -> tuple[str, ...]:
-        """All machine types, those of the development part first."""
-        return tuple(dict.fromkeys([*self.development, *self.evaluation]))
-
-    @property
-    def archives(self) -> tuple[Archive, ...]:
-        """All its zip archives."""
-        parts: tuple[tuple[Part, Iterable[str]], ...] = (
-            ("development", self.development),
-            ("additional", self.evaluation),
-            ("evaluation", self.evaluation),
-        )
-        found = []
-        for (part, machine_types), record, pattern in zip(parts, self.records, self.names, strict=True):
-            for machine_type in machine_types if record else ():
-                name = pattern.format(machine_type)
-                found.append(Archive((self.renamed or {}).get(name, name), record, machine_type, part))
-        return tuple(found)
-
-    def part(self, clip: Clip) -> Part | None:
-        """The part that a clip belongs to; `None` if it is none of this data set's clips to train or to test with."""
-        if clip.machine_id in self.development.get(clip.machine_type, ()):
-            return "development" if clip.split in ("train", "test") else None
-        if clip.machine_id in self.evaluation.get(clip.machine_type, ()):
-            return {"train": "additional", "test": "evaluation"}.get(clip.split)  # type: ignore[return-value]
-        return None
-
-
-def _each(ids: str, machine_types: str) -> dict[str, tuple[str, ...]]:
-    return {machine_type: tuple(ids.split()) for machine_type in machine_types.split()}
-
-
-_OLD_NAMES = ("dev_data_{}.zip", "eval_data_{}_train.zip", "eval_data_{}_test.zip")
-
-YEARS = {
-    2020: Year(
-        _each("01 02 03 04", "ToyCar") | _each("01 02 03", "ToyConveyor")
-        | _each("00 02 04 06", "fan pump slider valve"),
-        _each("05 06 07", "ToyCar") | _each("04 05 06", "ToyConveyor") | _each("01 03 05", "fan pump slider valve"),
-        ("3678171", "3727685", "3841772"),
-        ("dev_data_{}.zip", "eval_data_train_{}.zip", "eval_data_test_{}.zip"),
-    ),
-    2021: Year(
-        _each("00 01 02", "ToyCar ToyTrain fan gearbox pump slider valve"),
-        _each("03 04 05", "ToyCar ToyTrain fan gearbox pump slider valve"),
-        ("4562016", "4660992", "4884786"),
-        _OLD_NAMES,
-    ),
-    2022: Year(
-        _each("00 01 02", "ToyCar ToyTrain bearing fan gearbox slider valve"),
-        _each("03 04 05", "ToyCar ToyTrain bearing fan gearbox slider valve"),
-        ("6355122", "6462969", "6586456"),
-    ),
-    2023: Year(
-        _each("00", "ToyCar ToyTrain bearing fan gearbox slider valve"),
-        _each("00", "ToyDrone ToyNscale ToyTank Vacuum bandsaw grinder shaker"),
-        ("7882613", "7830345", "7860847"),
-    ),
-    2024: Year(
-        _each("00", "ToyCar ToyTrain bearing fan gearbox slider valve"),
-        _each("00", "3DPrinter AirCompressor BrushlessMotor HairDryer HoveringDrone RoboticArm Scanner ToothBrush "
-                    "ToyCircuit"),
-        ("10902294", "11259435", "11363076"),
-        renamed={
-            "eval_data_3DPrinter_train.zip": "eval_data_3DPrinter_train_r2.zip",
-            "eval_data_RoboticArm_train.zip": "eval_data_RoboticArm_train_r2.zip",
-        },
-    ),
-    2025: Year(
-        _each("00", "ToyCar ToyTrain bearing fan gearbox slider valve"),
-        _each("00", "AutoTrash BandSealer CoffeeGrinder HomeCamera Polisher ScrewFeeder ToyPet ToyRCCar"),
-        ("15097779", "15392814", "15519362"),
-    ),
-    2026: Year(
-        _each("00", "ToyCar ToyCarEmu bearingEmu fan gearboxEmu sliderEmu valveEmu"),
-        _each("00", "BlowerDustCollector Sander SewingMachine ToothBrush ToyDrone"),
-        ("19336329", "20151556", "20437238"),
-        renamed={"dev_ToyCar.zip": "dev_ToyCar_r2.zip"},
-        channels=2,
-    ),
-}  # fmt: skip
-"""The data sets by year."""
-
-COUNTS_2020 = {
-    "ToyCar": {"01": (1000, 350, 264), "02": (1000, 350, 265), "03": (1000, 350, 265), "04": (1000, 350, 265),
-               "05": (1000, 250, 265), "06": (1000, 250, 265), "07": (1000, 250, 265)},
-    "ToyConveyor": {"01": (1000, 800, 400), "02": (1000, 800, 355), "03": (1000, 799, 355), "04": (1000, 200, 355),
-                    "05": (1000, 200, 355), "06": (1000, 200, 355)},
-    "fan": {"00": (911, 100, 407), "02": (916, 100, 359), "04": (933, 100, 348), "06": (915, 100, 361),
-            "01": (934, 100, 326), "03": (912, 100, 358), "05": (1000, 109, 349)},
-    "pump": {"00": (906, 100, 143), "02": (905, 100, 111), "04": (602, 100, 100), "06": (936, 100, 102),
-             "01": (903, 100, 116), "03": (606, 100, 113), "05": (908, 100, 248)},
-    "slider": {"00": (968, 100, 356), "02": (968, 100, 267), "04": (434, 100, 178), "06": (434, 100, 89),
-               "01": (968, 100, 178), "03": (968, 100, 178), "05": (434, 100, 178)},
-    "valve": {"00": (891, 100, 119), "02": (608, 100, 120), "04": (900, 100, 120), "06": (892, 100, 120),
-              "01": (769, 100, 120), "03": (863, 100, 120), "05": (899, 100, 400)},
-}  # fmt: skip
-"""Clips of the data set of 2020: to train with, normal ones and anomalous ones to test with, of each machine ID."""
-
-LIST = "the organisers' eval_data_list_<year>.csv"
-
-UNPACKING = ".unpacking-"
-"""`download` leaves a file of this name, and the archive's, in the data set's folder while it unpacks."""
-
-
-def data_set(name: str) -> int:
-    """The year of a data set's name, such as "dcase2020".
-
-    Raises:
-        ValueError: there is no such data set; the message lists those there are.
-    """
-    match = re.fullmatch(r"dcase(\d{4})(?:t2)?", name.lower())
-    if match is None or int(match[1]) not in YEARS:
-        raise ValueError(f"no data set {name!r}; there are {', '.join(f'dcase{year}' for year in YEARS)}")
-    return int(match[1])
-
-
 def find(
     folder: str | os.PathLike[str],
     year: int = 2020,
     machines: Sequence[str] | None = None,
     labels: str | os.PathLike[str] | None = None,
 ) -> list[Entry]:
-    """A data set's clips, sorted by part, machine type and file name, each once.
+    """Find a data set's clips, sorted by part, machine type and file name, each once.
 
     Where a machine type lies there unpacked and as an archive, what is unpacked is taken. Supplementary clips (2025),
-    which are of machines or noise alone, are left out.
+    of clean machines or of noise alone, are left out.
 
     Args:
-        folder: where the data set lies, however deep; of several years' data sets in folders of their own
-            (`dcase2020t2`, ...), the one of this year.
-        year: of the challenge.
+        folder: where the data set lies, however deep; if it has folders for several years (`dcase2020t2`, ...), the
+            one for this year is read.
+        year: the challenge's year.
         machines: machine types wanted; `None` for all that are there.
         labels: the organisers' list of the evaluation part's labels; `None` for a file `eval_data_list_<year>.csv` in
             the folder, if there is one.
@@ -210,41 +70,37 @@ def find(
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: nothing of that data set is in it, an archive is damaged, an unpacking was left unfinished, the list
-            of labels is none, or there is no such machine type.
+            of labels is none, or there is no such machine type or year.
     """
-    told = YEARS[year]
-    unknown = sorted(set(machines or ()).difference(told.machine_types))
-    if unknown:
-        raise ValueError(
-            f"DCASE {year} has no machine type {', '.join(unknown)}: it has {', '.join(told.machine_types)}"
-        )
-    wanted = set(machines or told.machine_types)
+    layout = layouts.year(year)
+    layout.check(machines or ())
+    wanted = set(machines or layout.machine_types)
     root = _root(Path(folder), year)
-    found = [_entry(clip, told) for clip in in_folder(root)]
-    entries = [entry for entry in found if entry is not None and entry.clip.machine_type in wanted]
-    there = {(entry.clip.machine_type, entry.part) for entry in entries}
-    for archive in told.archives:
-        if archive.machine_type in wanted and (archive.machine_type, archive.part) not in there:
+    entries = [x for x in _entries(in_folder(root), layout) if x.clip.machine_type in wanted]
+    unpacked = {(entry.clip.machine_type, entry.part) for entry in entries}
+    for archive in layout.archives:
+        if archive.machine_type in wanted and (archive.machine_type, archive.part) not in unpacked:
             for path in sorted(root.rglob(archive.name))[:1]:
-                found = [_entry(clip, told) for clip in in_archive(path)]
-                entries += [x for x in found if x is not None and x.clip.machine_type == archive.machine_type]
+                packed = _entries(in_archive(path), layout)
+                entries += [x for x in packed if x.clip.machine_type == archive.machine_type]
     if not entries:
+        first = min(wanted)
         raise ValueError(
             f"{folder} has no clips of DCASE {year} ({', '.join(sorted(wanted))}): looked for folders such as "
-            f"dev_data/{sorted(wanted)[0]}/train and for archives such as {told.archives[0].name}; "
+            f"{layout.folders['development']}/{first}/train and for archives such as {layout.archives[0].name}; "
             f"`pyasd download dcase{year} --to {folder}` gets them"
         )
-    lists = [Path(labels)] if labels is not None else sorted(root.rglob(f"eval_data_list_{year}.csv"))
+    lists = [Path(labels)] if labels is not None else sorted(root.rglob(layout.label_list))
     truth = read_labels(lists[0]) if lists else {}
-    return sorted(_labelled(_once(entries, bool(truth)), truth), key=_place)
+    return sorted(_with_labels(_without_copies(entries, bool(truth)), truth), key=_sort_key)
 
 
 def _root(folder: Path, year: int) -> Path:
-    """The folder of the data set of this year."""
+    """Return the folder of this year's data set: `folder`, or one in it that is named for the year."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}: give the one that the data set lies in")
-    own = [x for x in sorted(folder.iterdir()) if x.is_dir() and x.name.lower().startswith(f"dcase{year}")]
-    root = own[0] if own else folder
+    named = [x for x in sorted(folder.iterdir()) if x.is_dir() and x.name.lower().startswith(f"dcase{year}")]
+    root = named[0] if named else folder
     for marker in sorted(root.glob(f"{UNPACKING}*")):
         raise ValueError(
             f"{marker.name.removeprefix(UNPACKING)} was being unpacked into {root}, and was not finished: go on with "
@@ -253,100 +109,61 @@ def _root(folder: Path, year: int) -> Path:
     return root
 
 
-def _entry(clip: Clip, year: Year) -> Entry | None:
-    part = year.part(clip)
-    sections = year is not YEARS[2020]
-    if part is None or PurePosixPath(clip.name).name.startswith("section_") != sections:
-        return None
-    return Entry(clip, part)
+def _entries(records: Iterable[Clip], layout: Year) -> Iterator[Entry]:
+    """Yield the records that are clips of the year's data set, with their parts."""
+    for clip in records:
+        part = layout.part(clip)
+        if part is not None and _file_name(clip).startswith("section_") == layout.naming.sections:
+            yield Entry(clip, part)
 
 
-def _once(entries: list[Entry], listed: bool) -> list[Entry]:
-    """Each clip once: the challenge's scripts copy those of `source_test` and `target_test` to `test` (2021), and those
-    of the evaluation part, by their labelled names, to `test_rename`: of use where there is no list of labels.
+def _without_copies(entries: list[Entry], has_list: bool) -> list[Entry]:
+    """Return each clip once.
+
+    The challenge's scripts copy clips of `source_test` and `target_test` to `test` (2021), and those of the evaluation
+    part, under names with labels, to `test_rename`: these are taken if there is no list of labels.
     """
-    folder = {id(entry): Path(entry.clip.name).parent.name for entry in entries}
-    renamed = {entry.clip.machine_type for entry in entries if folder[id(entry)] == "test_rename"}
-    plain = {x.clip.machine_type for x in entries if x.part == "evaluation" and folder[id(x)] != "test_rename"}
+    test_clips = [entry for entry in entries if entry.part == "evaluation"]
+    copied = {entry.clip.machine_type for entry in test_clips if _is_copy(entry)}
+    plain = {entry.clip.machine_type for entry in test_clips if not _is_copy(entry)}
     once: dict[tuple[str, str, str], Entry] = {}
     for entry in entries:
-        copied = folder[id(entry)] == "test_rename"
-        if entry.part == "evaluation" and entry.clip.machine_type in renamed & plain and copied == listed:
+        if entry.part == "evaluation" and entry.clip.machine_type in copied & plain and _is_copy(entry) == has_list:
             continue
-        key = (entry.clip.machine_type, entry.clip.split, Path(entry.clip.name).name)
-        once.setdefault(key, entry)
+        once.setdefault((entry.clip.machine_type, entry.clip.split, _file_name(entry.clip)), entry)
     return list(once.values())
 
 
-def _place(entry: Entry) -> tuple[str, ...]:
-    clip = entry.clip
-    return entry.part, clip.machine_type, clip.split, Path(clip.name).name
+def _is_copy(entry: Entry) -> bool:
+    return PurePosixPath(entry.clip.name).parent.name == COPIES
+
+
+def _sort_key(entry: Entry) -> tuple[str, ...]:
+    return entry.part, entry.clip.machine_type, entry.clip.split, _file_name(entry.clip)
+
+
+def _file_name(clip: Clip) -> str:
+    return PurePosixPath(clip.name).name
 
 
 # -- what the organisers tell ------------------------------------------------------------------------------------
 
 
-class Truth(NamedTuple):
-    """What the list of labels tells of a clip: 0 for normal or 1 for anomalous, and its domain ("" in 2020)."""
-
-    label: int
-    domain: str
+def _with_labels(entries: list[Entry], truth: Mapping[tuple[str, str], Truth]) -> list[Entry]:
+    """Return the entries with labels and domains from the list of labels, where names tell no label."""
+    return [_with_label(entry, truth) if entry.clip.label is None else entry for entry in entries]
 
 
-def read_labels(path: str | os.PathLike[str]) -> dict[tuple[str, str], Truth]:
-    """The organisers' list of the evaluation part's labels, by machine type and `label_key` of the file name.
-
-    A row with one cell names the machine type of those that follow: the clip's name and the name that it would have if
-    names told labels; in 2020 also 0 or 1.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no such list; the message names the line.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no list of labels {path}")
-    found: dict[tuple[str, str], Truth] = {}
-    machine_type = ""
-    try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no list of labels ({error}): give {LIST}") from None
-    for number, row in enumerate(rows, 1):
-        if len(row) == 1:
-            machine_type = row[0].strip()
-        elif row:
-            told = parse(Path(row[1]))
-            if not machine_type or told.label is None or (len(row) > 2 and row[2].strip() != str(told.label)):
-                raise ValueError(f"{path}, line {number}: {','.join(row)!r} is no row of a list of labels: give {LIST}")
-            found[machine_type, label_key(row[0])] = Truth(told.label, told.domain)
-    if not found:
-        raise ValueError(f"{path} has no rows: give {LIST}")
-    return found
-
-
-def label_key(name: str) -> str:
-    """A file name as lists of labels are to be searched for it: lists have `section_03_0000.wav` where the folders of
-    some years have `section_03_test_0000.wav`.
-    """
-    return re.sub(r"_test(?=_\d+\.\w+$)", "", Path(name).name)
-
-
-def _labelled(entries: list[Entry], truth: Mapping[tuple[str, str], Truth]) -> list[Entry]:
-    """Entries with the labels and domains of the list, where names tell none."""
-    out = []
-    for entry in entries:
-        told = truth.get((entry.clip.machine_type, label_key(entry.clip.name))) if entry.clip.label is None else None
-        if told is not None:
-            clip = replace(entry.clip, label=told.label, domain=entry.clip.domain or told.domain)
-            entry = Entry(clip, entry.part)
-        out.append(entry)
-    return out
+def _with_label(entry: Entry, truth: Mapping[tuple[str, str], Truth]) -> Entry:
+    known = truth.get((entry.clip.machine_type, label_key(entry.clip.name)))
+    if known is None:
+        return entry
+    return Entry(replace(entry.clip, label=known.label, domain=entry.clip.domain or known.domain), entry.part)
 
 
 def read_attributes(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
-    """A file `attributes_<section>.csv` (from 2022 on): by clip's file name, its attributes, such as `{"vel": "21"}`;
-    none where the organisers hid them.
+    """Read a file `attributes_<section>.csv` (from 2022 on): for each clip's file name its attributes, such as
+    `{"vel": "21"}`; none where the organisers hid them.
 
     Raises:
         ValueError: the file is no such table.
@@ -355,37 +172,32 @@ def read_attributes(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
         rows = list(csv.DictReader(file))
     if not rows or "file_name" not in rows[0]:
         raise ValueError(f"{path} is no table of attributes: its first line must have a column file_name")
-    found = {}
+    attributes = {}
     for row in rows:
         pairs = [(row.get(f"d{n}p"), row.get(f"d{n}v")) for n in range(1, len(row))]
         known = {key: value for key, value in pairs if key and value and key != "noAttribute"}
-        found[PurePosixPath(row["file_name"].replace("\\", "/")).name] = known
-    return found
+        attributes[PurePosixPath(row["file_name"].replace("\\", "/")).name] = known
+    return attributes
 
 
 def shortfalls(entries: Sequence[Entry], year: int, machines: Sequence[str] | None = None) -> list[str]:
-    """What of a data set is not there, a line for each folder and machine ID; with the numbers of clips in 2020."""
-    told = YEARS[year]
-    have = Counter((str(x.part), x.clip.machine_type, x.clip.split, x.clip.machine_id) for x in entries)
+    """List what is missing from a data set, a line for each folder and machine ID; with numbers of clips where the
+    year's file has them.
+    """
+    layout = layouts.year(year)
+    present = Counter((x.part, x.clip.machine_type, x.clip.split, x.clip.machine_id) for x in entries)
     lines = []
-    for part, units, splits in (
-        ("development", told.development, ("train", "test")),
-        ("additional", told.evaluation, ("train",)),
-        ("evaluation", told.evaluation, ("test",)),
-    ):
-        for machine_type, split in itertools.product(units, splits):
+    for part, splits in SPLITS.items():
+        for machine_type, split in itertools.product(layout.machines(part), splits):
             if machines is not None and machine_type not in machines:
                 continue
             there = f"there in {split}/ of the {part} part"
-            counts = {x: have[part, machine_type, split, x] for x in units[machine_type]}
+            counts = {x: present[part, machine_type, split, x] for x in layout.machines(part)[machine_type]}
             if not any(counts.values()):
                 lines.append(f"{machine_type}: no clips are {there}")
                 continue
             for machine_id, count in counts.items():
-                full = max(count, 1)
-                if year == 2020:
-                    train, *test = COUNTS_2020[machine_type][machine_id]
-                    full = train if split == "train" else sum(test)
+                full = layout.count(machine_type, machine_id, split) or max(count, 1)
                 if count != full:
                     lines.append(f"{machine_type} {machine_id}: {count} of {full} clips are {there}")
     return lines

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyasd.models import NormalScores
 from pyasd.models.moments import VARIANCE_FLOOR, Moments, group_by_id
-from pyasd.tables.table import Combination
+from pyasd.tables import Combination
 
 SAMPLE_SIZE = 256
 """Scores of normal clips per machine ID and mode that a detector keeps, sorted (evenly spaced ranks of more)."""

@@ -49,7 +49,7 @@ class Autoencoder(TrainedMember, nn.Module):
 
     kind = "autoencoder"
     Config = AutoencoderConfig
-    modes = (Mode("mse", "squared error, dB²", "mean squared error of the reconstructed windows"),)
+    MODES = (Mode("mse", "squared error, dB²", "mean squared error of the reconstructed windows"),)
 
     config: AutoencoderConfig
 

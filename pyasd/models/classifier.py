@@ -181,7 +181,7 @@ class Classifier(TrainedMember, nn.Module):
         band_mean, band_scale: `[mels]`, in dB: the training data's, by which inputs are standardised.
     """
 
-    modes = MODES
+    MODES = MODES
 
     config: ClassifierConfig
     band_mean: Tensor

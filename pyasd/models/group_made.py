@@ -50,7 +50,7 @@ clips some band's variance is next to nothing by chance."""
 
 NLL = "NLL, nats"
 
-MODES = (
+LIKELIHOODS = (
     Mode("joint", NLL, "negative log-likelihood of a window (report, Eq. 3)"),
     Mode("middle", NLL, "negative log-likelihood of a window's middle frame given the others (report, Eq. 4)"),
     Mode("conditional", NLL, "negative log-likelihood of a window without its unconditional first frame"),
@@ -70,7 +70,7 @@ class GroupMadeConfig(TrainedConfig):
             other four (Eq. 4). Data stays in time order: only the masks' degrees change.
         log_scale_min: smallest log standard deviation of a Gaussian, in units of the band's own standard
             deviation (a hundredth: digital silence repeated would otherwise drive the density to infinity).
-        score: the mode that counts; see `MODES` and `BANDS` (ours).
+        score: the mode that counts; see `LIKELIHOODS` and `BANDS` (ours).
         pooling: how window scores make a clip's score. The report takes the mean.
         epochs, batch_size, learning_rate, validation, patience: see `TrainingConfig`. Adam's 1e-3 is the report's; the
             others are the challenge baseline's.
@@ -129,6 +129,7 @@ class GroupMade(TrainedMember, nn.Module):
 
     kind = "group-made"
     Config = GroupMadeConfig
+    MODES = (*LIKELIHOODS, BANDS)
 
     config: GroupMadeConfig
     band_mean: Tensor
@@ -156,9 +157,9 @@ class GroupMade(TrainedMember, nn.Module):
         self.eval()
 
     @property
-    def modes(self) -> tuple[Mode, ...]:  # type: ignore[override]
-        """Its scores; `bands` once it has learnt."""
-        return MODES if self.bands is None else (*MODES, BANDS)
+    def modes(self) -> tuple[Mode, ...]:
+        """The scores that it can give as it is now: `bands` once it has learnt."""
+        return LIKELIHOODS if self.bands is None else self.MODES
 
     @property
     def default_mode(self) -> str:

@@ -123,12 +123,13 @@ class Member(ABC):
     Attributes:
         kind: what recipes call it.
         Config: the class of its settings.
-        modes: the scores that it can give; the first one counts unless `default_mode` says another.
+        MODES: the scores that it can give once it is fitted.
+        modes: those that it can give as it is; the first one counts unless `default_mode` says another.
     """
 
     kind: ClassVar[str]
     Config: ClassVar[type[MemberConfig]]
-    modes: tuple[Mode, ...]
+    MODES: ClassVar[tuple[Mode, ...]]
 
     def __init__(self, name: str, config: Any, mels: int, seed: int = 0) -> None:
         super().__init__()
@@ -136,6 +137,11 @@ class Member(ABC):
         self.config = config
         self.mels = mels
         self.seed = seed
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The scores that it can give as it is now."""
+        return self.MODES
 
     @property
     def mode_names(self) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ class Spectrum(Member):
 
     kind = "spectrum"
     Config = SpectrumConfig
-    modes = (
+    MODES = (
         Mode("mahalanobis", "share of the Mahalanobis distance", "Mahalanobis distance of the clip's mean log-Mel"),
     )
 

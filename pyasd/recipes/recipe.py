@@ -13,7 +13,7 @@ from typing import Any, get_args
 from pyasd import settings
 from pyasd.models.member import MIN_FRAMES, MemberConfig, kinds
 from pyasd.ops import LogMelPlan
-from pyasd.tables.table import Combination
+from pyasd.tables import Combination
 from pyasd.training.run import StatisticsPolicy
 
 

@@ -7,26 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyasd import ops
-from pyasd.config import LogMelConfig
 from pyasd.detector import Detector, Explanation
+from pyasd.ops import LogMelPlan
 
 TICKS = (250, 500, 1000, 2000, 4000, 8000, 16000)
 """Frequencies that the axes name, in Hz."""
-
-UNITS = {
-    **dict.fromkeys(("joint", "middle", "conditional"), "NLL, nats"),
-    "bands": "NLL, standard deviations",
-    "mse": "squared error, dB²",
-}
-"""Of score maps, by score mode; those of classifiers have none."""
 
 
 def draw(
@@ -40,10 +31,10 @@ def draw(
     """Draw clips side by side, with one colour scale for all of them, so that a faulty one stands out.
 
     Args:
-        detector: knows the clips' machine type.
-        clips: a title for each clip, and the clip, as `Detector.explain` takes it.
+        detector: one that has learnt the clips' machine type.
+        clips: by title; each as `Detector.explain` takes it.
         path: the picture's file, .png, .svg or .pdf.
-        member: the ensemble member to ask, by default the first.
+        member: the ensemble member whose score is explained, by default the first.
         **how: further arguments of `Detector.explain`.
 
     Raises:
@@ -61,9 +52,8 @@ def draw(
         raise ValueError("no clips to draw")
     modes = detector.score_modes(how.get("score_mode"))
     member = member or next(iter(modes))
-    unit = UNITS.get(modes.get(member, ""), "score")
     explained = {title: detector.explain(clip, member=member, **how) for title, clip in clips.items()}
-    features = detector.recipe.features
+    features, unit = detector.recipe.features, detector.mode(member, modes[member]).unit
     figure = Figure(figsize=(4.5 * len(clips) + 1, 5), layout="constrained")
     FigureCanvasAgg(figure)  # draws without a display, and leaves matplotlib's own state alone
     axes = figure.subplots(2, len(clips), sharex="col", sharey=True, squeeze=False)
@@ -97,17 +87,17 @@ def draw(
 
 
 def _limits(explained: Mapping[str, Explanation], field: str) -> tuple[float, float]:
-    """The range of the colours: all but the outermost hundredths, which would leave the rest of one colour."""
+    """Return the range of the colours: without the outermost hundredths, which would leave all the rest one colour."""
     values = np.concatenate([getattr(x, field).ravel() for x in explained.values()])
     low, high = np.nanpercentile(values, (1, 99))
     return float(low), float(high)
 
 
-def _ticks(features: LogMelConfig) -> tuple[list[float], list[str]]:
-    """Where on the axis of bands some round frequencies lie, and their names."""
-    weights = ops.plan(**asdict(features)).dense_weights()
-    heard = np.flatnonzero(weights.any(axis=1))
+def _ticks(features: LogMelPlan) -> tuple[list[float], list[str]]:
+    """Return where on the axis of bands some round frequencies lie, and their names."""
+    weights = features.dense_weights()
+    bands = np.flatnonzero(weights.any(axis=1))
     hertz = np.arange(weights.shape[1]) * features.sample_rate / features.n_fft
-    centres = weights[heard] @ hertz / weights[heard].sum(axis=1)
+    centres = weights[bands] @ hertz / weights[bands].sum(axis=1)
     inside = [hz for hz in TICKS if centres[0] <= hz <= centres[-1]]
-    return np.interp(inside, centres, heard).tolist(), [f"{hz:g}" for hz in inside]
+    return np.interp(inside, centres, bands).tolist(), [f"{hz:g}" for hz in inside]

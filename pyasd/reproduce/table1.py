@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from pyasd.reproduce.units import BASELINE
+from pyasd.reproduce.systems import BASELINE
 from pyasd.tables import evaluation
 
 MACHINES = ("ToyCar", "ToyConveyor", "fan", "pump", "slider", "valve")
@@ -52,10 +52,10 @@ AVERAGE = "average"
 
 
 def figures(scores: pd.DataFrame, rows: Sequence[str], rule: str = "2020") -> pd.DataFrame:
-    """AUC and pAUC by machine type and on average, of each row of Table 1: mean and deviation over seeds.
+    """Return AUC and pAUC by machine type and on average, for each row of Table 1: mean and deviation over seeds.
 
     Args:
-        scores: all units' tables, of one part; clips without a label don't count.
+        scores: all units' tables, restricted to one part; clips without a label don't count.
         rows: columns of `scores`.
         rule: "2020" or "pooled"; see `evaluation.evaluate`.
 
@@ -64,7 +64,7 @@ def figures(scores: pd.DataFrame, rows: Sequence[str], rule: str = "2020") -> pd
         sample's standard deviation; NaN for one seed), and `seeds`. A row's average is over the machine types that all
         its seeds have.
     """
-    found = []
+    figures_of_rows = []
     for row in rows:
         by_seed = {}
         for seed, table in scores.groupby("seed"):
@@ -72,24 +72,24 @@ def figures(scores: pd.DataFrame, rows: Sequence[str], rule: str = "2020") -> pd
                 by_seed[seed] = _averages(table, row, rule)
         for machine_type in sorted({x for pairs in by_seed.values() for x in pairs}, key=_order):
             values = [pairs[machine_type] for pairs in by_seed.values() if machine_type in pairs]
-            found.append(_over_seeds(row, machine_type, values))
+            figures_of_rows.append(_over_seeds(row, machine_type, values))
         complete = set.intersection(*map(set, by_seed.values())) if by_seed else set()
         if complete:
             means = [np.mean([pairs[x] for x in complete], axis=0) for pairs in by_seed.values()]
-            found.append(_over_seeds(row, AVERAGE, means))
+            figures_of_rows.append(_over_seeds(row, AVERAGE, means))
     names = ["row", "machine_type", "auc", "pauc", "auc_deviation", "pauc_deviation", "seeds"]
-    return pd.DataFrame(found, columns=names)
+    return pd.DataFrame(figures_of_rows, columns=names)
 
 
 def _averages(table: pd.DataFrame, row: str, rule: str) -> dict[str, Any]:
-    """AUC and pAUC of each machine type, with one seed."""
-    own = _evaluated(table, row, rule)
-    own = own[(own["machine_id"] == evaluation.AVERAGE) & (own["machine_type"] != evaluation.AVERAGE)]
-    return {x["machine_type"]: (x["auc"], x["pauc"]) for x in own.to_dict("records")}
+    """Return AUC and pAUC of each machine type, for one seed."""
+    evaluated = _evaluated(table, row, rule)
+    of_type = (evaluated["machine_id"] == evaluation.AVERAGE) & (evaluated["machine_type"] != evaluation.AVERAGE)
+    return {x["machine_type"]: (x["auc"], x["pauc"]) for x in evaluated[of_type].to_dict("records")}
 
 
 def _evaluated(table: pd.DataFrame, row: str, rule: str = "2020") -> pd.DataFrame:
-    """`evaluation.evaluate`, without a row where no machine ID has both kinds of clips."""
+    """Return `evaluation.evaluate`'s table, without rows where no machine ID has both kinds of clips."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # failed clips are reported once, not for each row
         try:
@@ -116,33 +116,41 @@ class Line(NamedTuple):
     first: bool
 
 
-def lines(found: pd.DataFrame, compare: bool) -> tuple[list[str], list[Line]]:
-    """The table's columns and its lines: ours, the deviation over seeds, the published figures and the difference.
+def lines(figures: pd.DataFrame, compare: bool) -> tuple[list[str], list[Line]]:
+    """Return the printed table's columns and lines: ours, the deviation over seeds, the published figures and the
+    difference.
 
     Args:
-        found: what `figures` gives.
-        compare: the published figures are of the same clips.
+        figures: what the function `figures` returns.
+        compare: whether the published figures are of the same clips.
     """
-    machines = [x for x in sorted(found["machine_type"].unique(), key=_order) if x != AVERAGE] + [AVERAGE]
-    out = []
-    for row in found["row"].unique():
-        own = {x["machine_type"]: x for x in found[found["row"] == row].to_dict("records")}
-        ours = {x: (100 * own[x]["auc"], 100 * own[x]["pauc"]) for x in own}
-        out.append(Line(row, [_cell(ours.get(x)) for x in machines], True))
-        if any(x["seeds"] > 1 for x in own.values()):
-            deviations = {x: (100 * own[x]["auc_deviation"], 100 * own[x]["pauc_deviation"]) for x in own}
-            seeds = max(x["seeds"] for x in own.values())
-            out.append(Line(f"  deviation, {seeds} seeds", [_cell(deviations.get(x)) for x in machines], False))
-        if compare and row in PUBLISHED:
-            theirs: dict[str, Any] = dict(PUBLISHED[row].figures)
-            if set(machines) == {*MACHINES, AVERAGE}:  # an average over fewer is another figure
-                theirs[AVERAGE] = tuple(np.mean(list(theirs.values()), axis=0))
-            both = {x: np.subtract(ours[x], theirs[x]) for x in ours if x in theirs}
-            out.append(Line(f"  {PUBLISHED[row].source}", [_cell(theirs.get(x)) for x in machines], False))
-            out.append(Line("  difference", [_cell(both.get(x), "+") for x in machines], False))
-        elif compare:
-            out.append(Line("  report", ["not known here"] + [""] * (len(machines) - 1), False))
-    return machines, out
+    machines = [x for x in sorted(figures["machine_type"].unique(), key=_order) if x != AVERAGE] + [AVERAGE]
+    printed = []
+    for row in figures["row"].unique():
+        by_type = {x["machine_type"]: x for x in figures[figures["row"] == row].to_dict("records")}
+        ours = {x: (100 * by_type[x]["auc"], 100 * by_type[x]["pauc"]) for x in by_type}
+        printed.append(Line(row, [_cell(ours.get(x)) for x in machines], True))
+        seeds = max(x["seeds"] for x in by_type.values())
+        if seeds > 1:
+            deviations = {x: (100 * y["auc_deviation"], 100 * y["pauc_deviation"]) for x, y in by_type.items()}
+            printed.append(Line(f"  deviation, {seeds} seeds", [_cell(deviations.get(x)) for x in machines], False))
+        if compare:
+            printed += _comparison(row, ours, machines)
+    return machines, printed
+
+
+def _comparison(row: str, ours: Mapping[str, tuple[float, float]], machines: Sequence[str]) -> list[Line]:
+    """Return the lines that compare a row with the published figures."""
+    if row not in PUBLISHED:
+        return [Line("  report", ["not known here"] + [""] * (len(machines) - 1), False)]
+    theirs: dict[str, Any] = dict(PUBLISHED[row].figures)
+    if set(machines) == {*MACHINES, AVERAGE}:  # an average over fewer is another figure
+        theirs[AVERAGE] = tuple(np.mean(list(theirs.values()), axis=0))
+    difference = {x: np.subtract(ours[x], theirs[x]) for x in ours if x in theirs}
+    return [
+        Line(f"  {PUBLISHED[row].source}", [_cell(theirs.get(x)) for x in machines], False),
+        Line("  difference", [_cell(difference.get(x), "+") for x in machines], False),
+    ]
 
 
 def _cell(pair: Any, sign: str = "") -> str:
@@ -151,9 +159,9 @@ def _cell(pair: Any, sign: str = "") -> str:
     return f"{pair[0]:{sign}.2f} ({pair[1]:{sign}.2f})"
 
 
-def markdown(found: pd.DataFrame, compare: bool) -> str:
-    """The table as Markdown."""
-    machines, rows = lines(found, compare)
+def markdown(figures: pd.DataFrame, compare: bool) -> str:
+    """Return the printed table as Markdown; the arguments are those of `lines`."""
+    machines, rows = lines(figures, compare)
     text = [f"| AUC (pAUC), % | {' | '.join(machines)} |", f"|---|{'---:|' * len(machines)}"]
     for line in rows:
         name = f"**{line.name}**" if line.first else f"&nbsp;&nbsp;{line.name.strip()}"
@@ -162,8 +170,10 @@ def markdown(found: pd.DataFrame, compare: bool) -> str:
 
 
 def challenge_files(folder: Path, scores: pd.DataFrame, row: str) -> None:
-    """Write the challenge's own files of one row, seed and part: `anomaly_score_<machine type>_id_<ID>.csv`, and where
-    clips have labels `result.csv`. A clip without a score is in neither (the challenge's baseline would count it as 0).
+    """Write the challenge's own files for one row, seed and part.
+
+    They are `anomaly_score_<machine type>_id_<ID>.csv`, and where clips have labels `result.csv`. A clip without a
+    score is in neither (the challenge's baseline would count it as 0).
     """
     folder.mkdir(parents=True, exist_ok=True)
     scored = scores[scores[row].notna()]
@@ -175,9 +185,9 @@ def challenge_files(folder: Path, scores: pd.DataFrame, row: str) -> None:
         _write_csv(path, zip(clips["name"], clips[row], strict=True))
     evaluated = _evaluated(scored, row)
     blocks: list[list[Any]] = []
-    for machine_type, own in evaluated[evaluated["machine_type"] != evaluation.AVERAGE].groupby("machine_type"):
+    for machine_type, ids in evaluated[evaluated["machine_type"] != evaluation.AVERAGE].groupby("machine_type"):
         blocks += [[machine_type], ["id", "AUC", "pAUC"]]
-        for x in own.to_dict("records"):  # the last one is their average
+        for x in ids.to_dict("records"):  # the last one is their average
             name = "Average" if x["machine_id"] == evaluation.AVERAGE else x["machine_id"]
             blocks.append([name, x["auc"], x["pauc"]])
         blocks.append([])

@@ -1,42 +1,40 @@
-"""Units of a reproduction: one machine type with one seed, trained and scored. Each is done once, whatever kills it.
+"""One unit of a reproduction: one machine type with one seed, trained and scored, once, even when it is killed.
 
 A unit's folder has a model file for each ensemble member, and its table of scores. Beside each lies a fingerprint of
-what it came of: settings, seed and clips. What has the right one is not done again; what has another is.
+what it was made from: settings, seed and clips. A file with the right fingerprint is not made again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import multiprocessing
-import os
-import queue
-import threading
-import time
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 
-from pyasd import fitting
-from pyasd.config import Combine, Recipe
+from pyasd import storage
 from pyasd.datasets.dcase import Entry
-from pyasd.detector import Detector, Machine, load
-from pyasd.ensemble import combine
+from pyasd.detector import Detector, Machine, fit, load
+from pyasd.detector.statistics import combine
 from pyasd.errors import TrainingDiverged
-from pyasd.progress import Progress
+from pyasd.progress import Progress, silent
+from pyasd.recipes import Recipe
+from pyasd.reproduce import systems
+from pyasd.reproduce.systems import BASELINE
 
-CORES_PER_UNIT = 8
-"""On CPUs, units run side by side where each can have so many cores."""
 
-BASELINE = "baseline"
+@dataclass(frozen=True)
+class Hardware:
+    """Where units are trained and scored, and in which arithmetic: arguments of `pyasd.fit` and `Detector.score`."""
+
+    device: str = "auto"
+    backend: str = "auto"
+    precision: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,11 @@ class Unit:
 
     Attributes:
         machine_type, seed: which one it is.
-        folder: its own.
+        folder: where its files are kept; no other unit writes there.
         training, test: its clips.
         systems: recipes by system; where two have a member in common, it has the same settings in both.
         baseline: the recipe of the challenge's autoencoder.
-        device, backend, precision: see `pyasd.fit`.
+        hardware: where it runs.
     """
 
     machine_type: str
@@ -59,141 +57,130 @@ class Unit:
     test: tuple[Entry, ...]
     systems: dict[str, Recipe]
     baseline: Recipe
-    device: str
-    backend: str
-    precision: str
+    hardware: Hardware
 
     @property
     def name(self) -> str:
-        """As progress and messages call it."""
+        """The unit's name in progress and messages."""
         return f"{self.machine_type}, seed {self.seed}"
+
+    @property
+    def members(self) -> list[str]:
+        """The names of its systems' members, each once."""
+        return systems.member_names(self.systems.values())
 
 
 class Outcome(NamedTuple):
-    """What became of a unit: its table of scores, or why there is none, and the warnings on the way."""
+    """What became of a unit.
+
+    Attributes:
+        unit: the unit.
+        table: its table of scores, or `None`.
+        error: why there is no table; "" where there is one.
+        warnings: those of its trainings and of its scoring, each once.
+        skipped: training clips that could not be learnt from, over all its trainings.
+    """
 
     unit: Unit
     table: pd.DataFrame | None
     error: str
     warnings: list[str]
+    skipped: int = 0
 
 
-class _Fit(NamedTuple):
-    """One training: its recipe, of one member; its clips; and the fingerprint of all that it comes of."""
+class _Training(NamedTuple):
+    """One training: its recipe, of one member; its clips; and the fingerprint of all that goes into it."""
 
     recipe: Recipe
     clips: Sequence[Entry]
     fingerprint: str
 
 
-def run(unit: Unit, progress: Progress | None = None) -> Outcome:
+class _Notes(NamedTuple):
+    """What is kept beside a model: the warnings of its training, and how many clips could not be learnt from."""
+
+    warnings: list[str]
+    skipped: int
+
+
+def run(unit: Unit, progress: Progress = silent) -> Outcome:
     """Do one unit, or take what is there of it.
 
     Raises:
         OSError: its folder can't be written to.
     """
-    told: list[str] = []
+    notes: list[_Notes] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            fits = _fits(unit)
+            trainings = _trainings(unit)
             unit.folder.mkdir(parents=True, exist_ok=True)
-            table, error = _scores(unit, fits, progress), ""
-            told = [x for name in fits for x in _notes(unit.folder / f"{name}.safetensors")]
+            table, error = _scores(unit, trainings, progress), ""
+            notes = [_read_notes(_model_path(unit, name)) for name in trainings]
         except (TrainingDiverged, ValueError) as failure:
             table, error = None, str(failure)
-    told += _texts(caught)
-    return Outcome(unit, table, error, list(dict.fromkeys(told)))
+    texts = [text for x in notes for text in x.warnings] + _texts(caught)
+    return Outcome(unit, table, error, list(dict.fromkeys(texts)), sum(x.skipped for x in notes))
 
 
-def _texts(caught: Sequence[warnings.WarningMessage]) -> list[str]:
-    return [str(x.message) for x in caught if x.category is UserWarning]
+def _trainings(unit: Unit) -> dict[str, _Training]:
+    """Return a unit's trainings by name: one for each member of its systems, and the baseline's."""
 
+    def training(recipe: Recipe, clips: Sequence[Entry]) -> _Training:
+        ingredients = [recipe.to_dict(), unit.seed, unit.hardware.precision, _identity(clips)]
+        return _Training(recipe, clips, _fingerprint(ingredients))
 
-def _fits(unit: Unit) -> dict[str, _Fit]:
-    """A unit's trainings: one for each member of its systems, and the baseline's."""
-
-    def fit(recipe: Recipe, clips: Sequence[Entry]) -> _Fit:
-        return _Fit(recipe, clips, _digest([recipe.to_dict(), unit.seed, unit.precision, _told(clips)]))
-
-    fits = {name: fit(_alone(unit.systems, name), unit.training) for name in _members(unit)}
+    trainings = {name: training(systems.alone(unit.systems, name), unit.training) for name in unit.members}
     # The challenge's baseline learns each part by itself (its modes -d and -e).
     for part, source in (("development", "development"), ("evaluation", "additional")):
         clips = [x for x in unit.training if x.part == source]
         if clips and any(x.part == part for x in unit.test):
-            fits[f"{BASELINE}-{part}"] = fit(unit.baseline, clips)
-    return fits
+            trainings[f"{BASELINE}-{part}"] = training(unit.baseline, clips)
+    return trainings
 
 
-def _members(unit: Unit) -> list[str]:
-    return list(dict.fromkeys(name for recipe in unit.systems.values() for name in recipe.members))
-
-
-def _scores(unit: Unit, fits: dict[str, _Fit], progress: Progress | None) -> pd.DataFrame:
-    """A unit's table: a row per test clip, with every member's score, the baseline's and each system's."""
-    prints = {name: x.fingerprint for name, x in fits.items()}
-    mark = _digest([prints, sorted(unit.systems), _told(unit.test), metadata.version("pyasd")])
+def _scores(unit: Unit, trainings: dict[str, _Training], progress: Progress) -> pd.DataFrame:
+    """Return a unit's table: a row per test clip, with every member's score, the baseline's and each system's."""
+    fingerprints = {name: x.fingerprint for name, x in trainings.items()}
+    fingerprint = _fingerprint([fingerprints, sorted(unit.systems), _identity(unit.test), metadata.version("pyasd")])
     path = unit.folder / "scores.parquet"
-    if _is(path, mark):
+    if path.is_file() and _has_fingerprint(path, fingerprint):
         return pd.read_parquet(path)
-    detectors = {name: _fitted(unit, name, x, progress) for name, x in fits.items()}
+    detectors = {name: _fitted(unit, name, x, progress) for name, x in trainings.items()}
     table = _score(unit, detectors, progress)
-    partial = path.with_name(path.name + ".partial")
-    table.to_parquet(partial, index=False)
-    os.replace(partial, path)
-    _mark(path, mark)
+    with storage.atomic(path) as partial:
+        table.to_parquet(partial, index=False)
+    _write_fingerprint(path, fingerprint)
     return table
 
 
-def _alone(systems: dict[str, Recipe], member: str) -> Recipe:
-    """The recipe of one member, which is the same in all systems that have it."""
-    alone = []
-    for recipe in systems.values():
-        if member in recipe.members:
-            own: dict[str, Any] = {member.replace("-", "_"): recipe.settings_of(member)}
-            alone.append(Recipe((member,), recipe.features, statistics=recipe.statistics, **own))
-    if any(recipe != alone[0] for recipe in alone):
-        raise ValueError(f"systems {', '.join(systems)} have different settings for {member}, and can't share it")
-    return alone[0]
-
-
-def _fitted(unit: Unit, name: str, fit: _Fit, progress: Progress | None) -> Detector:
-    """A detector of one member: loaded where it is there, else learnt, from its checkpoint on where there is one."""
-    path = unit.folder / f"{name}.safetensors"
-    if not _is(path, fit.fingerprint, begun=True):
+def _fitted(unit: Unit, name: str, training: _Training, progress: Progress) -> Detector:
+    """Return a detector of one member: loaded where it is there, else trained, from its checkpoint on if it has one."""
+    path = _model_path(unit, name)
+    if not _has_fingerprint(path, training.fingerprint):
         if path.exists():
             warnings.warn(f"{path} came of other clips or settings: it is learnt again", stacklevel=2)
         path.unlink(missing_ok=True)
-        _mark(path, fit.fingerprint)
+        _write_fingerprint(path, training.fingerprint)
     if path.exists():
         return load(path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        detector = fitting.fit(
-            [x.clip for x in fit.clips], fit.recipe, out=path, seed=unit.seed, device=unit.device,
-            backend=unit.backend, precision=unit.precision, progress=progress,
+        detector = fit(
+            [x.clip for x in training.clips], training.recipe, out=path, seed=unit.seed, progress=progress,
+            **asdict(unit.hardware),
         )  # fmt: skip
-    path.with_name(path.name + ".notes").write_text(json.dumps(_texts(caught)), encoding="utf-8")
+    _write_notes(path, _Notes(_texts(caught), len(detector.skipped)))
     return detector
 
 
-def _notes(path: Path) -> list[str]:
-    """The warnings in the training of a model, which hold as long as it is used."""
-    beside = path.with_name(path.name + ".notes")
-    return list(json.loads(beside.read_text(encoding="utf-8"))) if beside.is_file() else []
-
-
-def _score(unit: Unit, detectors: dict[str, Detector], progress: Progress | None) -> pd.DataFrame:
-    """Scores of the test clips: those of all systems' members from one log-Mel of each clip."""
-    members = _members(unit)
+def _score(unit: Unit, detectors: dict[str, Detector], progress: Progress) -> pd.DataFrame:
+    """Score the test clips: all members of the systems from one log-Mel of each clip, then the baseline."""
     parts = {id(x.clip): x.part for x in unit.test}
     clips = [x.clip for x in unit.test]
-    how: dict[str, Any] = {
-        "device": unit.device, "backend": unit.backend, "precision": unit.precision, "progress": progress,
-    }  # fmt: skip
-    together = _together(unit, [detectors[name] for name in members])
-    table = together.score(clips, **how)
-    machine = together.machines[unit.machine_type]
+    how: dict[str, Any] = {"progress": progress, **asdict(unit.hardware)}
+    ensemble = systems.together([detectors[name] for name in unit.members], unit.machine_type)
+    table = ensemble.score(clips, **how)
     modes: dict[str, str] = table.attrs["modes"]
     table = table.drop(columns=["score", "score.mean", "score.max"])
     table.insert(0, "part", [parts[id(clip)] for clip in clips])
@@ -201,135 +188,82 @@ def _score(unit: Unit, detectors: dict[str, Detector], progress: Progress | None
     table.attrs = {}
     for part in ("development", "evaluation"):
         name = f"{BASELINE}-{part}"
-        own = [clip for clip in clips if parts[id(clip)] == part]
-        if name in detectors and own:
-            scored = detectors[name].score(own, **how)["score.autoencoder"]
-            table.loc[table["part"] == part, BASELINE] = scored.to_numpy()
-    standardised = {
-        name: [
-            machine.statistics[name].standardise(value, machine_id, modes[name])
-            for value, machine_id in zip(table[f"score.{name}"], table["machine_id"], strict=True)
-        ]
-        for name in members
-    }
-    for system, recipe in unit.systems.items():
-        both = [combine(values) for values in zip(*(standardised[name] for name in recipe.members), strict=True)]
-        for column, combination in columns(system, recipe):
-            table[column] = [x[combination] for x in both]
+        of_part = [clip for clip in clips if parts[id(clip)] == part]
+        if name in detectors and of_part:
+            scores = detectors[name].score(of_part, **how)["score.autoencoder"]
+            table.loc[table["part"] == part, BASELINE] = scores.to_numpy()
+    _add_systems(table, unit.systems, ensemble.machines[unit.machine_type], modes)
     return table
 
 
-def columns(system: str, recipe: Recipe) -> list[tuple[str, Combine]]:
-    """A system's columns in the table, and how each combines its members: one alone has nothing to combine."""
-    if len(recipe.members) == 1:
-        return [(f"system {system}", "mean")]
-    return [(f"system {system}, mean", "mean"), (f"system {system}, max", "max")]
+def _add_systems(table: pd.DataFrame, recipes: dict[str, Recipe], machine: Machine, modes: dict[str, str]) -> None:
+    """Add a column for each system and combination, from its members' standardised scores."""
+    standardised = {
+        name: [
+            machine.baselines[name].standardise(value, machine_id, mode)
+            for value, machine_id in zip(table[f"score.{name}"], table["machine_id"], strict=True)
+        ]
+        for name, mode in modes.items()
+    }
+    for system, recipe in recipes.items():
+        members = systems.member_names([recipe])
+        combined = [combine(values) for values in zip(*(standardised[name] for name in members), strict=True)]
+        for column, combination in systems.columns(system, recipe):
+            table[column] = [x[combination] for x in combined]
 
 
-def _together(unit: Unit, detectors: Sequence[Detector]) -> Detector:
-    """One detector of the members of several."""
-    machine = Machine({}, {}, {})
-    for detector in detectors:
-        own = detector.machines[unit.machine_type]
-        machine.members.update(own.members)
-        machine.statistics.update(own.statistics)
-        machine.histories.update(own.histories)
-    recipe = detectors[0].recipe
-    settings = {x.recipe.members[0].replace("-", "_"): x.recipe.settings_of(x.recipe.members[0]) for x in detectors}
-    changed: dict[str, Any] = {"members": tuple(machine.members), **settings}
-    return Detector(replace(recipe, **changed), {unit.machine_type: machine})
+# -- files beside models and tables ------------------------------------------------------------------------------
 
 
-# -- fingerprints ------------------------------------------------------------------------------------------------
+def _model_path(unit: Unit, name: str) -> Path:
+    return unit.folder / f"{name}.safetensors"
 
 
-def _told(clips: Sequence[Entry]) -> list[list[Any]]:
-    """What tells clips from others, wherever the data set lies."""
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with storage.atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _texts(caught: Iterable[warnings.WarningMessage]) -> list[str]:
+    return [str(x.message) for x in caught if x.category is UserWarning]
+
+
+def _write_notes(model: Path, notes: _Notes) -> None:
+    _write_text(_beside(model, ".notes"), json.dumps(notes._asdict()))
+
+
+def _read_notes(model: Path) -> _Notes:
+    """Read a training's notes, which hold as long as the model is used."""
+    path = _beside(model, ".notes")
+    if not path.is_file():
+        return _Notes([], 0)
+    notes = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(notes, list):  # version 0.1.0 kept the warnings alone
+        return _Notes(notes, int(any("were not learnt from" in text for text in notes)))
+    return _Notes(**notes)
+
+
+def _identity(clips: Iterable[Entry]) -> list[list[Any]]:
+    """Return what distinguishes clips from others, wherever the data set lies."""
     return [
         [x.part, x.clip.machine_type, x.clip.split, Path(x.clip.name).name, x.clip.label, x.clip.source.size()]
         for x in clips
     ]
 
 
-def _digest(values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+def _fingerprint(ingredients: Any) -> str:
+    return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
 
 
-def _is(path: Path, fingerprint: str, begun: bool = False) -> bool:
-    """Whether `path` is there, or only `begun`, and came of what the fingerprint says."""
-    beside = path.with_name(path.name + ".from")
-    return beside.is_file() and beside.read_text() == fingerprint and (begun or path.is_file())
+def _has_fingerprint(path: Path, fingerprint: str) -> bool:
+    """Return whether `path`, finished or not, is made from what the fingerprint says."""
+    beside = _beside(path, ".from")
+    return beside.is_file() and beside.read_text(encoding="utf-8") == fingerprint
 
 
-def _mark(path: Path, fingerprint: str) -> None:
-    partial = path.with_name(path.name + ".from.partial")
-    partial.write_text(fingerprint)
-    os.replace(partial, path.with_name(path.name + ".from"))
-
-
-# -- many units --------------------------------------------------------------------------------------------------
-
-
-def run_all(units: Sequence[Unit], jobs: int | None = None, progress: Progress | None = None) -> Iterator[Outcome]:
-    """Do all units, as many at a time as there are GPUs, or as the processor has cores for; outcomes as they come.
-
-    Args:
-        units: what to do; "auto" and "cuda" devices are shared out among them.
-        jobs: how many at a time instead.
-        progress: told of each step where one runs at a time, else of each unit.
-    """
-    device = units[0].device if units else "cpu"
-    gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = min(jobs or gpus or max(1, cores // CORES_PER_UNIT), max(1, len(units)))
-    if jobs == 1:
-        for number, unit in enumerate(units):
-            yield run(unit, _within(progress, f"{number + 1}/{len(units)} {unit.name}"))
-        return
-    context = multiprocessing.get_context("spawn")
-    places = context.Queue()
-    for worker in range(jobs):
-        places.put(f"cuda:{worker % gpus}" if gpus else device)
-    pool = ProcessPoolExecutor(jobs, context, _start, (places, max(1, cores // jobs), os.getpid()))
-    try:
-        waiting = [pool.submit(_run_here, unit) for unit in units]
-        for done, future in enumerate(as_completed(waiting)):
-            outcome = future.result()
-            if progress is not None:
-                progress("units", done + 1, len(units), outcome.unit.name)
-            yield outcome
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _within(progress: Progress | None, place: str) -> Progress | None:
-    """The same, telling the place of what is told in the whole."""
-    if progress is None:
-        return None
-
-    def tell(stage: str, done: int, total: int, info: str) -> None:
-        progress(f"{place}: {stage}", done, total, info)
-
-    return tell
-
-
-_device = ""
-
-
-def _start(places: Any, threads: int, parent: int) -> None:
-    """In a worker: takes its device, and its share of the cores; ends with its parent, even if that is killed."""
-    global _device
-    with contextlib.suppress(queue.Empty):
-        _device = places.get(timeout=10)
-    torch.set_num_threads(threads)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _run_here(unit: Unit) -> Outcome:
-    return run(replace(unit, device=_device or unit.device))
+def _write_fingerprint(path: Path, fingerprint: str) -> None:
+    _write_text(_beside(path, ".from"), fingerprint)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from pyasd.clips.names import parse
-from pyasd.config import P_AUC_MAX_FPR
-from pyasd.datasets import dcase
 from pyasd.tables import table as results
+from pyasd.tables.labels import Truth, label_key, read_labels
+
+P_AUC_MAX_FPR = 0.1
+"""The p of pAUC: the largest false-positive rate that counts (challenge rules, 2020 to 2025)."""
 
 AVERAGE = "average"
 POOLED = "pooled"
@@ -35,9 +36,9 @@ def evaluate(
     max_fpr: float = P_AUC_MAX_FPR,
     score: str = "score",
     rule: str = "2020",
-    labels: str | os.PathLike[str] | None = None,
+    labels: str | os.PathLike[str] | Mapping[tuple[str, str], Truth] | None = None,
 ) -> pd.DataFrame:
-    """AUC and pAUC per machine ID, and their means per machine type and over all types.
+    """Compute AUC and pAUC per machine ID, and their means per machine type and over all types.
 
     Clips without a score or a label don't count. All are scikit-learn's `roc_auc_score`: ties count half, and pAUC is
     standardised after McClish (1989), so that chance is 0.5 in both.
@@ -56,7 +57,7 @@ def evaluate(
         score: the column to evaluate, such as "score.group-made".
         rule: see above.
         labels: the organisers' list of labels of an evaluation set, `eval_data_list_....csv`, for clips whose names
-            tell none; see `datasets.dcase.read_labels`.
+            tell none; see `tables.labels.read_labels`, whose result is taken too.
 
     Returns:
         Columns `machine_type`, `machine_id`, `normal` and `anomalous` (clips), `auc` and `pauc` (0 to 1). One row per
@@ -101,32 +102,20 @@ def evaluate(
     return pd.concat(parts, ignore_index=True)
 
 
-def _labelled(table: pd.DataFrame, score: str, labels: str | os.PathLike[str] | None, domains: bool) -> pd.DataFrame:
-    """The clips that count, with the columns `clip`, `machine_type`, `machine_id`, `domain` ("" unless `domains` are
-    wanted), `label` and `score`.
+def _labelled(table: pd.DataFrame, score: str, labels: Any, domains: bool) -> pd.DataFrame:
+    """Return the clips that count, with the columns `clip`, `machine_type`, `machine_id`, `domain`, `label` and
+    `score`. A table that lacks `domain` gets it only if `domains` are wanted.
     """
     missing = [name for name in ("machine_type", "machine_id", "label", score) if name not in table]
     if missing:
         scores = [name for name in table if str(name).startswith("score")]
         raise ValueError(f"the table has no column {', '.join(missing)} (scores are in {', '.join(scores) or 'none'})")
-    # NaN is what pandas makes of empty text that it reads by itself.
-    types, machine_ids = (table[key].astype(object).where(table[key].notna(), "") for key in COLUMNS[:2])
-    names = table["clip"].astype(str) if "clip" in table else pd.Series("", table.index)
-    label = table["label"].astype("Float64")
-    told_by_names = [parse(Path(name)).domain if domains else "" for name in names]
-    domain = pd.Series(told_by_names, table.index, dtype=object)
+    if domains and "clip" in table:
+        table = results.with_names(table)
+    text = {name: _text(table, name) for name in ("clip", "machine_type", "machine_id", "domain")}
+    frame = pd.DataFrame(text | {"label": table["label"].astype("Float64"), "score": table[score]})
     if labels is not None:
-        truth = dcase.read_labels(labels)
-        told = [truth.get((kind, dcase.label_key(name))) for kind, name in zip(types, names, strict=True)]
-        if not any(told):
-            raise ValueError(f"{labels} has none of the table's clips: is it the list of another year?")
-        known = pd.Series([x.label if x else pd.NA for x in told], table.index, dtype="Float64")
-        label = label.fillna(known)
-        domain = domain.mask(domain == "", pd.Series([x.domain if x else "" for x in told], table.index))
-    frame = pd.DataFrame(
-        {"clip": names, "machine_type": types, "machine_id": machine_ids, "domain": domain, "label": label,
-         "score": table[score]}
-    )  # fmt: skip
+        frame = _with_labels(frame, labels)
     labelled = frame[frame["label"].notna()]
     if labelled.empty:
         raise ValueError(
@@ -141,8 +130,30 @@ def _labelled(table: pd.DataFrame, score: str, labels: str | os.PathLike[str] | 
     return scored
 
 
+def _text(table: pd.DataFrame, name: str) -> pd.Series:
+    """Return a column of text, "" where it is empty or not there: pandas reads empty text as NaN."""
+    if name not in table:
+        return pd.Series("", table.index, dtype=object)
+    return table[name].astype(object).where(table[name].notna(), "")
+
+
+def _with_labels(frame: pd.DataFrame, labels: Any) -> pd.DataFrame:
+    """Return the clips with the labels and domains of the organisers' list where they have none."""
+    truth = labels if isinstance(labels, Mapping) else read_labels(labels)
+    listed = [
+        truth.get((machine_type, label_key(str(clip))))
+        for machine_type, clip in zip(frame["machine_type"], frame["clip"], strict=True)
+    ]
+    if not any(listed):
+        place = "the list of labels" if isinstance(labels, Mapping) else labels
+        raise ValueError(f"{place} has none of the table's clips: is it the list of another year?")
+    label = pd.Series([x.label if x else pd.NA for x in listed], frame.index, dtype="Float64")
+    domain = pd.Series([x.domain if x else "" for x in listed], frame.index, dtype=object)
+    return frame.assign(label=frame["label"].fillna(label), domain=frame["domain"].mask(frame["domain"] == "", domain))
+
+
 def _figures(group: pd.DataFrame, name: str, rule: str, max_fpr: float) -> Iterator[dict[str, float]]:
-    """The figures of one machine ID's clips, in one row; none where it has no normal or no anomalous ones."""
+    """Yield the figures of one machine ID's clips, in one row; none where it has no normal or no anomalous ones."""
     label, values = group["label"].to_numpy(np.int64), group["score"].to_numpy(np.float64)
     anomalous = int(label.sum())
     normal = len(label) - anomalous
@@ -171,7 +182,7 @@ def _figures(group: pd.DataFrame, name: str, rule: str, max_fpr: float) -> Itera
 
 
 def _average(rows: pd.DataFrame, harmonic: bool) -> pd.DataFrame:
-    """One row: sums of the counts, means of the rest."""
+    """Return the average of rows, as one row: sums of the counts, means of the rest."""
     counts = rows[["normal", "anomalous"]].sum()
     figures = rows.drop(columns=["machine_type", "machine_id", "normal", "anomalous", "official"], errors="ignore")
     first = {"machine_type": rows["machine_type"].iloc[0], "machine_id": AVERAGE}
@@ -182,7 +193,7 @@ def _average(rows: pd.DataFrame, harmonic: bool) -> pd.DataFrame:
 
 
 def _harmonic(figures: np.ndarray) -> float:
-    """The harmonic mean of those that are there: 0 where one is 0."""
+    """Return the harmonic mean of the figures that aren't NaN: 0 where one is 0."""
     known = figures[~np.isnan(figures)]
     if not len(known):
         return np.nan

@@ -1,4 +1,4 @@
-"""The table of scores: its columns, and writing it as the rows come."""
+"""The table of scores: its rows and columns, reading it, and writing it as the rows come."""
 
 from __future__ import annotations
 
@@ -7,59 +7,180 @@ import csv
 import errno
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, get_args
+from typing import IO, Any, NamedTuple, get_args
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pyasd.config import Combine
+from pyasd.clips.names import parse
+from pyasd.storage import publish
+from pyasd.tables import Combination
 
-COLUMNS = ("clip", "machine_type", "machine_id", "channel", "duration", "score", "label", "status", "error")
-"""The table's columns. Between `score` and `label` stand `score.mean` and `score.max`, the members' standardised scores
-combined in either way (`score` is the one of them that the recipe takes), then one `score.<member>` for each member."""
-
-MEMBER_PREFIX = "score."
-COMBINED = tuple(MEMBER_PREFIX + how for how in get_args(Combine))
 EXTENSIONS = (".csv", ".parquet")
+
+SCORE_PREFIX = "score."
+"""Begins the columns of combined scores (`score.mean`) and of members' own scores (`score.group-made`)."""
 
 ROW_GROUP = 8192
 """Rows that a Parquet file collects before it writes them: every group has a fixed cost."""
 
-_TEXT = ("clip", "machine_type", "machine_id", "channel", "status", "error")
+
+@dataclass(slots=True)
+class Row:
+    """One clip's row. The fields, in their order and with their types, are the table's columns.
+
+    Attributes:
+        clip: its name, as found.
+        machine_type, machine_id, split, domain, label: what is known of the clip; see `clips.Clip`.
+        channel: its number from 0, or "mean"; "" for a log-Mel.
+        duration: in seconds; `None` where it isn't known.
+        score: in standard deviations above the machine ID's normal clips; higher is more anomalous. `None` where the
+            clip has none, as `status` and `error` say.
+        combined: the members' standardised scores combined in each way; `score` is the one that the recipe chooses.
+            Columns `score.mean` and `score.max`.
+        members: each member's own score by its name, in the member's unit. Columns `score.<member>`.
+        status: "ok", a remark such as "pooled", or what went wrong, such as "truncated".
+        error: what went wrong, in words, and what to do; else "".
+    """
+
+    clip: str
+    machine_type: str = ""
+    machine_id: str = ""
+    split: str = ""
+    domain: str = ""
+    channel: str = ""
+    duration: float | None = None
+    score: float | None = None
+    combined: Mapping[Combination, float] = field(default_factory=dict)
+    members: Mapping[str, float] = field(default_factory=dict)
+    label: int | None = None
+    status: str = "ok"
+    error: str = ""
+
+
+class _Type(NamedTuple):
+    """The type of a column: in pandas, in Arrow, and `parse`, which makes a cell's value of a field of `Row`, of the
+    text in a CSV file or of what pandas has read. It gets the column's name too, for its messages.
+    """
+
+    pandas: str
+    arrow: pa.DataType
+    parse: Callable[[str, Any], Any]
+
+
+def _text(column: str, value: Any) -> str:
+    return "" if _is_missing(value) else str(value)
+
+
+def _number(column: str, value: Any) -> float | None:
+    if _is_missing(value):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"column {column} holds {value!r}, which is no number") from None
+
+
+def _label(column: str, value: Any) -> int | None:
+    number = _number(column, value)
+    if number is None:
+        return None
+    if number not in (0, 1):
+        raise ValueError(f"column {column} holds {value!r}: a label is 0 (normal) or 1 (anomalous)")
+    return int(number)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value != value or value == ""
+
+
+_TEXT = _Type("str", pa.string(), _text)
+_NUMBER = _Type("float64", pa.float64(), _number)
+_LABEL = _Type("Int64", pa.int64(), _label)
+_TYPES = {"str": _TEXT, "float | None": _NUMBER, "int | None": _LABEL}
+"""By the type hint of a field of `Row`. `combined` and `members` are several columns of numbers each."""
+
+
+class _Schema:
+    """The table's columns, in order and with their types: `Row`, with the members of one detector."""
+
+    def __init__(self, members: Sequence[str]) -> None:
+        self._score_names: dict[str, Sequence[str]] = {"combined": get_args(Combination), "members": tuple(members)}
+        self.types: dict[str, _Type] = {}
+        for column in fields(Row):
+            if column.name in self._score_names:
+                names = self._score_names[column.name]
+                self.types |= {SCORE_PREFIX + name: _NUMBER for name in names}
+            else:
+                self.types[column.name] = _TYPES[str(column.type)]
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """The schema of a Parquet file."""
+        return pa.schema([(name, kind.arrow) for name, kind in self.types.items()])
+
+    def cells(self, row: Row) -> list[Any]:
+        """Return a row's values in the order of the columns: text (never missing), a number or `None`.
+
+        Raises:
+            ValueError: the row has scores that the table has no column for, or a value that its column can't hold.
+        """
+        values: list[Any] = []
+        for column in fields(Row):
+            value = getattr(row, column.name)
+            if column.name in self._score_names:
+                names = self._score_names[column.name]
+                if unknown := [SCORE_PREFIX + name for name in value if name not in names]:
+                    raise ValueError(f"the table has no column {', '.join(unknown)}: it has {', '.join(self.types)}")
+                values += [value.get(name) for name in names]
+            else:
+                values.append(value)
+        return [kind.parse(name, value) for (name, kind), value in zip(self.types.items(), values, strict=True)]
+
+
+FROM_NAMES = ("split", "domain")
+"""Columns that older versions' tables lack: what they hold was parsed from the clips' names when it was needed."""
 
 
 def columns(members: Sequence[str]) -> list[str]:
-    """The table's columns in order, with both combinations and one `score.<member>` per ensemble member."""
-    at = COLUMNS.index("label")
-    return [*COLUMNS[:at], *COMBINED, *(MEMBER_PREFIX + member for member in members), *COLUMNS[at:]]
+    """Return the table's columns in order, for a detector with these members."""
+    return list(_Schema(members).types)
 
 
-def table(rows: Iterable[dict[str, Any]], members: Sequence[str]) -> pd.DataFrame:
-    """Rows as a table, with every column and its type, whatever the rows leave out.
+def table(rows: Iterable[Row], members: Sequence[str]) -> pd.DataFrame:
+    """Return rows as a table.
 
     Args:
-        rows: dictionaries by column. What is missing or `None` is "" in a column of text, else empty.
+        rows: one per clip.
         members: names of the ensemble members.
 
     Returns:
-        Text columns hold strings, `duration` (seconds) and the scores float64 (NaN is empty), `label` nullable
-        Int64. `channel` is text, since it can be "mean".
+        Text columns hold strings ("" where there is none), `duration` (seconds) and the scores float64 (NaN is empty),
+        `label` nullable Int64.
 
     Raises:
-        ValueError: a row has a column that the table hasn't.
+        ValueError: a row has a score that the table has no column for, or a label other than 0 and 1.
     """
-    cells = [_cells(row, members) for row in rows]
-    names = columns(members)
-    return pd.DataFrame({name: _series(name, [row[i] for row in cells]) for i, name in enumerate(names)})
+    schema = _Schema(members)
+    cells = [schema.cells(row) for row in rows]
+    by_column = zip(*cells, strict=True) if cells else ([] for _ in schema.types)
+    return pd.DataFrame(
+        {
+            name: pd.Series(list(values), dtype=kind.pandas)
+            for (name, kind), values in zip(schema.types.items(), by_column, strict=True)
+        }
+    )
 
 
 def read(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """A table that `Writer` wrote, also one that was left unfinished (`<path>.partial`).
+    """Read a table that `Writer` wrote, also one that was left unfinished (`<path>.partial`), or of an older version.
+
+    Columns of others are kept as they are.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -72,22 +193,35 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise FileNotFoundError(f"{path} doesn't exist: write it with `pyasd score CLIPS -o {path}`")
     try:
         if kind == ".parquet":
-            found = pq.read_table(path).to_pandas()
+            raw = pq.read_table(path).to_pandas()
         else:  # text that looks like a number or like NaN is text
-            found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+            raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a table of scores ({error}): write it again with `pyasd score`") from None
-    missing = [name for name in COLUMNS if name not in found]
-    if missing:
+    required = [column.name for column in fields(Row) if str(column.type) in _TYPES and column.name not in FROM_NAMES]
+    if missing := [name for name in required if name not in raw]:
         raise ValueError(f"{path} has no column {', '.join(missing)}: give a table that `pyasd score` wrote")
     try:
-        return pd.DataFrame({name: _series(name, [_cell(name, x) for x in found[name]]) for name in found})
+        return with_names(pd.DataFrame({name: _series(name, raw[name]) for name in raw}))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
+def with_names(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with the columns `split` and `domain`: where it lacks them, with what the clips' names tell."""
+    missing = [name for name in FROM_NAMES if name not in scores]
+    if not missing:
+        return scores
+    scores = scores.copy()
+    known = [parse(Path(name)) for name in scores["clip"].astype(str)]
+    place = list(scores).index("machine_id") + 1
+    for name in reversed(missing):
+        scores.insert(place, name, pd.Series([getattr(names, name) for names in known], scores.index, dtype="str"))
+    return scores
+
+
 class Writer:
-    """Writes a table row by row: `with Writer("scores.csv", members) as writer: writer.write(rows)`.
+    """Write a table row by row: `with Writer("scores.csv", members) as writer: writer.write(rows)`.
 
     The rows go to `<path>.partial`, which becomes `path` when all is done. After an exception (Ctrl-C too) it stays
     there with the rows so far, and `read` reads it. Only a Parquet file that a full disk cut short can't be read:
@@ -105,31 +239,31 @@ class Writer:
     def __init__(self, path: str | os.PathLike[str], members: Sequence[str]) -> None:
         self.path = Path(path)
         self.partial = Path(f"{self.path}.partial")
-        self._members = tuple(members)
+        self._schema = _Schema(members)
         self._kind = _kind(self.path)
         self._waiting: list[list[Any]] = []
         self._file: IO[bytes] | None = None
         self._parquet: pq.ParquetWriter | None = None
-        self._sound = 0  # bytes of a CSV file that are whole rows
+        self._whole_bytes = 0  # of a CSV file: where its last whole row ends
 
     def __enter__(self) -> Writer:
-        """Makes the file, so that a wrong place is known before any work is done."""
+        """Make the file, so that a wrong place is known before any work is done."""
         if self.path.is_dir():
             raise IsADirectoryError(f"{self.path} is a folder: name a file, like {self.path / 'scores.csv'}")
         try:
             self._file = open(self.partial, "wb")  # noqa: SIM115 (__exit__ closes it)
             if self._kind == ".csv":
-                self._append_csv([columns(self._members)])
+                self._append_csv([list(self._schema.types)])
             else:
-                self._parquet = pq.ParquetWriter(self._file, _schema(self._members))
+                self._parquet = pq.ParquetWriter(self._file, self._schema.arrow)
         except OSError as error:
             self._abandon()
             raise self._explained(error) from error
         return self
 
-    def write(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Adds rows. A CSV file has them when this returns; a Parquet file grows by groups of rows."""
-        self._waiting += [_cells(row, self._members) for row in rows]
+    def write(self, rows: Iterable[Row]) -> None:
+        """Add rows. A CSV file has them when this returns; a Parquet file grows by groups of rows."""
+        self._waiting += [self._schema.cells(row) for row in rows]
         try:
             if self._kind == ".csv" or len(self._waiting) >= ROW_GROUP:
                 self._flush()
@@ -139,7 +273,7 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the file, and gives it its name if all went well."""
+        """End the file, and give it its name if all went well."""
         try:
             self._flush()
             if self._parquet is not None:
@@ -147,7 +281,7 @@ class Writer:
             if self._file is not None:
                 self._file.close()  # may write, and fail
             if error is None:
-                os.replace(self.partial, self.path)
+                publish(self.partial, self.path)
         except OSError as failure:
             self._abandon()
             if error is None:  # else the first error is the one to be seen
@@ -156,8 +290,8 @@ class Writer:
     def _flush(self) -> None:
         cells, self._waiting = self._waiting, []
         if cells and self._parquet is not None:
-            by_column = dict(zip(columns(self._members), zip(*cells, strict=True), strict=True))
-            self._parquet.write_table(pa.table(by_column, _schema(self._members)))
+            by_column = dict(zip(self._schema.types, zip(*cells, strict=True), strict=True))
+            self._parquet.write_table(pa.table(by_column, self._schema.arrow))
         elif cells:
             self._append_csv(cells)
 
@@ -167,10 +301,10 @@ class Writer:
         csv.writer(text, lineterminator="\n").writerows(cells)
         self._file.write(text.getvalue().encode("utf-8"))
         self._file.flush()
-        self._sound = self._file.tell()
+        self._whole_bytes = self._file.tell()
 
     def _abandon(self) -> None:
-        """After an error in writing: lets go of the file, and cuts off a row that is not whole."""
+        """Let go of the file after an error in writing, and cut off a row that is not whole."""
         if self._parquet is not None:
             self._parquet.is_open = False  # else it would try again when it is collected
         if self._file is not None:
@@ -178,12 +312,12 @@ class Writer:
                 self._file.close()
             if self._kind == ".csv":
                 with contextlib.suppress(OSError):
-                    os.truncate(self.partial, self._sound)
+                    os.truncate(self.partial, self._whole_bytes)
 
     def _explained(self, error: OSError) -> OSError:
-        """The same error, saying which table and what to do."""
+        """Return the same error, saying which table and what to do."""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            kept = f"the rows so far are in {self.partial}; " if self._kind == ".csv" and self._sound else ""
+            kept = f"the rows so far are in {self.partial}; " if self._kind == ".csv" and self._whole_bytes else ""
             what = f"the disk is full: {kept}make room, or write to another one"
         elif error.errno == errno.ENOENT:
             what = f"there is no folder {self.path.parent}: make it first"
@@ -202,47 +336,9 @@ def _kind(path: Path) -> str:
     raise ValueError(f"{path}: a table's name must end in {' or '.join(EXTENSIONS)}")
 
 
-def _schema(members: Sequence[str]) -> pa.Schema:
-    types = {**dict.fromkeys(_TEXT, pa.string()), "label": pa.int64()}
-    return pa.schema([(name, types.get(name, pa.float64())) for name in columns(members)])
-
-
-def _series(name: str, cells: list[Any]) -> pd.Series:
-    if name in _TEXT:
-        return pd.Series(cells, dtype=str)
-    if name == "label":
-        return pd.Series(cells, dtype="Int64")
-    return pd.Series(cells, dtype=np.float64) if _is_number(name) else pd.Series(cells)
-
-
-def _is_number(name: str) -> bool:
-    return name in ("duration", "score") or name.startswith(MEMBER_PREFIX)
-
-
-def _cells(row: dict[str, Any], members: Sequence[str]) -> list[Any]:
-    """A row's values in the order of the columns."""
-    names = columns(members)
-    if unknown := set(row).difference(names):
-        raise ValueError(f"the table has no column {', '.join(sorted(unknown))}: it has {', '.join(names)}")
-    return [_cell(name, row.get(name)) for name in names]
-
-
-def _cell(name: str, value: Any) -> Any:
-    """A value as its column has it: text (never missing), a number or `None`; other columns' are left alone."""
-    if value is None or value is pd.NA or value != value:
-        value = ""
-    if name in _TEXT:
-        return str(value)
-    if name != "label" and not _is_number(name):
-        return value
-    if value == "":
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"column {name} holds {value!r}, which is no number") from None
-    if name != "label":
-        return number
-    if number not in (0, 1):
-        raise ValueError(f"column label holds {value!r}: a label is 0 (normal) or 1 (anomalous)")
-    return int(number)
+def _series(name: str, values: pd.Series) -> pd.Series:
+    """Return a column of a file with the type that it has in the table."""
+    kind = _NUMBER if name.startswith(SCORE_PREFIX) else _Schema(()).types.get(name)
+    if kind is None:
+        return pd.Series(["" if _is_missing(value) else value for value in values])
+    return pd.Series([kind.parse(name, value) for value in values], dtype=kind.pandas)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pyasd.cli import app as cli
-from pyasd.factory import demo
+from pyasd.factory import factory as synthetic
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 16000
@@ -50,7 +50,7 @@ def usage_error(outcome: Outcome, *parts: object) -> None:
 def factory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Short synthetic clips: 3 to learn from and 2 + 2 to test, of each machine."""
     folder = tmp_path_factory.mktemp("factory")
-    demo.write(folder, train=3, test=2, seconds=1.0)
+    synthetic.write(folder, train=3, test=2, seconds=1.0)
     return folder
 
 

@@ -16,11 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 # librosa's numba and torch.compile bring code of their own that says nothing about ours and is slow under a sanitizer
-ADDRESS = ["tests/test_ops_log_mel.py", "tests/test_ops_mixture.py", "tests/test_ops_group_made.py"]
-ADDRESS += ["tests/test_ops_bad_input.py", "tests/test_ops_threads.py"]
 RUNS = {
-    "address": ("address,undefined", ["libasan.so", "libubsan.so"], [*ADDRESS, "-k", "not librosa and not compile"]),
-    "thread": ("thread", ["libtsan.so"], ["tests/test_ops_threads.py"]),
+    "address": ("address,undefined", ["libasan.so", "libubsan.so"], ["tests/ops", "-k", "not librosa and not compile"]),
+    "thread": ("thread", ["libtsan.so"], ["tests/ops/test_threads.py"]),
 }
 
 # torch, its OpenMP and Python are not instrumented, so that what orders their own accesses can't be seen
@@ -39,7 +37,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 
 
 def build(sanitizers: str, folder: Path) -> Path:
-    """The extension compiled with `sanitizers`, in a copy of the Python files."""
+    """Compile the extension with `sanitizers` into a copy of the Python files; return the copy's folder."""
     import pybind11
 
     subprocess.run(
@@ -60,7 +58,7 @@ def build(sanitizers: str, folder: Path) -> Path:
 
 
 def main(which: str, *more: str) -> int:
-    """Runs the tests of `which`, with `more` arguments for pytest; the exit status."""
+    """Run the tests of `which`, with `more` arguments for pytest; return the exit status."""
     sanitizers, runtimes, tests = RUNS[which]
     tree = build(sanitizers, ROOT / f"build/sanitize-{which}")
     compiler = os.environ.get("CXX", "g++")

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pyasd import ops
 from pyasd.backends import cuda as backend
+from pyasd.backends.cuda import CudaBackend
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
@@ -81,25 +82,23 @@ def guarded(x: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def cuda(emulation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def cuda(emulation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> CudaBackend:
     """The backend, launching into the emulation; what it allocates lies between guards and is NaN."""
     monkeypatch.setattr(backend, "_cuda", emulation, raising=False)
     monkeypatch.setattr(backend, "_why", None)
     monkeypatch.setattr(backend, "_queue", lambda x: backend._Queue(0, 0))
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *size, **k: guarded_empty(*size, **k))
     monkeypatch.setattr(torch, "empty_like", lambda x, **k: guarded_empty(x.shape, dtype=x.dtype))
-    backend.warpgroups_obstacle.cache_clear()
     backend._head.cache_clear()
     backend._packed.clear()
     backend._trunks.clear()
-    backend.hidden_layers_obstacle.cache_clear()
-    return backend
+    return CudaBackend()
 
 
 @pytest.fixture(params=[False, True], ids=["warps", "warpgroups"])
-def warpgroups(request: pytest.FixtureRequest, cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> bool:
+def warpgroups(request: pytest.FixtureRequest, cuda: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> bool:
     """The head's forward kernel multiplies by warps, as on any architecture, or by warpgroups, as on sm_90a."""
-    monkeypatch.setattr(backend, "warpgroups_obstacle", lambda device: None if request.param else "not asked for")
+    monkeypatch.setattr(cuda, "warpgroups_obstacle", lambda device: None if request.param else "not asked for")
     return bool(request.param)
 
 

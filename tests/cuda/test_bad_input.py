@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 
 from pyasd import ops
+from pyasd.backends import cuda as backend
+from pyasd.backends.contract import MixtureTensors
+from pyasd.backends.cuda import CudaBackend
 
 from .conftest import guarded, make_head, make_windows, misaligned
 from .test_trunk import make_log_mel, make_network
 
 
 @pytest.fixture
-def addresses(cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+def addresses(cuda: CudaBackend, emulation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Every address in memory that the kernels are given, with its argument's name."""
     seen: list[tuple[str, int]] = []
 
@@ -31,11 +34,10 @@ def addresses(cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[tuple[s
 
         return call
 
-    extension = cuda._cuda
-    names = {name: getattr(extension, name) for name in dir(extension) if not name.startswith("__")}
-    monkeypatch.setattr(cuda, "_cuda", SimpleNamespace(**{**names, "log_mel": watched(extension.log_mel)}))
-    methods = [(extension.MixtureHead, name) for name in ("pack", "forward", "backward")]
-    for kind, method in [*methods, (extension.Trunk, "forward")]:
+    names = {name: getattr(emulation, name) for name in dir(emulation) if not name.startswith("__")}
+    monkeypatch.setattr(backend, "_cuda", SimpleNamespace(**{**names, "log_mel": watched(emulation.log_mel)}))
+    methods = [(emulation.MixtureHead, name) for name in ("pack", "forward", "backward")]
+    for kind, method in [*methods, (emulation.Trunk, "forward")]:
         monkeypatch.setattr(kind, method, watched(getattr(kind, method)))
     return seen
 
@@ -47,7 +49,7 @@ def strided(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("unkind", [misaligned, strided])
-def test_misaligned_and_strided(cuda: ModuleType, addresses: list[tuple[str, int]], unkind: Any) -> None:
+def test_misaligned_and_strided(cuda: CudaBackend, addresses: list[tuple[str, int]], unkind: Any) -> None:
     plan = ops.LogMelPlan(n_fft=256, hop_length=100, n_mels=33)
     head, network = make_head(30, 65, 2), make_network(13, (24, 30))
     h, x = make_windows(head, 9)
@@ -58,7 +60,7 @@ def test_misaligned_and_strided(cuda: ModuleType, addresses: list[tuple[str, int
         weight, bias = change(head.weight), change(head.bias)
         layers = tuple((change(w), change(b)) for w, b in network.layers)
         changed = ops.GroupMadeNetwork(change(network.band_mean), change(network.band_scale), layers, network.head)
-        operands = change(h), change(x), weight, bias, head.shape, "float32", False
+        operands = MixtureTensors(change(h), change(x), weight, bias), head.shape, "float32", False
         return [
             cuda.log_mel(change(samples), plan, [1300, 1300]),
             cuda.log_mel(change(samples.float() / 32768), plan, [1300, 1300]),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from pyasd import ops
-from pyasd.backends import reference
+from pyasd.backends.cuda import CudaBackend
+from pyasd.backends.reference import BACKEND as reference
 
 from .conftest import guarded
 
@@ -29,7 +28,7 @@ def machine(clips: int, n: int) -> Tensor:
     [(40, 2, "reflect", "max", torch.int16), (128, 3, "constant", "add", torch.float32)],
 )
 def test_every_frame_size_equals_float64(
-    cuda: ModuleType, n_fft: int, n_mels: int, hop: int, pad: str, floor: str, dtype: torch.dtype
+    cuda: CudaBackend, n_fft: int, n_mels: int, hop: int, pad: str, floor: str, dtype: torch.dtype
 ) -> None:
     plan = ops.LogMelPlan(n_fft=n_fft, hop_length=n_fft // hop, n_mels=n_mels, pad=pad, floor=floor)
     samples, lengths = machine(2, 5 * n_fft + 7), [5 * n_fft + 7] * 2
@@ -44,7 +43,7 @@ def test_every_frame_size_equals_float64(
     assert error[below <= 100].max() <= 2e-2
 
 
-def test_clips_of_unequal_length(cuda: ModuleType, order: str) -> None:
+def test_clips_of_unequal_length(cuda: CudaBackend, order: str) -> None:
     plan = ops.LogMelPlan(n_fft=512, hop_length=192, n_mels=64)
     lengths = [3000, 257, 1931, 1024, 2]
     samples = machine(5, 3000).float() / 32768
@@ -59,7 +58,7 @@ def test_clips_of_unequal_length(cuda: ModuleType, order: str) -> None:
         assert (got - exact).abs().max() <= 1e-3
 
 
-def test_views_into_larger_tensors(cuda: ModuleType) -> None:
+def test_views_into_larger_tensors(cuda: CudaBackend) -> None:
     plan = ops.LogMelPlan(n_fft=256, hop_length=100, n_mels=33)
     samples = machine(3, 1300).float() / 32768
     whole = guarded(torch.full((5, 1303), float("nan")))
@@ -69,7 +68,7 @@ def test_views_into_larger_tensors(cuda: ModuleType) -> None:
     assert torch.equal(cuda.log_mel(samples.t().contiguous().t(), plan, [1300] * 3), expected)
 
 
-def test_a_nan_costs_its_own_frames_only(cuda: ModuleType) -> None:
+def test_a_nan_costs_its_own_frames_only(cuda: CudaBackend) -> None:
     plan = ops.LogMelPlan()
     samples = machine(1, 8000).float() / 32768
     clean = cuda.log_mel(guarded(samples), plan, [8000])
@@ -82,12 +81,12 @@ def test_a_nan_costs_its_own_frames_only(cuda: ModuleType) -> None:
     assert torch.equal(got[~touched], clean[~touched])
 
 
-def test_silence_is_the_floor(cuda: ModuleType) -> None:
+def test_silence_is_the_floor(cuda: CudaBackend) -> None:
     got = cuda.log_mel(guarded(torch.zeros(1, 3000, dtype=torch.int16)), ops.LogMelPlan(), [3000])
     torch.testing.assert_close(got, torch.full_like(got, -156.5356), rtol=0, atol=1e-4)
 
 
-def test_other_frame_sizes_and_empty_batches(cuda: ModuleType) -> None:
+def test_other_frame_sizes_and_empty_batches(cuda: CudaBackend) -> None:
     samples, plan = machine(1, 4000), ops.LogMelPlan(n_fft=400, hop_length=160, n_mels=80)
     assert torch.equal(cuda.log_mel(samples, plan, [4000]), reference.log_mel(samples, plan, [4000]))
     assert cuda.log_mel(torch.zeros(0, 16000), ops.LogMelPlan(), []).shape == (0, 128)

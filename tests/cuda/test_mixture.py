@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 
 from pyasd import ops
-from pyasd.backends import reference, self_check
+from pyasd.backends import self_check
+from pyasd.backends.cuda import CudaBackend
+from pyasd.backends.reference import BACKEND as reference
 
 from .conftest import guarded, make_head, make_windows
 
@@ -21,18 +22,17 @@ VALUES = 4.0
 
 
 def forward(
-    cuda: ModuleType, head: ops.MixtureHead, h: Tensor, x: Tensor, precision: str = "float32", per_dim: bool = False
+    cuda: CudaBackend, head: ops.MixtureHead, h: Tensor, x: Tensor, precision: str = "float32", per_dim: bool = False
 ) -> Tensor:
-    return cuda.mixture_log_prob(h, x, head.weight, head.bias, head.shape, precision, per_dim)
+    return cuda.mixture_log_prob(head.tensors(h, x), head.shape, precision, per_dim)
 
 
 def assert_within_budget(
     got: Tensor, head: ops.MixtureHead, h: Tensor, x: Tensor, precision: str = "float32", per_dim: bool = False
 ) -> None:
     """Element by element, an error at most `VALUES` times the largest that plain float32 torch makes at such a size."""
-    plain = reference.mixture_log_prob(h, x, head.weight, head.bias, head.shape, precision, per_dim)
-    doubles = [t.double() for t in (h, x, head.weight, head.bias)]
-    exact = reference.mixture_log_prob(*doubles, head.shape, precision, per_dim)
+    plain = reference.mixture_log_prob(head.tensors(h, x), head.shape, precision, per_dim)
+    exact = reference.mixture_log_prob(head.tensors(h, x).double(), head.shape, precision, per_dim)
     size = 1 + exact.abs()
     budget = VALUES * ((plain - exact).abs() / size).max() + 1e-6
     assert ((got - exact).abs() <= budget * size).all()
@@ -52,7 +52,7 @@ SHAPES = [  # hidden, dims, components, windows
 @pytest.mark.parametrize(("hidden", "dims", "components", "windows"), SHAPES)
 @pytest.mark.parametrize("per_dim", [False, True])
 def test_equals_float64(
-    cuda: ModuleType, hidden: int, dims: int, components: int, windows: int, precision: str, per_dim: bool
+    cuda: CudaBackend, hidden: int, dims: int, components: int, windows: int, precision: str, per_dim: bool
 ) -> None:
     head = make_head(hidden, dims, components)
     h, x = make_windows(head, windows)
@@ -63,7 +63,7 @@ def test_equals_float64(
 @pytest.mark.parametrize("shared_kb", [99, 163, 227])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_every_tile_of_every_gpu(
-    cuda: ModuleType, order: str, shared_kb: int, precision: str, monkeypatch: pytest.MonkeyPatch
+    cuda: CudaBackend, order: str, shared_kb: int, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The shared memory of sm_86, sm_80 and sm_90; all 128 hidden units; threads in either order give the same bits."""
     monkeypatch.setenv("PYASD_HOST_SHARED_KB", str(shared_kb))
@@ -76,7 +76,7 @@ def test_every_tile_of_every_gpu(
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_same_bits_whatever_the_batch(cuda: ModuleType, precision: str) -> None:
+def test_same_bits_whatever_the_batch(cuda: CudaBackend, precision: str) -> None:
     head = make_head(32, 80, 3)
     h, x = make_windows(head, 150)
     whole = forward(cuda, head, h, x, precision)
@@ -85,7 +85,7 @@ def test_same_bits_whatever_the_batch(cuda: ModuleType, precision: str) -> None:
         assert torch.equal(part, whole[first:last])
 
 
-def test_overlapping_windows_and_odd_strides_are_read_in_place(cuda: ModuleType) -> None:
+def test_overlapping_windows_and_odd_strides_are_read_in_place(cuda: CudaBackend) -> None:
     head = make_head(30, 65, 2)
     windows = guarded(torch.randn(13 * 25)).as_strided((21, 65), (13, 1))
     wide = guarded(torch.randn(21, 77))
@@ -96,7 +96,7 @@ def test_overlapping_windows_and_odd_strides_are_read_in_place(cuda: ModuleType)
     assert torch.equal(forward(cuda, head, hidden[::2], windows[::2]), expected[::2])
 
 
-def test_masked_weights_never_matter(cuda: ModuleType) -> None:
+def test_masked_weights_never_matter(cuda: CudaBackend) -> None:
     head = make_head(30, 65, 2)
     h, x = make_windows(head, 5)
     clean = forward(cuda, head, h, x)
@@ -105,7 +105,7 @@ def test_masked_weights_never_matter(cuda: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_infinity_and_nan_cost_their_own_window_only(cuda: ModuleType, precision: str) -> None:
+def test_infinity_and_nan_cost_their_own_window_only(cuda: CudaBackend, precision: str) -> None:
     head = make_head(30, 65, 2)
     h, x = make_windows(head, 40)
     clean = forward(cuda, head, h, x, precision)
@@ -124,7 +124,7 @@ def test_infinity_and_nan_cost_their_own_window_only(cuda: ModuleType, precision
     assert torch.equal(got[other], clean[other])
 
 
-def test_tails_are_large_finite_numbers(cuda: ModuleType) -> None:
+def test_tails_are_large_finite_numbers(cuda: CudaBackend) -> None:
     head = make_head(32, 80, 3)
     h, _ = make_windows(head, 6)
     far = torch.tensor([3.0, 30, 300, 3e3, 3e4, 3e6])[:, None].expand(6, 80).contiguous()
@@ -133,7 +133,7 @@ def test_tails_are_large_finite_numbers(cuda: ModuleType) -> None:
     assert_within_budget(got, head, h, far)
 
 
-def test_a_changed_weight_is_packed_again(cuda: ModuleType) -> None:
+def test_a_changed_weight_is_packed_again(cuda: CudaBackend) -> None:
     head = make_head(16, 20, 2)
     h, x = make_windows(head, 3)
     first = forward(cuda, head, h, x)
@@ -145,9 +145,9 @@ def test_a_changed_weight_is_packed_again(cuda: ModuleType) -> None:
     assert_within_budget(again, head, h, x)
 
 
-def test_shapes_without_a_kernel_go_through_the_reference(cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_without_a_kernel_go_through_the_reference(cuda: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     def plain(head: ops.MixtureHead, h: Tensor, x: Tensor) -> Tensor:
-        return reference.mixture_log_prob(h, x, head.weight, head.bias, head.shape, "float32", False)
+        return reference.mixture_log_prob(head.tensors(h, x), head.shape, "float32", False)
 
     many = make_head(8, 65, 1, tuple(range(1, 66)))  # 65 groups
     h, x = make_windows(many, 2)
@@ -158,12 +158,12 @@ def test_shapes_without_a_kernel_go_through_the_reference(cuda: ModuleType, monk
     assert torch.equal(forward(cuda, wide, h, x), plain(wide, h, x))
 
 
-def test_empty_batch(cuda: ModuleType) -> None:
+def test_empty_batch(cuda: CudaBackend) -> None:
     head = make_head(16, 20, 2)
     assert forward(cuda, head, torch.zeros(0, 16), torch.zeros(0, 20)).shape == (0, 5)
 
 
-def test_self_check_passes_and_would_fail(cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_self_check_passes_and_would_fail(cuda: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     assert self_check.disagreement(cuda, torch.device("cpu")) is None
     right = cuda.mixture_log_prob
     monkeypatch.setattr(cuda, "mixture_log_prob", lambda *a: right(*a) * 1.001)
@@ -172,7 +172,7 @@ def test_self_check_passes_and_would_fail(cuda: ModuleType, monkeypatch: pytest.
     assert "mixture_log_prob (float32) disagrees" in reason
     monkeypatch.setenv("PYASD_HOST_SHARED_KB", "0")
     monkeypatch.setattr(cuda, "mixture_log_prob", right)
-    monkeypatch.setattr(cuda, "_fits", lambda *a, **k: True)
+    monkeypatch.setattr("pyasd.backends.cuda._fits", lambda *a, **k: True)
     reason = self_check.disagreement(cuda, torch.device("cpu"))
     assert reason is not None
     assert "the self-check failed: CUDA: more shared memory" in reason

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import pytest
 import torch
 from torch import Tensor
 
 from pyasd import ops
-from pyasd.backends import reference
+from pyasd.backends.cuda import CudaBackend
+from pyasd.backends.reference import BACKEND as reference
 
 from .conftest import guarded, make_head, make_windows
 
@@ -18,7 +17,7 @@ GRADIENTS = 8.0
 
 
 def backward(
-    cuda: ModuleType,
+    cuda: CudaBackend,
     head: ops.MixtureHead,
     grad: Tensor,
     h: Tensor,
@@ -26,7 +25,7 @@ def backward(
     precision: str = "float32",
     per_dim: bool = False,
 ) -> tuple[Tensor, ...]:
-    return cuda.mixture_log_prob_backward(grad, h, x, head.weight, head.bias, head.shape, precision, per_dim)
+    return cuda.mixture_log_prob_backward(grad, head.tensors(h, x), head.shape, precision, per_dim)
 
 
 def assert_within_budget(
@@ -38,9 +37,9 @@ def assert_within_budget(
     precision: str = "float32",
     per_dim: bool = False,
 ) -> None:
-    tensors = (grad, h, x, head.weight, head.bias)
-    plain = reference.mixture_log_prob_backward(*tensors, head.shape, precision, per_dim)
-    exact = reference.mixture_log_prob_backward(*[t.double() for t in tensors], head.shape, precision, per_dim)
+    tensors = head.tensors(h, x)
+    plain = reference.mixture_log_prob_backward(grad, tensors, head.shape, precision, per_dim)
+    exact = reference.mixture_log_prob_backward(grad.double(), tensors.double(), head.shape, precision, per_dim)
     for name, a, b, c in zip(("hidden", "target", "weight", "bias"), got, plain, exact, strict=True):
         assert a.shape == c.shape, name
         size = 1 + c.abs()
@@ -62,7 +61,7 @@ SHAPES = [  # hidden, dims, components, windows
 @pytest.mark.parametrize(("hidden", "dims", "components", "windows"), SHAPES)
 @pytest.mark.parametrize("per_dim", [False, True])
 def test_equals_float64(
-    cuda: ModuleType, hidden: int, dims: int, components: int, windows: int, precision: str, per_dim: bool
+    cuda: CudaBackend, hidden: int, dims: int, components: int, windows: int, precision: str, per_dim: bool
 ) -> None:
     head = make_head(hidden, dims, components)
     h, x = make_windows(head, windows)
@@ -74,7 +73,7 @@ def test_equals_float64(
 @pytest.mark.parametrize("shared_kb", [99, 163, 227])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_every_tile_of_every_gpu(
-    cuda: ModuleType, order: str, shared_kb: int, precision: str, monkeypatch: pytest.MonkeyPatch
+    cuda: CudaBackend, order: str, shared_kb: int, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYASD_HOST_SHARED_KB", str(shared_kb))
     head = make_head(128, 20, 2)
@@ -87,7 +86,7 @@ def test_every_tile_of_every_gpu(
     assert all(torch.equal(a, b) for a, b in zip(again, got, strict=True))
 
 
-def test_gradients_of_a_window_have_the_same_bits_in_every_batch(cuda: ModuleType) -> None:
+def test_gradients_of_a_window_have_the_same_bits_in_every_batch(cuda: CudaBackend) -> None:
     head = make_head(32, 80, 2)
     h, x = make_windows(head, 150)
     grad = guarded(torch.randn(150, 5))
@@ -98,7 +97,7 @@ def test_gradients_of_a_window_have_the_same_bits_in_every_batch(cuda: ModuleTyp
         assert torch.equal(part[1], whole[1][first:last])
 
 
-def test_overlapping_windows_are_read_in_place(cuda: ModuleType) -> None:
+def test_overlapping_windows_are_read_in_place(cuda: CudaBackend) -> None:
     head = make_head(30, 65, 2)
     windows = guarded(torch.randn(13 * 25)).as_strided((21, 65), (13, 1))
     hidden = guarded(torch.randn(21, 77))[:, 3:33]
@@ -108,7 +107,7 @@ def test_overlapping_windows_are_read_in_place(cuda: ModuleType) -> None:
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
-def test_tails_and_clamped_scales(cuda: ModuleType) -> None:
+def test_tails_and_clamped_scales(cuda: CudaBackend) -> None:
     head = make_head(32, 80, 3)
     h, _ = make_windows(head, 6)
     far = torch.tensor([3.0, 30, 300, 3e3, 3e4, 3e6])[:, None].expand(6, 80).contiguous()
@@ -120,7 +119,7 @@ def test_tails_and_clamped_scales(cuda: ModuleType) -> None:
     assert_within_budget(backward(cuda, head, grad, h, x), head, grad, h, x)
 
 
-def test_nan_costs_its_own_window_and_what_sums_over_windows(cuda: ModuleType) -> None:
+def test_nan_costs_its_own_window_and_what_sums_over_windows(cuda: CudaBackend) -> None:
     head = make_head(30, 65, 2)
     h, x = make_windows(head, 40)
     grad = torch.randn(40, 5)
@@ -140,7 +139,7 @@ def test_nan_costs_its_own_window_and_what_sums_over_windows(cuda: ModuleType) -
     assert torch.equal(got[3][rows < 13], clean[3][rows < 13])
 
 
-def test_empty_batch(cuda: ModuleType) -> None:
+def test_empty_batch(cuda: CudaBackend) -> None:
     head = make_head(16, 20, 2)
     got = backward(cuda, head, torch.zeros(0, 5), torch.zeros(0, 16), torch.zeros(0, 20))
     assert [g.shape[0] for g in got] == [0, 0, 120, 120]
@@ -148,11 +147,11 @@ def test_empty_batch(cuda: ModuleType) -> None:
     assert (got[3] == 0).all()
 
 
-def test_shapes_without_a_kernel_go_through_the_reference(cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_without_a_kernel_go_through_the_reference(cuda: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     head = make_head(128, 20, 1)
     h, x = make_windows(head, 3)
     grad = torch.randn(3, 5)
     monkeypatch.setenv("PYASD_HOST_SHARED_KB", "72")  # enough for the forward kernel alone
     got = backward(cuda, head, grad, h, x)
-    exact = reference.mixture_log_prob_backward(grad, h, x, head.weight, head.bias, head.shape, "float32", False)
+    exact = reference.mixture_log_prob_backward(grad, head.tensors(h, x), head.shape, "float32", False)
     assert all(torch.equal(a, b) for a, b in zip(got, exact, strict=True))

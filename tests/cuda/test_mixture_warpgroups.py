@@ -9,28 +9,30 @@ import pytest
 import torch
 
 from pyasd.backends import self_check
+from pyasd.backends.cuda import CudaBackend
 
 CPU = torch.device("cpu")
 
 
-def test_compute_capability_9_alone_has_them(cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compute_capability_9_alone_has_them(
+    cuda: CudaBackend, emulation: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     why = cuda.warpgroups_obstacle(CPU)  # the emulation's is 8.0
     assert why is not None
     assert "compute capability 9" in why
-    cuda.warpgroups_obstacle.cache_clear()
-    monkeypatch.setattr(cuda._cuda, "device", lambda index: {"capability": (9, 0)})
+    CudaBackend.warpgroups_obstacle.cache_clear()
+    monkeypatch.setattr(emulation, "device", lambda index: {"capability": (9, 0)})
     asked: list[bool] = []
     right = cuda.log_prob_by
     monkeypatch.setattr(cuda, "log_prob_by", lambda *a, **k: asked.append(k["warpgroups"]) or right(*a, **k))
     assert cuda.warpgroups_obstacle(CPU) is None
     assert asked == [True, True]  # checked in both precisions
-    shape, head = self_check._mixture(CPU)
-    cuda.mixture_log_prob(*head, shape, "float32", False)
+    cuda.mixture_log_prob(*self_check.small_mixture(CPU), "float32", False)
     assert asked[2:] == [True]
 
 
-def test_warps_where_they_disagree(cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda._cuda, "device", lambda index: {"capability": (9, 0)})
+def test_warps_where_they_disagree(cuda: CudaBackend, emulation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulation, "device", lambda index: {"capability": (9, 0)})
     right = cuda.log_prob_by
 
     def forward(*arguments: Any, warpgroups: bool) -> torch.Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pyasd import ops
-from pyasd.backends import reference, self_check
+from pyasd.backends import self_check
+from pyasd.backends.cuda import CudaBackend
 
 from .conftest import guarded, make_head
 
@@ -42,12 +43,10 @@ def make_log_mel(network: ops.GroupMadeNetwork, windows: int) -> Tensor:
     return guarded(network.band_mean + network.band_scale * torch.randn(frames, len(network.band_mean)))
 
 
-def hidden_of(cuda: ModuleType, log_mel: Tensor, network: ops.GroupMadeNetwork, precision: str = "float32") -> Tensor:
+def hidden_of(cuda: CudaBackend, log_mel: Tensor, network: ops.GroupMadeNetwork, precision: str = "float32") -> Tensor:
     """The kernel's hidden units; its standardised frames are torch's, bit by bit."""
     hidden, windows = cuda.hidden_layers(log_mel, network, precision)
-    torch.testing.assert_close(
-        windows, reference.standardised_windows(log_mel, network), rtol=0, atol=0, equal_nan=True
-    )
+    torch.testing.assert_close(windows, network.standardised_windows(log_mel), rtol=0, atol=0, equal_nan=True)
     return hidden
 
 
@@ -58,8 +57,8 @@ def assert_within_budget(got: Tensor, log_mel: Tensor, network: ops.GroupMadeNet
         tuple((weight.double(), bias.double()) for weight, bias in network.layers),
         network.head,
     )
-    plain = reference.hidden_layers(reference.standardised_windows(log_mel, network), network, precision)
-    exact = reference.hidden_layers(reference.standardised_windows(log_mel.double(), double), double, precision)
+    plain = network.hidden_layers(network.standardised_windows(log_mel), precision)
+    exact = double.hidden_layers(double.standardised_windows(log_mel.double()), precision)
     assert got.shape == exact.shape
     if precision == "float32":
         size = 1 + exact.abs()
@@ -88,7 +87,7 @@ SHAPES = [  # mels, widths, order, windows
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("mels", "widths", "order", "windows"), SHAPES)
 def test_equals_float64(
-    cuda: ModuleType, mels: int, widths: tuple[int, ...], order: tuple[int, ...], windows: int, precision: str
+    cuda: CudaBackend, mels: int, widths: tuple[int, ...], order: tuple[int, ...], windows: int, precision: str
 ) -> None:
     network = make_network(mels, widths, order)
     log_mel = make_log_mel(network, windows)
@@ -96,7 +95,7 @@ def test_equals_float64(
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_without_a_mask(cuda: ModuleType, precision: str) -> None:
+def test_without_a_mask(cuda: CudaBackend, precision: str) -> None:
     network = make_network(40, (128, 70, 128), mask=False)
     log_mel = make_log_mel(network, 21)
     assert_within_budget(hidden_of(cuda, log_mel, network, precision), log_mel, network, precision)
@@ -105,7 +104,7 @@ def test_without_a_mask(cuda: ModuleType, precision: str) -> None:
 @pytest.mark.parametrize("shared_kb", [99, 163, 227])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_every_tile_of_every_gpu(
-    cuda: ModuleType, order: str, shared_kb: int, precision: str, monkeypatch: pytest.MonkeyPatch
+    cuda: CudaBackend, order: str, shared_kb: int, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The shared memory of sm_86, sm_80 and sm_90; the report's size; threads in either order give the same bits."""
     monkeypatch.setenv("PYASD_HOST_SHARED_KB", str(shared_kb))
@@ -118,7 +117,7 @@ def test_every_tile_of_every_gpu(
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_same_bits_whatever_the_batch(cuda: ModuleType, precision: str) -> None:
+def test_same_bits_whatever_the_batch(cuda: CudaBackend, precision: str) -> None:
     network = make_network(13, (30, 41))
     log_mel = make_log_mel(network, 150)  # two blocks of 128 windows fill the emulated device; fewer get smaller ones
     whole = hidden_of(cuda, log_mel, network, precision)
@@ -129,7 +128,7 @@ def test_same_bits_whatever_the_batch(cuda: ModuleType, precision: str) -> None:
 
 @pytest.mark.parametrize("mels", [13, 32])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_what_a_mask_hides_is_not_read(cuda: ModuleType, mels: int, precision: str) -> None:
+def test_what_a_mask_hides_is_not_read(cuda: CudaBackend, mels: int, precision: str) -> None:
     """A NaN in one frame, at its place in the ordering: it reaches the tiles of 32 units in which any has its degree or
     a higher one, in this window and in those in which the frame has another place, and no other.
     """
@@ -146,7 +145,7 @@ def test_what_a_mask_hides_is_not_read(cuda: ModuleType, mels: int, precision: s
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_infinity_and_nan_cost_their_own_windows_only(cuda: ModuleType, precision: str) -> None:
+def test_infinity_and_nan_cost_their_own_windows_only(cuda: CudaBackend, precision: str) -> None:
     network = make_network(13, (30, 41))
     log_mel = make_log_mel(network, 40)
     clean = hidden_of(cuda, log_mel, network, precision)
@@ -160,7 +159,7 @@ def test_infinity_and_nan_cost_their_own_windows_only(cuda: ModuleType, precisio
     assert not got[26:31].isfinite().all()
 
 
-def test_far_from_the_mean(cuda: ModuleType) -> None:
+def test_far_from_the_mean(cuda: CudaBackend) -> None:
     network = make_network(13, (30, 41))
     log_mel = guarded(network.band_mean + torch.logspace(0, 6, 9)[:, None] * network.band_scale)
     got = hidden_of(cuda, log_mel, network)
@@ -168,28 +167,30 @@ def test_far_from_the_mean(cuda: ModuleType) -> None:
     assert_within_budget(got, log_mel, network, "float32")
 
 
-def test_layers_without_a_weight(cuda: ModuleType) -> None:
+def test_layers_without_a_weight(cuda: CudaBackend) -> None:
     network = make_network(13, (30, 41))
     network.layers[1][0].zero_()
     log_mel = make_log_mel(network, 3)
     assert torch.equal(hidden_of(cuda, log_mel, network), network.layers[1][1].relu().expand(3, 41))
 
 
-def test_packs_once_for_each_network_and_precision(cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packs_once_for_each_network_and_precision(
+    cuda: CudaBackend, emulation: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = make_network(13, (30, 41))
     log_mel = make_log_mel(network, 3)
     both = [hidden_of(cuda, log_mel, network, precision) for precision in ("float32", "bfloat16")]
-    monkeypatch.setattr(cuda._cuda, "Trunk", None)
+    monkeypatch.setattr(emulation, "Trunk", None)
     again = [hidden_of(cuda, log_mel, network, precision) for precision in ("float32", "bfloat16")]
     assert all(torch.equal(a, b) for a, b in zip(again, both, strict=True))
     assert not torch.equal(*both)
 
 
-def test_networks_without_a_kernel(cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_without_a_kernel(cuda: CudaBackend, emulation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     wide = make_network(13, (129, 30))
     assert cuda.hidden_layers(make_log_mel(wide, 3), wide, "float32") is None
     with pytest.raises(ValueError, match="too many units"):
-        cuda._cuda.Trunk(layers=[(65, 129, 0, 0)], mels=13, bfloat16=False)
+        emulation.Trunk(layers=[(65, 129, 0, 0)], mels=13, bfloat16=False)
     many = make_network(500, (8,))
     assert cuda.hidden_layers(make_log_mel(many, 3), many, "float32") is None
     monkeypatch.setenv("PYASD_HOST_SHARED_KB", "48")
@@ -197,7 +198,9 @@ def test_networks_without_a_kernel(cuda: ModuleType, monkeypatch: pytest.MonkeyP
     assert cuda.hidden_layers(make_log_mel(report, 3), report, "float32") is None
 
 
-def test_self_check_passes_and_would_fail(cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_self_check_passes_and_would_fail(
+    cuda: CudaBackend, emulation: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     device = torch.device("cpu")
     assert cuda.hidden_layers_obstacle(device) is None
     right = cuda.hidden_layers
@@ -208,13 +211,13 @@ def test_self_check_passes_and_would_fail(cuda: ModuleType, monkeypatch: pytest.
             return hidden * (scale if how == precision else 1), windows
 
         monkeypatch.setattr(cuda, "hidden_layers", wrong)
-        return self_check.hidden_layers_disagreement(cuda, device)
+        return self_check.hidden_layers_disagreement(cuda.hidden_layers, device)
 
     assert check(1.001, "float32") == "the self-check of the hidden layers (float32) disagrees with the reference"
     assert check(1.05, "bfloat16") == "the self-check of the hidden layers (bfloat16) disagrees with the reference"
     monkeypatch.setattr(cuda, "hidden_layers", right)
-    monkeypatch.setattr(cuda._cuda.Trunk, "fits", lambda self, device: True)
+    monkeypatch.setattr(emulation.Trunk, "fits", lambda self, device: True)
     monkeypatch.setenv("PYASD_HOST_SHARED_KB", "0")
-    reason = self_check.hidden_layers_disagreement(cuda, device)
+    reason = self_check.hidden_layers_disagreement(cuda.hidden_layers, device)
     assert reason is not None
     assert "the self-check failed: CUDA: more shared memory" in reason

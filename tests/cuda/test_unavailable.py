@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor
 
 from pyasd.backends import cuda as backend
 from pyasd.backends import self_check
+from pyasd.backends.contract import Backend, LogMelPlan
+from pyasd.backends.cuda import BACKEND, CudaBackend
 
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """A CUDA device that torch and the extension both see."""
-    backend._self_check.cache_clear()
+    CudaBackend._self_check.cache_clear()
     monkeypatch.setattr(backend, "_why", None)
     extension = SimpleNamespace(device_count=lambda: (1, ""), loaded=lambda index: None)
     monkeypatch.setattr(backend, "_cuda", extension, raising=False)
@@ -25,8 +29,8 @@ def device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
 def test_a_device_whose_checks_pass_is_checked_once(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(self_check, "disagreement", lambda module, where: calls.append(where))
-    assert backend.unavailable(device) is None
-    assert backend.unavailable(device) is None
+    assert BACKEND.unavailable(device) is None
+    assert BACKEND.unavailable(device) is None
     assert calls == [device]
 
 
@@ -34,24 +38,24 @@ def test_each_reason_is_told(device: torch.device, monkeypatch: pytest.MonkeyPat
     def refuse(index: int) -> None:
         raise RuntimeError("CUDA: no kernel image is available for execution on the device")
 
-    assert backend.unavailable(torch.device("cpu")) == "its kernels run on CUDA tensors"
+    assert BACKEND.unavailable(torch.device("cpu")) == "its kernels run on CUDA tensors"
     monkeypatch.setattr(self_check, "disagreement", lambda module, where: "log_mel disagrees")
-    assert backend.unavailable(device) == "log_mel disagrees"
-    backend._self_check.cache_clear()
+    assert BACKEND.unavailable(device) == "log_mel disagrees"
+    CudaBackend._self_check.cache_clear()
     monkeypatch.setattr(backend._cuda, "loaded", refuse)
-    assert "no kernel was compiled for the architecture of cuda:0 (CUDA: no kernel image" in backend.unavailable(device)
+    assert "no kernel was compiled for the architecture of cuda:0 (CUDA: no kernel image" in BACKEND.unavailable(device)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "torch sees no CUDA device" in backend.unavailable(device)
+    assert "torch sees no CUDA device" in BACKEND.unavailable(device)
     monkeypatch.setattr(backend._cuda, "device_count", lambda: (0, "CUDA driver version is insufficient"))
-    assert backend.unavailable(device) == "no CUDA device: CUDA driver version is insufficient"
+    assert BACKEND.unavailable(device) == "no CUDA device: CUDA driver version is insufficient"
     monkeypatch.setattr(backend, "_why", "not built")
-    assert backend.unavailable(device) == "not built"
+    assert BACKEND.unavailable(device) == "not built"
 
 
 def test_an_error_on_the_device_is_a_reason() -> None:
-    def broken(*_: object) -> None:
-        raise RuntimeError("CUDA: an illegal memory access was encountered")
+    class Broken(Backend):
+        def log_mel(self, samples: Tensor, plan: LogMelPlan, lengths: Sequence[int]) -> Tensor:
+            raise RuntimeError("CUDA: an illegal memory access was encountered")
 
-    module = SimpleNamespace(log_mel=broken)
-    reason = self_check.disagreement(module, torch.device("cpu"))  # type: ignore[arg-type]
+    reason = self_check.disagreement(Broken(), torch.device("cpu"))
     assert reason == "the self-check failed: CUDA: an illegal memory access was encountered"

@@ -8,14 +8,14 @@ import json
 import shutil
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pyasd.cli import app as cli
-from pyasd.datasets import dcase, download
-from pyasd.datasets.download import CHECKSUMS
+from pyasd.datasets import dcase, download, layouts
 from pyasd.errors import DownloadError
 from pyasd.factory import miniature
 
@@ -30,6 +30,11 @@ class Server(http.server.ThreadingHTTPServer):
         self.break_after: int | None = None  # bytes of the next answer's body
         self.ranges = True
         self.states: dict[str, str] = {}  # MD5s that the API states
+        self.md5 = {path.name: md5(path) for path in folder.glob("*.zip")}  # of record, for 2020
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, *_: object) -> None:
         """A client that goes away is no news."""
@@ -87,17 +92,25 @@ def zenodo(originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(originals, folder)
     server = Server(folder)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    monkeypatch.setattr(download, "ZENODO", address)
-    monkeypatch.setattr(download, "LISTS", f"{address}/lists")
+    monkeypatch.setattr(download, "ZENODO", server.address)
     monkeypatch.setattr(download, "WAIT", 0.01)
     monkeypatch.setattr(download, "CHUNK", 1000)
-    monkeypatch.setitem(CHECKSUMS, 2020, {x.name: md5(x) for x in folder.glob("*.zip")})
-    labels = (folder / "eval_data_list_2020.csv").read_bytes()
-    monkeypatch.setitem(download.LABELS, 2020, hashlib.sha256(labels).hexdigest())
+    of_record(monkeypatch, server.address, server.md5, folder / "eval_data_list_2020.csv")
     yield server
     server.shutdown()
     server.server_close()
+
+
+def of_record(monkeypatch: pytest.MonkeyPatch, address: str, checksums: Mapping[str, str], labels: Path) -> None:
+    """Give the data set of 2020 these checksums, and let it have its list of labels from that address."""
+    real = layouts.year
+    sha256 = hashlib.sha256(labels.read_bytes()).hexdigest()
+
+    def year(number: int) -> layouts.Year:
+        layout = replace(real(number), labels_url=f"{address}/lists/{real(number).label_list}")
+        return replace(layout, md5=checksums, labels_sha256=sha256) if number == 2020 else layout
+
+    monkeypatch.setattr(layouts, "year", year)
 
 
 def get(to: Path, **how) -> list[str]:  # type: ignore[no-untyped-def]
@@ -120,28 +133,19 @@ def packed(folder: Path, prefix: str, place: str) -> dict[str, bytes]:
 # -- when all goes well ------------------------------------------------------------------------------------------
 
 
-def test_checksums_are_of_all_archives() -> None:
-    assert CHECKSUMS.keys() == {2020, 2023}
-    for year, checksums in CHECKSUMS.items():
-        assert checksums.keys() == {x.name for x in dcase.YEARS[year].archives}
-        assert len(set(checksums.values())) == len(checksums)
-        assert all(len(x) == 32 and set(x) <= set("0123456789abcdef") for x in checksums.values())
-    assert CHECKSUMS[2020]["dev_data_fan.zip"] == "649bdfc06263ae7a838963f43b6641e6"
-
-
 def test_everything(zenodo: Server, originals: Path, tmp_path: Path) -> None:
     to = tmp_path / "new" / "data"
-    told: list[tuple[str, int, int]] = []
-    notes = get(to, progress=lambda stage, done, total, info: told.append((stage, done, total)))
+    steps: list[tuple[str, int, int]] = []
+    notes = get(to, progress=lambda stage, done, total, info: steps.append((stage, done, total)))
     assert notes == ["every archive has the MD5 of record"]
     assert clips_of(to) == packed(originals, "dev_", "dev_data") | packed(originals, "eval_", "eval_data")
     assert (to / "eval_data_list_2020.csv").read_bytes() == (originals / "eval_data_list_2020.csv").read_bytes()
     assert sorted(x.name for x in to.iterdir()) == sorted(
         [x.name for x in originals.glob("*.zip")] + ["dev_data", "eval_data", "eval_data_list_2020.csv"]
     )
-    stages = list(dict.fromkeys(x[0] for x in told))
+    stages = list(dict.fromkeys(x[0] for x in steps))
     assert stages[:2] == ["downloading dev_data_fan.zip, MB", "unpacking dev_data_fan.zip"]
-    assert ("unpacking dev_data_fan.zip", 16, 16) in told
+    assert ("unpacking dev_data_fan.zip", 16, 16) in steps
     zenodo.asked.clear()
     get(to)
     assert zenodo.asked == [], "what is there is not asked for again"
@@ -211,12 +215,14 @@ def test_a_half_written_unpacking_is_done_again(zenodo: Server, tmp_path: Path) 
     gone, cut, untouched = sorted(to.rglob("fan/train/*.wav"))[:3]
     gone.unlink()
     cut.write_bytes(cut.read_bytes()[:100])
-    (cut.parent / f".{gone.name}.partial").write_bytes(b"half")
+    for name in (f".{gone.name}.partial", f".{gone.name}.4711.partial", f".{cut.name}.4711.partial"):
+        (cut.parent / name).write_bytes(b"half")
+    (cut.parent / ".mine.partial").write_bytes(b"somebody else's")
     before = untouched.stat().st_mtime_ns
     get(to)
     assert clips_of(to) == whole
     assert untouched.stat().st_mtime_ns == before
-    assert not list(to.rglob("*.partial"))
+    assert [x.name for x in to.rglob("*.partial")] == [".mine.partial"]
 
 
 def test_an_interrupted_unpacking_leaves_its_mark(
@@ -239,7 +245,8 @@ def test_an_interrupted_unpacking_leaves_its_mark(
         dcase.find(to)
     monkeypatch.undo()
     # The patches of the server are undone, too: the archive is there, and what it has is all that is needed.
-    monkeypatch.setitem(CHECKSUMS, 2020, {"dev_data_fan.zip": md5(to / "dev_data_fan.zip")})
+    checksums = {"dev_data_fan.zip": md5(to / "dev_data_fan.zip")}
+    of_record(monkeypatch, zenodo.address, checksums, zenodo.folder / "eval_data_list_2020.csv")
     get(to, machines=["fan"], parts=["development"])
     assert len(dcase.find(to)) == 16
     assert not list(to.rglob(".*"))
@@ -275,7 +282,7 @@ def test_one_file_that_is_not_there_costs_itself_alone(zenodo: Server, tmp_path:
 def test_a_wrong_checksum(zenodo: Server, tmp_path: Path) -> None:
     path = zenodo.folder / "dev_data_fan.zip"
     path.write_bytes(path.read_bytes() + b"x")
-    expected = CHECKSUMS[2020]["dev_data_fan.zip"]
+    expected = zenodo.md5["dev_data_fan.zip"]
     with pytest.raises(
         DownloadError, match=rf"dev_data_fan\.zip hasn't the checksum of record, md5:{expected}, and was re"
     ):
@@ -339,7 +346,7 @@ def test_an_archive_that_would_write_elsewhere(zenodo: Server, tmp_path: Path) -
     path = zenodo.folder / "dev_data_fan.zip"
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("fan/../../../outside.wav", b"x")
-    CHECKSUMS[2020]["dev_data_fan.zip"] = md5(path)
+    zenodo.md5["dev_data_fan.zip"] = md5(path)
     with pytest.raises(DownloadError, match="would lie outside of its folder"):
         get(tmp_path / "data", machines=["fan"], parts=["development"])
     assert not (tmp_path / "outside.wav").exists()

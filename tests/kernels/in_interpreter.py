@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from pyasd import ops
-from pyasd.backends import reference, triton
+from pyasd.backends.reference import BACKEND as reference
+from pyasd.backends.triton import BACKEND as triton
 from pyasd.kernels import log_mel as log_mel_kernels
 from pyasd.kernels import trunk
 
@@ -62,16 +63,15 @@ def assert_within_budget(got: Tensor, plain: Tensor, exact: Tensor, times: float
 def check(head: ops.MixtureHead, h: Tensor, x: Tensor, precision: str, per_dim: bool) -> None:
     """Values and gradients against float64, with torch's own float32 as the measure."""
     args = (head.shape, precision, per_dim)
-    mine = [h, x, head.weight, head.bias]
-    double = [t.double() for t in mine]
-    got = triton.mixture_log_prob(*mine, *args)
+    mine = head.tensors(h, x)
+    got = triton.mixture_log_prob(mine, *args)
     assert_within_budget(
-        got, reference.mixture_log_prob(*mine, *args), reference.mixture_log_prob(*double, *args), VALUES
+        got, reference.mixture_log_prob(mine, *args), reference.mixture_log_prob(mine.double(), *args), VALUES
     )
     grad = torch.randn_like(got)
-    grads = triton.mixture_log_prob_backward(grad, *mine, *args)
-    plain = reference.mixture_log_prob_backward(grad, *mine, *args)
-    exact = reference.mixture_log_prob_backward(grad.double(), *double, *args)
+    grads = triton.mixture_log_prob_backward(grad, mine, *args)
+    plain = reference.mixture_log_prob_backward(grad, mine, *args)
+    exact = reference.mixture_log_prob_backward(grad.double(), mine.double(), *args)
     for a, b, c in zip(grads, plain, exact, strict=True):
         assert_within_budget(a, b, c, GRADIENTS)
 
@@ -105,11 +105,10 @@ def test_clamped_scales() -> None:
     with torch.no_grad():
         head.bias[2 * 20 * 2 :] -= 4  # many log scales below the clamp
     h, x = make_windows(head, 3)
-    args = (torch.ones(3, 5), h, x, head.weight, head.bias, head.shape, "float32", False)
-    exact = reference.mixture_log_prob_backward(*[t.double() for t in args[:5]], *args[5:])
-    for a, b, c in zip(
-        triton.mixture_log_prob_backward(*args), reference.mixture_log_prob_backward(*args), exact, strict=True
-    ):
+    mine, grad, rest = head.tensors(h, x), torch.ones(3, 5), (head.shape, "float32", False)
+    exact = reference.mixture_log_prob_backward(grad.double(), mine.double(), *rest)
+    plain = reference.mixture_log_prob_backward(grad, mine, *rest)
+    for a, b, c in zip(triton.mixture_log_prob_backward(grad, mine, *rest), plain, exact, strict=True):
         assert_within_budget(a / c.abs().max().float(), b / c.abs().max(), c / c.abs().max(), GRADIENTS)
 
 
@@ -118,23 +117,23 @@ def test_tails_are_large_finite_numbers() -> None:
     h, _ = make_windows(head, 6)
     far = torch.tensor([3.0, 30, 300, 3e3, 3e4, 3e6])[:, None].expand(6, 20)
     args = (head.shape, "float32", False)
-    got = triton.mixture_log_prob(h, far, head.weight, head.bias, *args)
+    got = triton.mixture_log_prob(head.tensors(h, far), *args)
     assert got.isfinite().all()
-    exact = reference.mixture_log_prob(h.double(), far.double(), head.weight.double(), head.bias.double(), *args)
-    assert_within_budget(got, reference.mixture_log_prob(h, far, head.weight, head.bias, *args), exact, VALUES)
-    grads = triton.mixture_log_prob_backward(torch.ones(6, 5), h, far, head.weight, head.bias, *args)
+    exact = reference.mixture_log_prob(head.tensors(h, far).double(), *args)
+    assert_within_budget(got, reference.mixture_log_prob(head.tensors(h, far), *args), exact, VALUES)
+    grads = triton.mixture_log_prob_backward(torch.ones(6, 5), head.tensors(h, far), *args)
     assert all(g.isfinite().all() for g in grads)
 
 
 def test_infinity_and_nan_cost_their_own_window_only() -> None:
     head, _ = make_head(16, 20, 2)
     h, x = make_windows(head, 6)
-    args = (head.weight, head.bias, head.shape, "float32", False)
-    clean = triton.mixture_log_prob(h, x, *args)
+    args = (head.tensors(h, x), head.shape, "float32", False)
+    clean = triton.mixture_log_prob(*args)
     x[1, 5] = float("nan")  # group 1
     x[2, 13] = float("inf")  # group 3
     h[4, 0] = float("nan")  # seen by all groups but the first
-    got = triton.mixture_log_prob(h, x, *args)
+    got = triton.mixture_log_prob(*args)
     other = torch.ones(6, 5, dtype=torch.bool)
     other[1, 1] = other[2, 3] = False
     other[4, 1:] = False
@@ -147,19 +146,13 @@ def test_infinity_and_nan_cost_their_own_window_only() -> None:
 def test_masked_weights_never_matter() -> None:
     head, mask = make_head(30, 20, 2, "middle")
     h, x = make_windows(head, 5)
-    rest = (head.bias, head.shape, "float32", False)
-    hidden_by_mask = torch.where(mask, head.weight, float("nan"))
-    assert torch.equal(
-        triton.mixture_log_prob(h, x, hidden_by_mask, *rest), triton.mixture_log_prob(h, x, head.weight, *rest)
-    )
-    for g, clean in zip(
-        triton.mixture_log_prob_backward(torch.ones(5, 5), h, x, hidden_by_mask, *rest),
-        triton.mixture_log_prob_backward(torch.ones(5, 5), h, x, head.weight, *rest),
-        strict=True,
-    ):
-        assert torch.equal(g, clean)
-    d_weight = triton.mixture_log_prob_backward(torch.ones(5, 5), h, x, head.weight, *rest)[2]
-    assert (d_weight[~mask] == 0).all()
+    clean = head.tensors(h, x)
+    poisoned = clean._replace(weight=torch.where(mask, head.weight, float("nan")))
+    rest = (head.shape, "float32", False)
+    assert torch.equal(triton.mixture_log_prob(poisoned, *rest), triton.mixture_log_prob(clean, *rest))
+    grads = [triton.mixture_log_prob_backward(torch.ones(5, 5), x, *rest) for x in (poisoned, clean)]
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+    assert (grads[1].weight[~mask] == 0).all()
 
 
 def test_same_bits_in_other_batches_and_twice() -> None:
@@ -169,7 +162,7 @@ def test_same_bits_in_other_batches_and_twice() -> None:
     whole = ops.mixture_log_prob(h, x, head, backend="triton")
     assert torch.equal(ops.mixture_log_prob(h[64:], x[64:], head, backend="triton"), whole[64:])
     assert torch.equal(ops.mixture_log_prob(h[:5], x[:5], head, backend="triton"), whole[:5])
-    args = (torch.randn(67, 5), h, x, head.weight, head.bias, head.shape, "float32", False)
+    args = (torch.randn(67, 5), head.tensors(h, x), head.shape, "float32", False)
     twice = zip(triton.mixture_log_prob_backward(*args), triton.mixture_log_prob_backward(*args), strict=True)
     assert all(torch.equal(a, b) for a, b in twice)
 
@@ -377,7 +370,7 @@ def test_other_frame_sizes_go_through_the_reference() -> None:
     samples, plan = machine(1, 4000), ops.LogMelPlan(n_fft=400, hop_length=160, n_mels=80)
     assert torch.equal(ops.log_mel(samples, plan, backend="triton"), ops.log_mel(samples, plan, backend="reference"))
     with pytest.raises(NotImplementedError, match="256, 512, 1024, 2048, 4096, not 400"):
-        log_mel_kernels.log_mel(samples, [4000], 400, 160, *[samples] * 4, scale=1, eps=0, reflect=True, add=False)
+        log_mel_kernels.log_mel(samples, [4000], plan, log_mel_kernels.Tables(*[samples] * 4), scale=1, eps=0)
 
 
 def test_it_runs_on_cpu_tensors_alone() -> None:

@@ -18,8 +18,8 @@ triton = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from pyasd.backends import triton as backend  # noqa: E402
-from pyasd.errors import BackendUnavailable
+from pyasd.backends.triton import BACKEND as backend  # noqa: E402
+from pyasd.errors import BackendUnavailable  # noqa: E402
 from pyasd.kernels import log_mel, mixture  # noqa: E402
 
 pytestmark = pytest.mark.skipif(mixture.INTERPRETED, reason="TRITON_INTERPRET is set")
@@ -68,7 +68,7 @@ def launch_mixture(precision: str) -> None:
     degrees = sorted(1 + i % 4 for i in range(128))
     head = ops.MixtureHead(torch.zeros(3 * 256 * 10, 128), torch.zeros(3 * 256 * 10), degrees, [1, 5], 10)
     h, x = torch.zeros(309, 128), torch.zeros(309, 256)
-    args = (h, x, head.weight, head.bias, head.shape, precision, False)
+    args = (head.tensors(h, x), head.shape, precision, False)
     backend.mixture_log_prob(*args)
     backend.mixture_log_prob_backward(torch.zeros(309, 2), *args)
 

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from pyasd import ops
-from pyasd.backends import cpu, reference
+from pyasd.backends.cpu import BACKEND as cpu
+from pyasd.backends.cpu import EMULATED
+from pyasd.backends.reference import BACKEND as reference
 
 NAN = float("nan")
 PRECISIONS = ["float32", "bfloat16"]
@@ -35,7 +37,7 @@ def make_network(mels: int, hidden: tuple[int, ...] = (20, 33), components: int 
 
 def gradients(h: Tensor, x: Tensor, head: ops.MixtureHead, precision: str) -> tuple[Tensor, ...]:
     grad = torch.linspace(-1, 1, 5 * len(h)).view(-1, 5)
-    return cpu.mixture_log_prob_backward(grad, h, x, head.weight, head.bias, head.shape, precision, False)
+    return cpu.mixture_log_prob_backward(grad, head.tensors(h, x), head.shape, precision, False)
 
 
 def misaligned(x: Tensor, by: int = 1) -> Tensor:
@@ -180,15 +182,11 @@ def test_denormals(isa: str, precision: str) -> None:
         head.weight[::5] = 1e-40
         head.bias[::7] = -2e-39
     got = ops.mixture_log_prob(h, x, head, "cpu", precision)
-    exact = reference.mixture_log_prob(
-        h.double(), x.double(), head.weight.double(), head.bias.double(), head.shape, precision, False
-    )
+    exact = reference.mixture_log_prob(head.tensors(h, x).double(), head.shape, precision, False)
     torch.testing.assert_close(got.double(), exact, rtol=2e-6, atol=2e-5)
     grads = gradients(h, x, head, precision)
     grad = torch.linspace(-1, 1, 100).view(-1, 5).double()
-    exact_grads = reference.mixture_log_prob_backward(
-        grad, h.double(), x.double(), head.weight.double(), head.bias.double(), head.shape, precision, False
-    )
+    exact_grads = reference.mixture_log_prob_backward(grad, head.tensors(h, x).double(), head.shape, precision, False)
     for a, b in zip(grads, exact_grads, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
 
@@ -203,11 +201,11 @@ def test_denormal_samples_are_silence(isa: str) -> None:
 def test_every_number_of_components(isa: str, components: int) -> None:
     head = make_head(12, 15, components)
     h, x = torch.randn(5, 12).relu(), torch.randn(5, 15)
-    tensors = [t.double() for t in (h, x, head.weight, head.bias)]
-    exact = reference.mixture_log_prob(*tensors, head.shape, "float32", False)
+    tensors = head.tensors(h, x).double()
+    exact = reference.mixture_log_prob(tensors, head.shape, "float32", False)
     torch.testing.assert_close(ops.mixture_log_prob(h, x, head, "cpu").double(), exact, rtol=1e-5, atol=1e-5)
     grad = torch.linspace(-1, 1, 25).view(5, 5).double()
-    exact_grads = reference.mixture_log_prob_backward(grad, *tensors, head.shape, "float32", False)
+    exact_grads = reference.mixture_log_prob_backward(grad, tensors, head.shape, "float32", False)
     for got, known in zip(gradients(h, x, head, "float32"), exact_grads, strict=True):
         torch.testing.assert_close(got.double(), known, rtol=1e-4, atol=1e-4)
 
@@ -243,9 +241,10 @@ def test_rows_far_apart(isa: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("much memory")  # never two of them at once
 def test_outputs_of_more_than_2_to_the_31_elements(isa: str) -> None:
     """Takes 9 GB of memory, three times over."""
-    if isa == cpu.EMULATED:
+    if isa == EMULATED:
         pytest.skip("the emulation would take an hour")
     windows = 2**31 // 640 + 1000
     head = make_head(4, 640, 1)

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from pyasd import ops
-from pyasd.backends import reference
+from pyasd.backends.reference import BACKEND as reference
 from pyasd.errors import BackendUnavailable
+from pyasd.ops.packing import pack
 
 if TYPE_CHECKING:
     from conftest import Engine
@@ -190,7 +191,7 @@ def test_wrong_input_is_refused() -> None:
 
 def test_operator_check_and_compile(engine: Engine) -> None:
     plan, samples = ops.LogMelPlan(), engine.put(machine(2, 3000))
-    args = (samples, [3000, 2000], 16000, 1024, 512, 128, 0.0, None, "reflect", "max", engine.backend)
+    args = (samples, [3000, 2000], pack(ops.LogMelPlan()), engine.backend)
     torch.library.opcheck(torch.ops.pyasd.log_mel.default, args)
     compiled = torch.compile(
         lambda x: ops.log_mel(x, plan, backend=engine.backend).mean(1), fullgraph=True, backend="eager"

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from pyasd import ops
-from pyasd.backends import cpu, reference
+from pyasd.backends.contract import MixtureTensors
+from pyasd.backends.cpu import BACKEND as cpu
+from pyasd.backends.reference import BACKEND as reference
 from pyasd.errors import BackendUnavailable
+from pyasd.ops.packing import pack
 
 if TYPE_CHECKING:
     from conftest import Engine
@@ -41,7 +44,7 @@ def forward(
 ) -> Tensor:
     """The engine's values, on the CPU."""
     h, x, head = engine.put(h, x, head)
-    return engine.module.mixture_log_prob(h, x, head.weight, head.bias, head.shape, precision, per_dim).cpu()
+    return engine.implementation.mixture_log_prob(head.tensors(h, x), head.shape, precision, per_dim).cpu()
 
 
 def backward(
@@ -55,8 +58,8 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """The engine's gradients, on the CPU."""
     grad, h, x, head = engine.put(grad, h, x, head)
-    args = (grad, h, x, head.weight, head.bias, head.shape, precision, per_dim)
-    return tuple(g.cpu() for g in engine.module.mixture_log_prob_backward(*args))
+    args = (grad, head.tensors(h, x), head.shape, precision, per_dim)
+    return tuple(g.cpu() for g in engine.implementation.mixture_log_prob_backward(*args))
 
 
 def in_double(head: ops.MixtureHead, *tensors: Tensor) -> list[Tensor]:
@@ -96,14 +99,14 @@ def test_values_and_gradients_equal_float64(
     head = make_head(hidden, dims, components, ORDERS["middle"])
     h, x = make_windows(head, windows)
     got = forward(each_engine, h, x, head, per_dim=per_dim)
-    plain = reference.mixture_log_prob(h, x, head.weight, head.bias, head.shape, "float32", per_dim)
+    plain = reference.mixture_log_prob(head.tensors(h, x), head.shape, "float32", per_dim)
     leaves = [x.requires_grad_() for x in in_double(head, h, x)]
-    exact = reference.mixture_log_prob(*leaves, head.shape, "float32", per_dim)
+    exact = reference.mixture_log_prob(MixtureTensors(*leaves), head.shape, "float32", per_dim)
     assert_within_budget(got, plain, exact.detach())
 
     grad = torch.randn_like(got)
     mine = backward(each_engine, grad, h, x, head, per_dim=per_dim)
-    torch_s = reference.mixture_log_prob_backward(grad, h, x, head.weight, head.bias, head.shape, "float32", per_dim)
+    torch_s = reference.mixture_log_prob_backward(grad, head.tensors(h, x), head.shape, "float32", per_dim)
     oracle = torch.autograd.grad(exact, leaves, grad.double())  # torch's own autograd, of the formula
     for name, a, b, c in zip(("hidden", "target", "weight", "bias"), mine, torch_s, oracle, strict=True):
         assert a.shape == c.shape, name
@@ -115,10 +118,12 @@ def test_reference_gradients_are_autograds() -> None:
     h, x = make_windows(head, 4)
     leaves = [t.requires_grad_() for t in in_double(head, h, x)]
     for per_dim in (False, True):
-        value = reference.mixture_log_prob(*leaves, head.shape, "float32", per_dim)
+        value = reference.mixture_log_prob(MixtureTensors(*leaves), head.shape, "float32", per_dim)
         grad = torch.randn_like(value)
         expected = torch.autograd.grad(value, leaves, grad)
-        got = reference.mixture_log_prob_backward(grad, *[t.detach() for t in leaves], head.shape, "float32", per_dim)
+        got = reference.mixture_log_prob_backward(
+            grad, MixtureTensors(*[t.detach() for t in leaves]), head.shape, "float32", per_dim
+        )
         for a, b in zip(got, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
@@ -136,7 +141,9 @@ def test_is_the_density_of_torch_distributions() -> None:
         torch.distributions.Categorical(logits=out[:, 0]), torch.distributions.Normal(out[:, 1], scale)
     )
     expected = mixture.log_prob(x).view(6, 5, 4).sum(-1)
-    got = reference.mixture_log_prob(h, x, head.weight.double(), head.bias.double(), head.shape, "float32", False)
+    got = reference.mixture_log_prob(
+        MixtureTensors(h, x, head.weight.double(), head.bias.double()), head.shape, "float32", False
+    )
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -158,8 +165,8 @@ def test_tails_are_large_finite_numbers(each_engine: Engine) -> None:
     h, _ = make_windows(head, 6)
     far = torch.tensor([3.0, 30, 300, 3e3, 3e4, 3e6])[:, None].expand(6, 640).contiguous()
     got = forward(each_engine, h, far, head)
-    exact = reference.mixture_log_prob(*in_double(head, h, far), head.shape, "float32", False)
-    plain = reference.mixture_log_prob(h, far, head.weight, head.bias, head.shape, "float32", False)
+    exact = reference.mixture_log_prob(head.tensors(h, far).double(), head.shape, "float32", False)
+    plain = reference.mixture_log_prob(head.tensors(h, far), head.shape, "float32", False)
     assert got.isfinite().all()
     assert_within_budget(got, plain, exact)
     assert all(g.isfinite().all() for g in backward(each_engine, torch.ones_like(got), h, far, head))
@@ -188,9 +195,9 @@ def test_clamped_scales(each_engine: Engine) -> None:
         head.bias[2 * 6400 :] -= 6  # many log scales below the clamp
     h, x = make_windows(head, 9)
     leaves = [t.requires_grad_() for t in in_double(head, h, x)]
-    value = reference.mixture_log_prob(*leaves, head.shape, "float32", False)
+    value = reference.mixture_log_prob(MixtureTensors(*leaves), head.shape, "float32", False)
     oracle = torch.autograd.grad(value.sum(), leaves)
-    args = (torch.ones(9, 5), h, x, head.weight, head.bias, head.shape, "float32", False)
+    args = (torch.ones(9, 5), head.tensors(h, x), head.shape, "float32", False)
     mine = backward(each_engine, args[0], h, x, head)
     for a, b, c in zip(mine, reference.mixture_log_prob_backward(*args), oracle, strict=True):
         scale = c.abs().max()
@@ -222,8 +229,8 @@ def test_same_bits_whatever_the_batch_and_the_threads(each_engine: Engine, preci
 def test_log_likelihood_is_the_sum_and_its_gradients(isa: str, precision: str) -> None:
     head = make_head(30, 65, 2, ORDERS["middle"])
     h, x = make_windows(head, 1030)  # more than two of the chunks that the backward pass works in
-    rest = (h, x, head.weight, head.bias, head.shape, precision)
-    log_prob, *grads = cpu.mixture_log_likelihood(*rest, 0.5)
+    rest = (head.tensors(h, x), head.shape, precision)
+    log_prob, grads = cpu.mixture_log_likelihood(*rest, 0.5)
     assert torch.equal(log_prob, cpu.mixture_log_prob(*rest, False))
     half = torch.full_like(log_prob, 0.5)
     for got, expected in zip(grads, cpu.mixture_log_prob_backward(half, *rest, False), strict=True):
@@ -247,9 +254,11 @@ def test_gradients_of_many_windows_equal_float64(isa: str) -> None:
     head = make_head(30, 65, 2, ORDERS["middle"])
     h, x = make_windows(head, 1030)
     grad = torch.randn(1030, 5)
-    mine = cpu.mixture_log_prob_backward(grad, h, x, head.weight, head.bias, head.shape, "float32", False)
-    torch_s = reference.mixture_log_prob_backward(grad, h, x, head.weight, head.bias, head.shape, "float32", False)
-    oracle = reference.mixture_log_prob_backward(grad.double(), *in_double(head, h, x), head.shape, "float32", False)
+    mine = cpu.mixture_log_prob_backward(grad, head.tensors(h, x), head.shape, "float32", False)
+    torch_s = reference.mixture_log_prob_backward(grad, head.tensors(h, x), head.shape, "float32", False)
+    oracle = reference.mixture_log_prob_backward(
+        grad.double(), head.tensors(h, x).double(), head.shape, "float32", False
+    )
     for a, b, c in zip(mine, torch_s, oracle, strict=True):
         assert_within_budget(a, b, c, GRADIENTS)
 
@@ -259,13 +268,13 @@ def test_bfloat16_is_rounded_factors_and_exact_products(each_engine: Engine) -> 
     h, x = make_windows(head, 21)
     got = forward(each_engine, h, x, head, "bfloat16")
     args = (head.shape, "bfloat16", False)
-    exact = reference.mixture_log_prob(*in_double(head, h, x), *args)
-    plain = reference.mixture_log_prob(h, x, head.weight, head.bias, *args)
+    exact = reference.mixture_log_prob(head.tensors(h, x).double(), *args)
+    plain = reference.mixture_log_prob(head.tensors(h, x), *args)
     assert_within_budget(got, plain, exact)
     grad = torch.randn_like(got)
     mine = backward(each_engine, grad, h, x, head, "bfloat16")
-    torch_s = reference.mixture_log_prob_backward(grad, h, x, head.weight, head.bias, *args)
-    oracle = reference.mixture_log_prob_backward(grad.double(), *in_double(head, h, x), *args)
+    torch_s = reference.mixture_log_prob_backward(grad, head.tensors(h, x), *args)
+    oracle = reference.mixture_log_prob_backward(grad.double(), head.tensors(h, x).double(), *args)
     for a, b, c in zip(mine, torch_s, oracle, strict=True):
         assert_within_budget(a, b, c, GRADIENTS)
 
@@ -297,8 +306,8 @@ def test_every_output_is_written(each_engine: Engine, monkeypatch: pytest.Monkey
         assert all(
             g.isfinite().all() for g in backward(each_engine, torch.ones_like(value), h, x, head, per_dim=per_dim)
         )
-    everything = cpu.mixture_log_likelihood(h, x, head.weight, head.bias, head.shape, "float32", 1.0)
-    assert all(g.isfinite().all() for g in everything)
+    log_prob, grads = cpu.mixture_log_likelihood(head.tensors(h, x), head.shape, "float32", 1.0)
+    assert all(g.isfinite().all() for g in (log_prob, *grads))
 
 
 def _poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -336,7 +345,7 @@ def test_a_fused_optimiser_changes_weights_unseen(engine: Engine) -> None:
         ops.mixture_log_prob(h, x, head, engine.backend).sum().backward()
         optimizer.step()
         with torch.no_grad():
-            expected = reference.mixture_log_prob(h, x, head.weight, head.bias, head.shape, "float32", False)
+            expected = reference.mixture_log_prob(head.tensors(h, x), head.shape, "float32", False)
             torch.testing.assert_close(ops.mixture_log_prob(h, x, head, engine.backend), expected)
 
 
@@ -378,11 +387,11 @@ def test_operator_checks(engine: Engine) -> None:
     head = engine.put(make_head(16, 20, 2))
     h, x = engine.put(*make_windows(head, 3))
     tensors = [t.requires_grad_() for t in (h, x, head.weight, head.bias)]
-    rest = (head.shape.prefix, 2, head.shape.log_scale_min, engine.backend, "float32", False)
+    rest = (pack(head.shape), engine.backend, "float32", False)
     torch.library.opcheck(torch.ops.pyasd.mixture_log_prob.default, (*tensors, *rest))
     plain = [t.detach() for t in tensors]
     grad = torch.ones(3, 5, device=engine.device)
-    torch.library.opcheck(torch.ops.pyasd.mixture_log_prob_backward.default, (grad, *plain, *rest))
+    torch.library.opcheck(torch.ops.pyasd.mixture_log_prob_backward.default, (grad, plain, *rest))
     torch.library.opcheck(torch.ops.pyasd.mixture_log_likelihood.default, (*tensors, *rest[:-1], 0.5))
 
 
@@ -422,10 +431,10 @@ def test_works_in_a_forked_child() -> None:
     try:
         head = make_head(16, 20, 2)
         h, x = make_windows(head, 50)
-        expected = cpu.mixture_log_prob(h, x, head.weight, head.bias, head.shape, "float32", False)
+        expected = cpu.mixture_log_prob(head.tensors(h, x), head.shape, "float32", False)
         child = os.fork()
         if child == 0:
-            again = cpu.mixture_log_prob(h, x, head.weight, head.bias, head.shape, "float32", False)
+            again = cpu.mixture_log_prob(head.tensors(h, x), head.shape, "float32", False)
             os._exit(0 if torch.equal(again, expected) else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:

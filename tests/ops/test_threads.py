@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyasd import ops
-from pyasd.backends import cpu
+from pyasd.backends.cpu import BACKEND as cpu
 
 CALLERS, THREADS, ROUNDS = 4, 3, 3
 
@@ -46,8 +46,8 @@ def test_every_operator_at_once(isa: str, precision: str) -> None:
     plan = ops.LogMelPlan(n_mels=mels)
 
     calls: list[Callable[[], tuple[Tensor, ...]]] = [
-        lambda: (cpu.mixture_log_prob(h, x, weight, bias, head.shape, precision, False),),
-        lambda: cpu.mixture_log_prob_backward(grad, h, x, weight, bias, head.shape, precision, False),
+        lambda: (cpu.mixture_log_prob(head.tensors(h, x), head.shape, precision, False),),
+        lambda: cpu.mixture_log_prob_backward(grad, head.tensors(h, x), head.shape, precision, False),
         lambda: (cpu.log_mel(samples, plan, [9000, 7000]),),
         lambda: (cpu.group_made_log_prob(x[:, :mels] - 60, network, range(5), precision, False),),
     ]

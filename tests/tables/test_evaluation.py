@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,18 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from pyasd.tables import table as results
 from pyasd.tables.evaluation import evaluate
+from pyasd.tables.labels import read_labels
+from pyasd.tables.table import Row
 
 
-def rows(machine_type: str, machine_id: str, scores: list[float], labels: list[int | None]) -> list[dict]:
+def rows(machine_type: str, machine_id: str, scores: list[float], labels: list[int | None]) -> list[Row]:
     return [
-        {"clip": f"{i}.wav", "machine_type": machine_type, "machine_id": machine_id, "score": s, "label": y,
-         "score.m": -s, "status": "ok"}
+        Row(f"{i}.wav", machine_type, machine_id, score=s, members={"m": -s}, label=y)
         for i, (s, y) in enumerate(zip(scores, labels, strict=True))
-    ]  # fmt: skip
+    ]
 
 
-def table(*parts: list[dict]) -> pd.DataFrame:
+def table(*parts: list[Row]) -> pd.DataFrame:
     return results.table([row for part in parts for row in part], ["m"])
 
 
@@ -133,11 +135,13 @@ def test_max_fpr_must_be_a_rate() -> None:
 # -- the rules of other years ------------------------------------------------------------------------------------
 
 
-def section(number: str, scores: dict[tuple[str, str], list[float]], machine_type: str = "fan") -> list[dict]:
+def section(number: str, scores: dict[tuple[str, str], list[float]], machine_type: str = "fan") -> list[Row]:
     """Rows of a section: scores by domain and "normal" or "anomaly"."""
     return [
-        {"clip": f"{machine_type}/test/section_{number}_{domain}_test_{label}_{i:04d}.wav", "score": value,
-         "machine_type": machine_type, "machine_id": number, "label": int(label == "anomaly"), "status": "ok"}
+        Row(
+            f"{machine_type}/test/section_{number}_{domain}_test_{label}_{i:04d}.wav", machine_type, number, "test",
+            domain, score=value, label=int(label == "anomaly"),
+        )
         for (domain, label), values in scores.items()
         for i, value in enumerate(values)
     ]  # fmt: skip
@@ -176,7 +180,7 @@ def test_from_2022_on_a_domain_s_normal_clips_meet_all_anomalies(rule: str) -> N
     assert found["auc_source"].tolist()[:2] == pytest.approx([(3 + 1.5 + 2) / 8, (1.5 + 1.5 + 2 + 1.5) / 8])
     assert found["auc_target"].tolist()[:2] == pytest.approx([(1 + 0 + 0.5 + 2) / 8, (1 + 1 + 2 + 1) / 8])
     for i, rows_ in enumerate((FIRST, SECOND)):
-        labels, scores = [x["label"] for x in rows_], [x["score"] for x in rows_]
+        labels, scores = [x.label for x in rows_], [x.score for x in rows_]
         assert found["pauc"][i] == roc_auc_score(labels, scores, max_fpr=0.1)
     each = found[["auc_source", "auc_target", "pauc"]].to_numpy()[:2].ravel()
     assert found["official"][2] == pytest.approx(harmonic(*each))
@@ -217,7 +221,7 @@ def test_pooled_is_one_curve_per_machine_type() -> None:
     ]
     found = evaluate(table(*parts), rule="pooled")
     assert found["machine_id"].tolist() == ["pooled", "average", "pooled", "average", "average"]
-    labels, scores = zip(*((x["label"], x["score"]) for x in parts[0] + parts[1]), strict=True)
+    labels, scores = zip(*((x.label, x.score) for x in parts[0] + parts[1]), strict=True)
     assert found["auc"][0] == roc_auc_score(labels, scores)
     assert found["pauc"][0] == roc_auc_score(labels, scores, max_fpr=0.1)
     assert found["auc"][4] == (found["auc"][0] + 1) / 2
@@ -240,9 +244,9 @@ def test_every_rule_agrees_with_the_organisers_way_of_counting() -> None:
     ]  # fmt: skip
     per_domain, across = evaluate(table(data), rule="2021"), evaluate(table(data), rule="2024")
     for (kind, number), i in {("fan", "01"): 1, ("valve", "02"): 6}.items():
-        own = [x for x in data if (x["machine_type"], x["machine_id"]) == (kind, number)]
-        y_true, y_pred = [x["label"] for x in own], [x["score"] for x in own]
-        domains = ["source" if "source" in x["clip"] else "target" for x in own]
+        own = [x for x in data if (x.machine_type, x.machine_id) == (kind, number)]
+        y_true, y_pred = [x.label for x in own], [x.score for x in own]
+        domains = ["source" if "source" in x.clip else "target" for x in own]
         for domain in ("source", "target"):
             mine = [j for j in range(len(own)) if domains[j] == domain or y_true[j] == 1]
             assert across[f"auc_{domain}"][i] == roc_auc_score([y_true[j] for j in mine], [y_pred[j] for j in mine])
@@ -258,16 +262,31 @@ def test_labels_and_domains_from_the_organisers_list(tmp_path: Path) -> None:
     lines = ["fan"]
     data = []
     for i, row in enumerate(FIRST):
-        lines.append(f"section_00_{i:04d}.wav,{Path(row['clip']).name}")
-        data.append(row | {"clip": f"x/fan/test/section_00_test_{i:04d}.wav", "label": None})
+        lines.append(f"section_00_{i:04d}.wav,{Path(row.clip).name}")
+        data.append(replace(row, clip=f"x/fan/test/section_00_test_{i:04d}.wav", domain="", label=None))
     path.write_text("\n".join(lines) + "\n")
     expected = evaluate(table(FIRST), rule="2023")
     pd.testing.assert_frame_equal(evaluate(table(data), rule="2023", labels=path), expected)
+    pd.testing.assert_frame_equal(evaluate(table(data), rule="2023", labels=read_labels(path)), expected)
     with pytest.raises(ValueError, match="no clip has a label"):
         evaluate(table(data), rule="2023")
-    other = [row | {"machine_type": "pump"} for row in data]
+    other = [replace(row, machine_type="pump") for row in data]
+    with pytest.raises(ValueError, match="the list of labels has none of the table's clips"):
+        evaluate(table(other), rule="2023", labels=read_labels(path))
     with pytest.raises(ValueError, match="none of the table's clips: is it the list of another year"):
         evaluate(table(other), rule="2023", labels=path)
+
+
+def test_domains_come_from_their_column_not_from_names() -> None:
+    swapped = [replace(row, domain={"source": "target", "target": "source"}[row.domain]) for row in FIRST]
+    found, other = evaluate(table(FIRST), rule="2023"), evaluate(table(swapped), rule="2023")
+    assert found["auc_source"][0] == other["auc_target"][0]
+    assert found["auc_target"][0] == other["auc_source"][0] != other["auc_target"][0]
+
+
+def test_a_table_of_an_older_version_gives_the_same() -> None:
+    old = table(FIRST, SECOND).drop(columns=["split", "domain"])
+    pd.testing.assert_frame_equal(evaluate(old, rule="2023"), evaluate(table(FIRST, SECOND), rule="2023"))
 
 
 def test_a_rule_with_domains_needs_them() -> None:

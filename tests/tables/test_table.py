@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import errno
+import io
 import math
 import os
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from pyasd.tables import Combination
 from pyasd.tables import table as results
+from pyasd.tables.table import Row
 
 MEMBERS = ("group-made", "autoencoder")
 ROWS = [
-    {
-        "clip": "Halle 3/Pumpe, “links”\n 1.wav", "machine_type": "pump", "machine_id": "00", "channel": 0,
-        "duration": 10.0, "score": 0.1 + 0.2, "score.group-made": 1 / 3, "score.autoencoder": -1e-300, "label": 1,
-        "status": "ok", "error": "",
-    },
-    {"clip": "NA", "machine_id": "007", "channel": "mean", "label": 0, "score": np.float64(1e300), "status": "ok"},
-    {"clip": "x.wav", "status": "missing", "error": "x.wav doesn't exist", "score": math.nan, "label": None},
+    Row(
+        clip="Halle 3/Pumpe, “links”\n 1.wav", machine_type="pump", machine_id="00", split="test", domain="target",
+        channel="0", duration=10.0, score=0.1 + 0.2, combined={"mean": 0.1 + 0.2, "max": 2 / 3},
+        members={"group-made": 1 / 3, "autoencoder": -1e-300}, label=1, status="silent", error="",
+    ),
+    Row("NA", machine_id="007", channel="mean", label=0, score=np.float64(1e300), members={"autoencoder": 2.0}),
+    Row("x.wav", score=math.nan, status="missing", error="x.wav doesn't exist"),
 ]  # fmt: skip
 EXTENSIONS = pytest.mark.parametrize("extension", [".csv", ".parquet"])
 
 
-def write(path: Path, rows: list[dict] = ROWS, times: int = 1) -> None:
+def write(path: Path, rows: list[Row] = ROWS, times: int = 1) -> None:
     with results.Writer(path, MEMBERS) as writer:
         for _ in range(times):
             writer.write(rows)
@@ -35,11 +39,16 @@ def write(path: Path, rows: list[dict] = ROWS, times: int = 1) -> None:
 def test_the_table_has_every_column_with_its_type() -> None:
     table = results.table(ROWS, MEMBERS)
     assert list(table) == [
-        "clip", "machine_type", "machine_id", "channel", "duration", "score", "score.mean", "score.max",
-        "score.group-made", "score.autoencoder", "label", "status", "error",
+        "clip", "machine_type", "machine_id", "split", "domain", "channel", "duration", "score", "score.mean",
+        "score.max", "score.group-made", "score.autoencoder", "label", "status", "error",
     ]  # fmt: skip
+    assert list(table) == results.columns(MEMBERS)
     assert table["machine_id"].tolist() == ["00", "007", ""]
+    assert table["split"].tolist() == ["test", "", ""]
+    assert table["domain"].tolist() == ["target", "", ""]
     assert table["channel"].tolist() == ["0", "mean", ""]
+    assert table["score.max"].tolist()[0] == 2 / 3
+    assert table["score.group-made"].isna().tolist() == [False, True, True]
     assert table["error"].tolist() == ["", "", "x.wav doesn't exist"]
     assert str(table["label"].dtype) == "Int64"
     assert table["label"][0] == 1
@@ -52,14 +61,37 @@ def test_an_empty_table_has_the_same_columns_and_types() -> None:
     assert results.table([], MEMBERS).dtypes.equals(results.table(ROWS, MEMBERS).dtypes)
 
 
-def test_a_row_with_a_foreign_column_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"no column scores: it has clip"):
-        results.table([{"clip": "a", "scores": 1.0}], MEMBERS)
+@pytest.mark.parametrize("row", [Row("a", members={"resnet": 1.0}), Row("a", combined={"resnet": 1.0})])  # type: ignore[dict-item]
+def test_a_score_without_a_column_is_refused(row: Row) -> None:
+    with pytest.raises(ValueError, match=r"no column score\.resnet: it has clip, machine_type"):
+        results.table([row], MEMBERS)
 
 
 def test_a_label_other_than_0_and_1_is_refused() -> None:
     with pytest.raises(ValueError, match="column label holds 2"):
-        results.table([{"clip": "a", "label": 2}], MEMBERS)
+        results.table([Row("a", label=2)], MEMBERS)
+
+
+@EXTENSIONS
+def test_every_field_of_a_row_comes_back(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"a{extension}"
+    write(path)
+    found = [as_row(values) for values in results.read(path).to_dict("records")]
+    assert found[0] == ROWS[0]
+    assert found == [as_row(values) for values in results.table(ROWS, MEMBERS).to_dict("records")]
+
+
+def as_row(values: dict) -> Row:
+    """The row that a table's values by column stand for."""
+
+    def present(value: object) -> object:
+        return None if value is pd.NA or value != value else value
+
+    def scores(names: tuple[str, ...]) -> dict:
+        return {name: x for name in names if (x := present(values[f"score.{name}"])) is not None}
+
+    plain = {name: present(value) for name, value in values.items() if not name.startswith("score.")}
+    return Row(**plain, combined=scores(get_args(Combination)), members=scores(MEMBERS))  # type: ignore[arg-type]
 
 
 @EXTENSIONS
@@ -204,7 +236,8 @@ def test_what_is_no_table_is_refused(tmp_path: Path, name: str, content: bytes) 
 def test_a_table_with_wrong_columns_or_values_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("clip,score\na,1\n")
-    with pytest.raises(ValueError, match=r"no column machine_type, machine_id, .*, label, status, error"):
+    missing = "machine_type, machine_id, channel, duration, label, status, error"
+    with pytest.raises(ValueError, match=f"no column {missing}: give"):
         results.read(path)
     write(path)
     path.write_text(path.read_text().replace("1e+300", "high"))
@@ -217,3 +250,41 @@ def test_columns_of_others_are_kept(tmp_path: Path) -> None:
     table = results.read(tmp_path / "a.csv").assign(remark="check it")
     table.to_csv(tmp_path / "b.csv", index=False)
     assert results.read(tmp_path / "b.csv")["remark"].tolist() == ["check it"] * 3
+
+
+OLD = """\
+clip,machine_type,machine_id,channel,duration,score,score.mean,score.max,score.group-made,label,status,error
+fan/test/section_00_target_test_anomaly_0001.wav,fan,00,0,10.0,1.5,1.5,1.5,0.25,1,ok,
+fan/train/normal_id_02_00000001.wav,fan,02,mean,10.0,-0.5,-0.5,-0.5,0.125,0,ok,
+clip 3,,,,,,,,,,missing,gone
+"""
+"""As pyasd 0.1 wrote tables, before they had the columns split and domain."""
+
+
+@EXTENSIONS
+def test_a_table_of_an_older_version_gets_split_and_domain_from_names(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"old{extension}"
+    if extension == ".csv":
+        path.write_text(OLD)
+    else:
+        text = dict.fromkeys(["clip", "machine_type", "machine_id", "channel", "status", "error"], str)
+        frame = pd.read_csv(io.StringIO(OLD), dtype=text, keep_default_na=False, na_values={"score": "", "label": ""})
+        frame.to_parquet(path, index=False)
+    table = results.read(path)
+    assert list(table) == results.columns(["group-made"])
+    assert table["split"].tolist()[:2] == ["test", "train"]
+    assert table["domain"].tolist() == ["target", "", ""]
+    assert table["channel"].tolist() == ["0", "mean", ""]
+    assert table.dtypes.equals(results.table(ROWS[:0], ["group-made"]).dtypes)
+
+
+def test_what_a_table_says_of_split_and_domain_is_not_parsed_again(tmp_path: Path) -> None:
+    row = Row("fan/test/section_00_target_test_anomaly_0001.wav", domain="source", split="")
+    with results.Writer(tmp_path / "a.csv", []) as writer:
+        writer.write([row])
+    table = results.read(tmp_path / "a.csv")
+    assert table.loc[0, ["split", "domain"]].tolist() == ["", "source"]
+    assert results.with_names(table) is table
+    half = results.with_names(table.drop(columns="split"))
+    assert list(half) == list(table)
+    assert half.loc[0, ["split", "domain"]].tolist() == ["test", "source"]

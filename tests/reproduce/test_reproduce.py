@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,10 @@ from pyasd import fitting
 from pyasd.cli import app as cli
 from pyasd.datasets import dcase
 from pyasd.factory import miniature
-from pyasd.reproduce import Result, reproduce, table1
+from pyasd.reproduce import table1
+from pyasd.reproduce.report import Result
+from pyasd.reproduce.reproduce import Settings, reproduce
+from pyasd.reproduce.units import Hardware
 
 MACHINES = ("fan", "pump")
 
@@ -38,12 +42,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """Systems 2 and 4, one epoch."""
     out = tmp_path_factory.mktemp("reproduced")
-    return out, reproduce(data, out, systems=("2", "4"), seeds=1, epochs=1, device="cpu")
+    return out, group_made(data, out, systems=("2", "4"))
 
 
-def group_made(data: Path, out: Path, **how) -> Result:  # type: ignore[no-untyped-def]
-    how = {"systems": ("4",), "seeds": 1, "epochs": 1, "device": "cpu"} | how
-    return reproduce(data, out, **how)
+CPU = Hardware("cpu")
+
+
+def group_made(data: Path, out: Path, jobs: int | None = None, **changes: object) -> Result:
+    """System 4, one seed, one epoch; `changes` are those of `Settings` and of its recipe."""
+    names = {"systems", "machines", "seeds", "quick", "labels"}
+    settings: dict[str, Any] = {"systems": ("4",), "seeds": 1} | {k: v for k, v in changes.items() if k in names}
+    recipe = {"epochs": 1} | {k: v for k, v in changes.items() if k not in names}
+    return reproduce(data, out, Settings(**settings, recipe=recipe), CPU, jobs=jobs)
 
 
 def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
@@ -253,7 +263,7 @@ def test_what_is_finished_is_not_done_again(
 ) -> None:
     out, first = done
     monkeypatch.setattr(fitting, "fit", lambda *_, **__: pytest.fail("trained again"))
-    again = reproduce(data, out, systems=("2", "4"), seeds=1, epochs=1, device="cpu")
+    again = group_made(data, out, systems=("2", "4"))
     same(again.scores, first.scores)
     assert again.notes == first.notes
 
@@ -267,7 +277,7 @@ def test_a_further_system_trains_its_own_members_alone(
     monkeypatch.setattr(
         fitting, "fit", lambda clips, recipe, **how: trained.append(recipe.members) or real(clips, recipe, **how)
     )
-    result = reproduce(data, tmp_path, systems=("2",), machines=["fan"], seeds=1, epochs=1, device="cpu")
+    result = group_made(data, tmp_path, systems=("2",), machines=["fan"])
     assert trained == [("mobilenet",)]
     assert "system 2, max" in result.scores
 
@@ -290,9 +300,9 @@ def test_archives_give_the_same(data: Path, tmp_path: Path) -> None:
 
 def test_quick_says_so_and_takes_few_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     miniature.write(tmp_path / "data", machines=["valve"], train=4, test=3, seconds=1.0)
-    monkeypatch.setattr("pyasd.reproduce.QUICK_TRAIN", 2)
-    monkeypatch.setattr("pyasd.reproduce.QUICK_TEST", 1)
-    result = reproduce(tmp_path / "data", tmp_path / "out", systems=["4"], quick=True, device="cpu")
+    monkeypatch.setattr("pyasd.reproduce.reproduce.QUICK_TRAIN", 2)
+    monkeypatch.setattr("pyasd.reproduce.reproduce.QUICK_TEST", 1)
+    result = reproduce(tmp_path / "data", tmp_path / "out", Settings(["4"], quick=True), CPU)
     assert len(result.scores) == (4 + 3) * 2
     assert "NO reproduction" in result.report.read_text()
     history = pyasd.load(tmp_path / "out/units/valve-seed0/group-made.safetensors").machines["valve"].histories
@@ -366,7 +376,7 @@ def test_a_machine_type_with_one_id(fan: Path, tmp_path: Path) -> None:
     shutil.rmtree(fan / "eval_data")
     for path in fan.rglob("*_id_0[246]_*"):
         path.unlink()
-    result = reproduce(fan, tmp_path / "out", systems=["2"], seeds=1, epochs=1, device="cpu")
+    result = group_made(fan, tmp_path / "out", systems=["2"])
     assert any(
         "all fan clips are of machine ID '00': mobilenet learnt to tell it from its own" in x for x in result.notes
     )
@@ -377,15 +387,14 @@ def test_a_machine_type_with_one_id_and_classifiers_that_need_two(data: Path, fa
     shutil.copytree(data / "dev_data" / "pump", fan / "dev_data" / "pump")
     for path in [*fan.rglob("fan/train/*_id_0[1-6]_*"), *fan.rglob("fan/test/*_id_0[1-6]_*")]:
         path.unlink()
-    how = {"systems": ["2", "4"], "seeds": 1, "epochs": 1, "device": "cpu", "warps": 0}
-    result = reproduce(fan, tmp_path / "out", **how)  # type: ignore[arg-type]
+    result = group_made(fan, tmp_path / "out", systems=["2", "4"], warps=0)
     assert any("fan has one machine ID, 00, and classifiers tell IDs apart: no system 2" in x for x in result.notes)
     both = result.scores.groupby("machine_type")[["system 2, mean", "system 4"]].count()
     assert (both.loc["fan"] > 0).tolist() == [False, True]
     assert (both.loc["pump"] > 0).all()
     assert result.failed == 0
     with pytest.raises(ValueError, match="fan has one machine ID, 00: only system 4 can be made"):
-        reproduce(fan, tmp_path / "out", **how | {"systems": ["2"]})  # type: ignore[arg-type]
+        group_made(fan, tmp_path / "out", systems=["2"], warps=0)
 
 
 def test_a_unit_that_fails_does_not_stop_the_others(
@@ -416,11 +425,11 @@ def test_two_runs_in_one_folder(data: Path, tmp_path: Path) -> None:
 
 def test_arguments_that_make_no_sense(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no system 5: the report has 1, 2, 3, 4"):
-        reproduce(data, tmp_path, systems=["1", "5"])
+        Settings(systems=["1", "5"])
     with pytest.raises(ValueError, match="seeds must be at least 1"):
-        reproduce(data, tmp_path, seeds=0)
+        Settings(seeds=0)
     with pytest.raises(TypeError, match="has no setting 'epoch'; did you mean epochs"):
-        reproduce(data, tmp_path, epoch=3)
+        group_made(data, tmp_path, epoch=3)
 
 
 # -- the command -------------------------------------------------------------------------------------------------

@@ -1,0 +1,133 @@
+"""The commands `fit` and `score`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from rich.text import Text
+
+from pyasd.cli import terminal
+from pyasd.cli.command import command
+from pyasd.cli.options import Clips, Hardware, Options, Ranking, RecipeChanges, Recordings, Seed
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@command
+def fit(
+    clips: Clips,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model's file, such as fan.safetensors.")],
+    system: Annotated[
+        str,
+        typer.Option(
+            help="Which models learn and score together: {systems}. 1 to 4 are the report's. Classifiers need clips of "
+            "two machine IDs or more. Or a recipe's .toml file: see pyasd recipes."
+        ),
+    ] = "group-made-spectrum",
+    seed: Seed = 0,
+    *,
+    recipe: RecipeChanges,
+    recordings: Recordings,
+    hardware: Hardware,
+) -> bool:
+    """Learn what healthy machines sound like, and write the model to one file.
+
+    Folders and names as in the DCASE challenges tell machine types, machine IDs and what is normal
+    (fan/train/normal_id_00_00000000.wav): one model per machine type is learnt, from the clips in train/ where there
+    are any, and never from anomalies. Clips without such names are all taken to be of one healthy machine.
+
+    A run that was killed goes on from its checkpoint when the same command is given again.
+
+    Examples:
+
+    - `pyasd fit recordings/ -o line3.safetensors` learns all clips of a folder
+
+    - `pyasd fit dcase/fan -o fan.safetensors --epochs 20 --order middle` learns dcase/fan/train
+
+    - `pyasd fit mic/*.flac -o mic.safetensors --channel mean` averages the channels of each recording
+    """
+    import pyasd
+
+    with terminal.progress() as progress:
+        detector = pyasd.fit(
+            clips, system, out=out, seed=seed, progress=progress, **recordings.arguments(), **hardware.given(),
+            **recipe.given(),
+        )  # fmt: skip
+    terminal.console().print(Text(f"{out}: {detector!r}"), soft_wrap=True)
+    return not detector.skipped
+
+
+@dataclass(frozen=True)
+class Table(Options):
+    """What becomes of the table of scores."""
+
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the whole table here, .csv or .parquet.")] = (
+        None
+    )
+    top: Annotated[int, typer.Option(min=0, help="How many of the highest scores to print.")] = 10
+
+
+@command
+def score(
+    clips: Clips,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="What pyasd fit wrote.")] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(help="A score mode for the members that have it, instead of the recipe's: {modes}."),
+    ] = None,
+    unknown_ids: Annotated[
+        str, typer.Option(help="Machine IDs that the model never learnt: refuse, or pool (score against all IDs).")
+    ] = "refuse",
+    *,
+    table: Table,
+    ranking: Ranking,
+    recordings: Recordings,
+    hardware: Hardware,
+) -> bool:
+    """Score recordings: the higher, the less they sound like the machine. Prints the highest.
+
+    With --model, scores are in standard deviations above the mean of the machine's normal clips. Of a folder with
+    train/ and test/, the clips in test/ are scored.
+
+    Without --model, the default system learns from these very clips, and the odd ones out get the highest scores:
+    listen to those first.
+
+    Each clip gets a row in the table; one that can't be scored has its reason in the columns status and error, and
+    the exit code is then 1.
+
+    Examples:
+
+    - `pyasd score recordings/` ranks a folder without a model
+
+    - `pyasd score new/ --model line3.safetensors -o scores.csv` scores clips with what `pyasd fit` learnt
+    """
+    import pyasd
+
+    training = ranking.given()
+    if model is not None and training:
+        names = ", ".join(f"--{name}" for name in training)
+        raise ValueError(
+            f"{names}: for learning from the clips themselves, and a model is given: leave one of them out"
+        )
+    with terminal.progress() as progress:
+        scores = pyasd.score(
+            clips, model, unknown_ids=cast(Any, unknown_ids), score_mode=score, out=table.out, progress=progress,
+            **recordings.arguments(), **hardware.given(), **training,
+        )  # fmt: skip
+    _print_top(scores, table.top)
+    if table.out is not None:
+        terminal.say(f"{len(scores)} rows are in {table.out}")
+    return terminal.report_failures(scores)
+
+
+def _print_top(scores: DataFrame, count: int) -> None:
+    best = scores[scores["score"].notna()].nlargest(count, "score", keep="first")
+    table = terminal.table("score", "status:", "clip:")
+    for value, status, clip in zip(best["score"], best["status"], best["clip"], strict=True):
+        table.add_row(f"{value:.2f}", status, Text(clip))
+    if len(best):
+        terminal.console().print(table)

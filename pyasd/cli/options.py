@@ -1,0 +1,123 @@
+"""Options that several commands take, one by one or as groups: a command's parameter of a group's type has them all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar
+
+import typer
+
+Clips = Annotated[
+    list[str],
+    typer.Argument(metavar="CLIPS", help="Files, folders (with subfolders) or quoted globs.", show_default=False),
+]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
+Machines = Annotated[
+    list[str] | None, typer.Option(help="Machine types, such as fan pump; by default all.", show_default=False)
+]
+
+
+@dataclass(frozen=True)
+class Options:
+    """A group of options: a command with a parameter of such a type has an option for each of its fields.
+
+    Attributes:
+        panel: the heading under which help lists them; `None` for the common one.
+    """
+
+    panel: ClassVar[str | None] = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that have a value, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Recordings(Options):
+    """How recordings are read, and what is taken for known about them."""
+
+    panel = "Recordings"
+
+    channel: Annotated[str, typer.Option(help="Which channel of each recording: 0, 1, ..., or mean.")] = "0"
+    id: Annotated[
+        str | None, typer.Option("--id", help="The machine ID of all clips, instead of what their names say.")
+    ] = None
+    machine_type: Annotated[
+        str | None, typer.Option(help="The machine type of all clips, instead of what their folders say.")
+    ] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `pyasd.fit` and `pyasd.score` that say the same."""
+        channel = int(self.channel) if self.channel.isdecimal() else self.channel
+        return {"channel": channel, "ids": self.id, "machine_type": self.machine_type}
+
+
+@dataclass(frozen=True)
+class Hardware(Options):
+    """Where the work is done, and in which arithmetic."""
+
+    panel = "Hardware"
+
+    device: Annotated[
+        str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, or several: cuda:0,cuda:1.")
+    ] = "auto"
+    backend: Annotated[str, typer.Option(help="auto, {backends}: see pyasd doctor.")] = "auto"
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="Of matrix products: float32, bfloat16, or auto, which is float32 (but classifiers are trained in "
+            "bfloat16 where that is faster)."
+        ),
+    ] = "auto"
+
+
+@dataclass(frozen=True)
+class RecipeChanges(Options):
+    """Settings to take instead of a recipe's own."""
+
+    panel = "Changes to the recipe"
+
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the clips in training.")] = None
+    order: Annotated[str | None, typer.Option(help="In which order Group MADE predicts frames: {orders}.")] = None
+    score: Annotated[str | None, typer.Option(help="What Group MADE scores by: {group-made modes}.")] = None
+    pooling: Annotated[str | None, typer.Option(help="How the scores of windows make a clip's score: {pooling}.")] = (
+        None
+    )
+    statistics: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose scores standardise the others: {statistics}. Held-out ones are of clips that validated the "
+            "training; robust is for training clips with anomalies among them."
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Ranking(Options):
+    """Settings of learning from the very clips that are scored."""
+
+    panel = "Without --model"
+
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the clips in training.")] = None
+    order: Annotated[str | None, typer.Option(help="In which order Group MADE predicts frames: {orders}.")] = None
+    seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same scores; 0 by default.")] = None
+
+
+@dataclass(frozen=True)
+class Training(Options):
+    """How much a reproduction trains."""
+
+    panel = "Training"
+
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train with: figures are means over them.")] = 4
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the clips, instead of the recipes' own.")] = (
+        None
+    )
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few epochs, few clips, one seed: does everything, reproduces nothing.")
+    ] = False
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Machine types at a time; by default as many as GPUs, or one for every 8 cores."),
+    ] = None

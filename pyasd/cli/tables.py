@@ -1,0 +1,57 @@
+"""The command `evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from pyasd.cli import terminal
+from pyasd.cli.command import command
+
+
+@command
+def evaluate(
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="What pyasd score wrote, .csv or .parquet.", show_default=False)
+    ],
+    score: Annotated[str, typer.Option(help="The column to evaluate, such as score.group-made.")] = "score",
+    max_fpr: Annotated[float, typer.Option(help="pAUC counts false-positive rates up to this.")] = 0.1,
+    rule: Annotated[str, typer.Option(help="The challenge whose rule is followed, see above: {rules}.")] = "2020",
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="The organisers' list of an evaluation set's labels, such as eval_data_list_2023.csv."),
+    ] = None,
+) -> bool:
+    """Print AUC and pAUC per machine ID, and their averages, in per cent.
+
+    Needs clips whose names tell what is normal, as DCASE's do (normal_id_00_..., anomaly_id_00_...), or that lie in
+    folders called normal and abnormal; or the organisers' list of labels.
+
+    The rule of 2020 takes arithmetic means over machine IDs. In 2021 each section and domain counted by itself, and
+    means are harmonic; from 2022 on, a domain's normal clips are compared with the anomalies of both domains. No
+    challenge's rule is "pooled": all IDs of a machine type in one ROC curve.
+
+    Examples:
+
+    - `pyasd evaluate scores.csv` counts as DCASE 2020 did
+
+    - `pyasd evaluate scores.csv --rule 2023 --labels eval_data_list_2023.csv` evaluates an evaluation set of 2023
+    """
+    from pyasd.tables import evaluation
+    from pyasd.tables import table as results
+
+    scores = results.read(table)
+    rows = evaluation.evaluate(scores, max_fpr=max_fpr, score=score, rule=rule, labels=labels)
+    figures = [*evaluation.RULES[rule], *(["official"] if "official" in rows else [])]
+    heads = [name.replace("auc", "AUC").replace("_", " ") + " %" for name in figures]
+    printed = terminal.table("machine:", "ID:", "normal", "anomalous", *heads)
+    for row in rows.to_dict("records"):
+        average = row["machine_id"] == evaluation.AVERAGE
+        cells = [row["machine_type"], row["machine_id"], str(row["normal"]), str(row["anomalous"])]
+        cells += [terminal.percent(row[name])[0] if row[name] == row[name] else "" for name in figures]
+        printed.add_row(*map(Text, cells), end_section=average, style="bold" if average else None)
+    terminal.console().print(printed)
+    return terminal.report_failures(scores)

@@ -1,0 +1,97 @@
+"""Names that help texts list, read from where they are defined: new members, recipes and years need no edit here.
+
+Help texts have placeholders for them (see `command.Command`). Each function loads what it needs when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import get_args
+
+
+def listed(names: Iterable[str], last: str = "or") -> str:
+    """Return "a, b or c"."""
+    *others, end = names
+    return f"{', '.join(others)} {last} {end}" if others else end
+
+
+def modes_by_kind() -> dict[str, tuple[str, ...]]:
+    """Return the score modes of each kind of member."""
+    from pyasd import models
+
+    return {kind: tuple(mode.name for mode in member.MODES) for kind, member in models.kinds().items()}
+
+
+def _modes() -> str:
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for kind, modes in modes_by_kind().items():
+        kinds.setdefault(modes, []).append(kind)
+    return "; ".join(f"{listed(modes)} ({', '.join(who)})" for modes, who in kinds.items())
+
+
+def _group_made_modes() -> str:
+    return listed(modes_by_kind()["group-made"])
+
+
+def _systems() -> str:
+    from pyasd.recipes import files
+
+    members = {name: files.find(name).names for name in files.names()}
+    return ", ".join(name if x == (name,) else f"{name} ({' + '.join(x)})" for name, x in members.items())
+
+
+def _statistics() -> str:
+    from pyasd.training.run import StatisticsPolicy
+
+    return listed(get_args(StatisticsPolicy))
+
+
+def _orders() -> str:
+    from pyasd.models.group_made import Order
+
+    return listed(get_args(Order))
+
+
+def _pooling() -> str:
+    from pyasd.models.pooling import Pooling
+
+    return listed(get_args(Pooling))
+
+
+def _backends() -> str:
+    from pyasd import backends
+
+    return listed(backends.NAMES)
+
+
+def _data_sets() -> str:
+    from pyasd.datasets import dcase
+
+    return listed(f"dcase{year}" for year in dcase.years())
+
+
+def _parts() -> str:
+    from pyasd.datasets import dcase
+
+    return ", ".join(dcase.PARTS)
+
+
+def _rules() -> str:
+    from pyasd.tables import evaluation
+
+    return listed(sorted(evaluation.RULES))
+
+
+WORDS: dict[str, Callable[[], str]] = {
+    "backends": _backends,
+    "data sets": _data_sets,
+    "group-made modes": _group_made_modes,
+    "modes": _modes,
+    "orders": _orders,
+    "parts": _parts,
+    "pooling": _pooling,
+    "rules": _rules,
+    "statistics": _statistics,
+    "systems": _systems,
+}
+"""What each placeholder of a help text stands for."""
