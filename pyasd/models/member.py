@@ -158,8 +158,8 @@ class Member(ABC):
         return next(mode for mode in self.modes if mode.name == name)
 
     def obstacle(self, ids: Sequence[str]) -> str | None:
-        """Say why it can't learn from clips of these machine IDs, and the remedy, without the machine type, which stands
-        before it; `None` where it can.
+        """Say why it can't learn from clips of these machine IDs, and the remedy; `None` where it can. The machine type
+        is put before it.
         """
         return None
 
@@ -186,8 +186,8 @@ class Member(ABC):
         """
 
     def remarks(self) -> list[str]:
-        """Return what the user should know of how training and `normal_scores` went, a sentence or two each, without the
-        machine type, which stands before it.
+        """Return what the user should know of how training and `normal_scores` went, a sentence or two each. The machine
+        type is put before them.
         """
         return []
 
@@ -218,10 +218,10 @@ def register(member: M) -> M:
     Raises:
         ValueError: another class has that kind, or its config uses a name that recipes need.
     """
-    if _registered.setdefault(member.kind, member) is not member:
-        raise ValueError(f"there are two kinds of members called {member.kind!r}")
     if taken := settings.field_names(member.Config) & {"kind", "name"}:
         raise ValueError(f"{member.__name__}'s settings can't be called {', '.join(sorted(taken))}: recipes need these")
+    if _registered.setdefault(member.kind, member) is not member:
+        raise ValueError(f"there are two kinds of members called {member.kind!r}")
     return member
 
 

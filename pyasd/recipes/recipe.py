@@ -36,7 +36,7 @@ class MemberRecipe:
         if not self.name or any(x in self.name for x in "/,\n"):
             raise ValueError(f"a member's name must have letters, and no '/' or ',', not {self.name!r}")
         if self.name in get_args(Combination):
-            raise ValueError(f"a member's name can't be {self.name!r}: the table has a column score.{self.name} already")
+            raise ValueError(f"a member's name can't be {self.name!r}: the table has another column score.{self.name}")
 
     @classmethod
     def of_kind(cls, kind: str, name: str = "") -> MemberRecipe:

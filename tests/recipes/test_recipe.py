@@ -1,123 +1,139 @@
-"""Recipes: those that come with pyasd, files of the user's own, and what is wrong with them."""
+"""Recipes as values: members by name, settings, and the plain dictionaries that they are written as."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
-import pyasd
-from pyasd import config
-from pyasd.config import SYSTEMS, AutoencoderConfig, ClassifierConfig, GroupMadeConfig, LogMelConfig, Recipe
+from pyasd.models import kinds
+from pyasd.models.autoencoder import AutoencoderConfig
+from pyasd.models.classifier import ClassifierConfig
+from pyasd.models.group_made import GroupMadeConfig
+from pyasd.ops import LogMelPlan
+from pyasd.recipes import MemberRecipe, Recipe, files
 
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "recipes.md"
-
-
-def test_the_systems_are_the_reports() -> None:
-    assert {name: recipe.members for name, recipe in SYSTEMS.items()} == {
-        "1": ("mobilenet", "resnet", "group-made"),
-        "2": ("mobilenet", "group-made"),
-        "3": ("mobilenet", "arcface", "group-made"),
-        "4": ("group-made",),
-        "group-made": ("group-made",),
-        "group-made-spectrum": ("group-made", "spectrum"),
-        "autoencoder": ("autoencoder",),
-    }
-    assert SYSTEMS["4"] == Recipe()
-    assert SYSTEMS["group-made"] == SYSTEMS["4"].override(score="bands")
-    assert replace(SYSTEMS["group-made-spectrum"], members=("group-made",)) == SYSTEMS["group-made"]
-    assert {(x.combine, x.statistics) for x in SYSTEMS.values()} == {("mean", "training")}
-    assert SYSTEMS["2"].mobilenet == SYSTEMS["1"].mobilenet == SYSTEMS["3"].mobilenet
-    assert (SYSTEMS["1"].resnet.backbone, SYSTEMS["3"].arcface.loss) == ("resnet", "arcface")
-    assert (SYSTEMS["1"].mobilenet.mix, SYSTEMS["1"].mobilenet.warps) == ("power", 2)
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "recipes.md"
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
-def test_each_value_of_a_shipped_recipe_has_its_source(name: str) -> None:
-    lines = config.recipe_path(name).read_text().splitlines()
-    assert lines[0].startswith("# ")
-    for line in lines:
-        assert line.startswith("#") or "=" not in line or "  # " in line, line
+def config(recipe: Recipe, name: str) -> Any:
+    return recipe[name].config
 
 
-def test_a_file_of_ones_own_works_like_those_shipped(tmp_path: Path) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text(config.recipe_path("2").read_text() + "ratios = [0.9, 1.1]\n[features]\nn_mels = 64\n")
-    recipe = config.system(path)
-    assert recipe.mobilenet.ratios == (0.9, 1.1)
-    assert recipe.mobilenet.mix == "power"
-    assert recipe.features == LogMelConfig(n_mels=64)
-    assert config.system(str(path)) == recipe
-    assert config.system(recipe) is recipe
+def test_members_are_found_by_name() -> None:
+    first, second = MemberRecipe.of_kind("mobilenet"), MemberRecipe.of_kind("mobilenet", "warped")
+    recipe = Recipe((first, second))
+    assert recipe.names == ("mobilenet", "warped")
+    assert recipe["warped"] is second
+    assert Recipe.of_kinds("group-made", "spectrum").names == ("group-made", "spectrum")
+    assert [x.kind for x in Recipe.of_kinds("group-made", "spectrum").members] == ["group-made", "spectrum"]
+
+
+@pytest.mark.parametrize("names", [(), ("a", "a")])
+def test_members_need_names_of_their_own(names: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="needs members, each by a name of its own"):
+        Recipe(tuple(MemberRecipe.of_kind("mobilenet", name) for name in names))
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a,b", "a\nb"])
+def test_names_that_columns_and_tensors_can_not_have(name: str) -> None:
+    with pytest.raises(ValueError, match="a member's name"):
+        MemberRecipe(name, "mobilenet", ClassifierConfig())
+
+
+def test_settings_reach_all_that_have_them() -> None:
+    recipe = Recipe.of_kinds("group-made", "autoencoder")
+    recipe = recipe.override(epochs=7, order="middle", pad="constant", combine="max", seed=None)
+    assert (config(recipe, "group-made").epochs, config(recipe, "autoencoder").epochs) == (7, 7)
+    assert (config(recipe, "group-made").order, recipe.features.pad, recipe.combine) == ("middle", "constant", "max")
+    assert files.find("4") == Recipe.of_kinds("group-made")  # the report's system 4 is Group MADE alone
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+def test_settings_reach_both_of_one_kind() -> None:
+    recipe = Recipe((MemberRecipe.of_kind("mobilenet"), MemberRecipe.of_kind("mobilenet", "b"))).override(epochs=3)
+    assert [x.config.epochs for x in recipe.members] == [3, 3]  # type: ignore[attr-defined]
+
+
+def test_members_are_chosen_among_ones_own_or_kinds() -> None:
+    """A name that the recipe has keeps its settings; any other is a kind with default settings."""
+    recipe = Recipe((MemberRecipe("warped", "mobilenet", ClassifierConfig(warps=3)), MemberRecipe.of_kind("spectrum")))
+    chosen = recipe.override(members=["autoencoder", "warped"])
+    assert chosen.names == ("autoencoder", "warped")
+    assert config(chosen, "warped").warps == 3
+    assert config(chosen, "autoencoder") == AutoencoderConfig()
+    with pytest.raises(ValueError, match=r"member must be one of .*'transformer'"):
+        recipe.override(members=["transformer"])
+
+
+def test_unknown_settings_name_near_matches() -> None:
+    with pytest.raises(TypeError, match=r"'epoch'; did you mean epochs"):
+        Recipe.of_kinds("group-made").override(epoch=3)
+    with pytest.raises(TypeError, match="'epochs'"):
+        Recipe.of_kinds("spectrum").override(epochs=3)
+
+
+def test_settings_that_a_kind_can_not_have_are_named() -> None:
+    with pytest.raises(ValueError, match="epochs must be a whole number"):
+        Recipe.of_kinds("group-made").override(epochs=2.5)
+    with pytest.raises(ValueError, match="combine must be one of mean, max"):
+        replace(Recipe.of_kinds("group-made"), combine="median")  # type: ignore[arg-type]
+
+
+def test_what_members_need_of_clips() -> None:
+    assert Recipe.of_kinds("spectrum").min_frames == 5
+    assert Recipe.of_kinds("mobilenet").min_frames == 5
+    assert Recipe.of_kinds("group-made", "autoencoder").override(frames=7).min_frames == 7
+    assert Recipe.of_kinds("group-made").repeats_below == 0
+    assert Recipe.of_kinds("group-made", "mobilenet").override(image_frames=32).repeats_below == 32
+    recipe = Recipe(
+        (
+            MemberRecipe("a", "mobilenet", ClassifierConfig(ratios=(0.9, 1.1))),
+            MemberRecipe("b", "mobilenet", ClassifierConfig(ratios=(1.1, 1.25))),
+            MemberRecipe.of_kind("group-made"),
+        )
+    )
+    assert recipe.speeds == (0.9, 1.1, 1.25)
+
+
+def test_dictionaries_and_json_give_the_recipe_back() -> None:
+    recipe = Recipe(
+        (MemberRecipe("a", "mobilenet", ClassifierConfig(ratios=(0.9,))), MemberRecipe.of_kind("spectrum", "level")),
+        LogMelPlan(n_mels=64),
+        "max",
+        "robust",
+    )
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
-def test_fit_takes_a_recipes_file(tmp_path: Path) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text(
-        'members = ["group-made", "autoencoder"]\ncombine = "max"\n[features]\nn_mels = 8\n'
-        "[group-made]\nhidden = [8, 8]\ncomponents = 2\nepochs = 1\n[autoencoder]\nhidden = [4]\nepochs = 2\n"
-    )
-    clips = list(np.random.default_rng(0).normal(-40, 8, (6, 30, 8)).astype(np.float32))
-    detector = pyasd.fit(clips, path, ids="00", features="log-mel")
-    assert detector.recipe == config.system(path)
-    histories = detector.machines[""].histories
-    assert [len(histories[name].training) for name in ("group-made", "autoencoder")] == [1, 2]
-    assert pyasd.fit(clips, path, ids="00", features="log-mel", epochs=1).recipe.autoencoder.epochs == 1
-
-
-def test_pretrained_weights_lie_beside_their_recipe(tmp_path: Path) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text('members = ["resnet"]\n[resnet]\npretrained = "weights.safetensors"\n')
-    assert config.system(path).resnet.pretrained == str(tmp_path / "weights.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ('members = ["group-made"]\n[group-made]\nepoch = 3', ["[group-made]", "'epoch'", "epochs"]),
-        ('members = ["group-made"]\ncombined = "max"', ["'combined'", "combine"]),
-        ('members = ["mobilenet"]\n[mobilnet]\nepochs = 3', ["'mobilnet'", "mobilenet"]),
-        ('members = ["mobilenet"]\n[mobilenet]\nmix = "linear"', ["[mobilenet] mix", "none, power, log", "'linear'"]),
-        ('members = ["mobilenet"]\n[mobilenet]\nepochs = 0', ["[mobilenet] epochs", "at least 1"]),
-        ('members = ["mobilenet"]\n[mobilenet]\nepochs = "9"', ["[mobilenet] epochs", "a whole number", "'9'"]),
-        ('members = ["mobilenet"]\n[mobilenet]\nepochs = 2.5', ["[mobilenet] epochs", "a whole number"]),
-        ('members = ["mobilenet"]\n[mobilenet]\nepochs = true', ["[mobilenet] epochs", "a whole number"]),
-        ('members = ["mobilenet"]\n[mobilenet]\nbalance = 1', ["[mobilenet] balance", "true or false", "1"]),
-        ('members = ["mobilenet"]\n[mobilenet]\nlearning_rate = nan', ["learning_rate", "a number"]),
-        ('members = ["mobilenet"]\n[mobilenet]\nratios = 0.9', ["[mobilenet] ratios", "a list"]),
-        ('members = ["mobilenet"]\n[mobilenet]\nratios = [9.0]', ["[mobilenet] ratios", "0.25 and 4"]),
-        ('members = ["mobilenet"]\nmobilenet = 3', ["[mobilenet] must be a table"]),
-        ('members = ["mobilnet"]', ["mobilenet", "'mobilnet'"]),
-        ("members = []", ["needs members"]),
-        ('combine = "max"', ["members is missing", "group-made"]),
-        ('members = ["group-made"]\n[resnet]\nepochs = 2', ["[resnet]", "add it to members"]),
-        ('members = ["group-made"]\ncombine = "median"', ["combine", "mean, max", "'median'"]),
-        ("members = ]", ["is not TOML", "line 1"]),
-    ],
-)
-def test_what_is_wrong_with_a_recipe_is_told(text: str, parts: list[str], tmp_path: Path) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=r"mine\.toml") as caught:
-        config.system(path)
-    for part in parts:
-        assert part in str(caught.value)
-
-
-def test_recipes_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"gone\.toml.*pyasd recipes"):
-        config.system(tmp_path / "gone.toml")
-    with pytest.raises(ValueError, match=r"group-made, 1, 2, 3, 4, or a recipe's \.toml file, not '5'"):
-        config.system("5")
+def test_headers_of_version_0_1_are_read() -> None:
+    """They list the members' kinds, and have a table for every kind, member or not, with underscores."""
+    tables: dict[str, Any] = {kind.replace("-", "_"): asdict(x.Config()) for kind, x in kinds().items()}
+    tables["group_made"] |= {"epochs": 7, "hidden": [16, 8, 16]}
+    tables["mobilenet"] |= {"warps": 2, "ratios": [0.9]}
+    tables["arcface"] |= {"scale": 12.0}
+    header = {
+        "members": ["mobilenet", "arcface", "group-made"],
+        "combine": "max",
+        "statistics": "held-out",
+        "features": asdict(LogMelPlan(n_mels=64)),
+        **tables,
+    }
+    recipe = Recipe.from_dict(json.loads(json.dumps(header)))
+    assert recipe.names == ("mobilenet", "arcface", "group-made")
+    assert (recipe.combine, recipe.statistics, recipe.features) == ("max", "held-out", LogMelPlan(n_mels=64))
+    assert config(recipe, "group-made") == GroupMadeConfig(epochs=7, hidden=(16, 8, 16))
+    assert config(recipe, "mobilenet") == ClassifierConfig(warps=2, ratios=(0.9,))
+    assert config(recipe, "arcface") == kinds()["arcface"].Config(loss="arcface", scale=12.0)  # type: ignore[call-arg]
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 
 def test_the_documentation_has_every_key_and_its_default() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    for part in (LogMelConfig, GroupMadeConfig, AutoencoderConfig, ClassifierConfig):
+    for part in (LogMelPlan, GroupMadeConfig, AutoencoderConfig, ClassifierConfig):
         defaults = part()
         for key in fields(part):
             value = getattr(defaults, key.name)
