@@ -13,7 +13,7 @@ import pandas as pd
 
 from pyasd.reproduce.systems import BASELINE
 from pyasd.tables import evaluation
-from pyasd.tables import markdown as tables
+from pyasd.tables.markdown import markdown as markdown_table
 
 MACHINES = ("ToyCar", "ToyConveyor", "fan", "pump", "slider", "valve")
 
@@ -165,7 +165,7 @@ def markdown(figures: pd.DataFrame, compare: bool) -> str:
     machines, rows = lines(figures, compare)
     names = (f"**{x.name}**" if x.first else f"&nbsp;&nbsp;{x.name.strip()}" for x in rows)
     cells = ([name, *line.cells] for name, line in zip(names, rows, strict=True))
-    return tables.markdown(["AUC (pAUC), %", *machines], cells)
+    return markdown_table(["AUC (pAUC), %", *machines], cells)
 
 
 def challenge_files(folder: Path, scores: pd.DataFrame, row: str) -> None:
