@@ -131,11 +131,13 @@ def _to_float(samples: NDArray[Any]) -> NDArray[Any]:
 def _pick(clip: Clip, block: NDArray[Any], channel: Channel) -> NDArray[Any]:
     """Return one channel of `[n, channels]`, or their mean, as a copy."""
     if channel == "mean":
-        return block[:, 0].copy() if block.shape[1] == 1 else _to_float(block).mean(axis=1)
+        mean: NDArray[Any] = block[:, 0].copy() if block.shape[1] == 1 else _to_float(block).mean(axis=1)
+        return mean
     if channel >= block.shape[1]:
         count = f"{block.shape[1]} channels, 0 to {block.shape[1] - 1}" if block.shape[1] > 1 else "one channel, 0"
         raise ClipError("no-channel", f"{clip.name} has {count}, no channel {channel}: choose another channel")
-    return block[:, channel].copy()
+    picked: NDArray[Any] = block[:, channel].copy()
+    return picked
 
 
 def _decode(clip: Clip, channel: Channel) -> tuple[NDArray[Any], int]:
@@ -232,7 +234,7 @@ def _pcm_bytes(stream: BinaryIO, magic: bytes) -> int | None:
     long_size = None
     stream.seek(12)
     while len(header := stream.read(8)) == 8:
-        name, size = header[:4], struct.unpack(order + "I", header[4:])[0]
+        name, size = header[:4], int(struct.unpack(order + "I", header[4:])[0])
         if name == wanted:
             if long_size is not None and size == 0xFFFFFFFF:
                 size = long_size
@@ -241,7 +243,7 @@ def _pcm_bytes(stream: BinaryIO, magic: bytes) -> int | None:
             return stream.tell() + size
         if name == b"ds64":
             body = stream.read(size)
-            long_size = struct.unpack("<Q", body[8:16])[0] if len(body) >= 16 else None
+            long_size = int(struct.unpack("<Q", body[8:16])[0]) if len(body) >= 16 else None
         else:
             stream.seek(size, os.SEEK_CUR)
         if size % 2:

@@ -92,3 +92,20 @@ def test_places_that_cannot_be_written_are_told_first(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Path, "touch", denied)  # root may write anywhere
     with pytest.raises(PermissionError, match=r"new\.safetensors.*Permission denied"):
         storage.check_writable(tmp_path / "new.safetensors")
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_atomic_leaves_the_new_file_or_the_old_one(tmp_path: Path, flush: bool) -> None:
+    path = tmp_path / "file"
+    with storage.atomic(path, flush=flush) as partial:
+        partial.write_bytes(b"new")
+
+    def interrupted() -> None:
+        with storage.atomic(path, flush=flush) as partial:
+            partial.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]

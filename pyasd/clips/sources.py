@@ -184,7 +184,7 @@ def archive_members(name: str) -> Members | None:
 
 
 @lru_cache(maxsize=64)
-def _open_zip(path: Path, stamp: tuple[int, int]) -> zipfile.ZipFile:
+def _open_zip(path: Path, _stamp: tuple[int, int]) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 

@@ -93,7 +93,8 @@ def record(
     """Synthesise a machine in the hall: `[microphones, n]` int16 at 16 kHz.
 
     Args:
-        machine, machine_type: what is recorded; machines of the other types are heard behind it.
+        machine: what is recorded.
+        machine_type: its type; machines of the other types are heard behind it.
         rng: the clip's random numbers.
         n: how many samples.
         wrong: one of the machine's `faults`, or `None`.
@@ -124,7 +125,8 @@ def write(
     Args:
         folder: made where it doesn't exist. One that an earlier call filled is filled anew.
         seed: the factory's.
-        train, test: clips per machine, see `names`.
+        train: training clips per machine.
+        test: healthy test clips per machine, and as many faulty ones.
         seconds: length of each clip.
         progress: hears of each clip.
 

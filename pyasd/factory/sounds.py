@@ -36,7 +36,7 @@ RATE = 16000
 
 @lru_cache(maxsize=64)
 def _colour(n: int, curve: Curve) -> Signal:
-    """The amplitude of each bin of a spectrum that `irfft` makes a signal of unit power of."""
+    """Return amplitudes `[bins]` for Gaussian noise of this colour: `irfft` makes a signal of unit power of them."""
     frequency = np.maximum(np.fft.rfftfreq(n, 1 / RATE), 1.0)
     level = np.interp(np.log(frequency), np.log([hz for hz, _ in curve]), [db for _, db in curve])
     amplitude = 10 ** (level / 20)
@@ -45,14 +45,20 @@ def _colour(n: int, curve: Curve) -> Signal:
 
 
 def noise(rng: np.random.Generator, n: int, curve: Curve) -> Signal:
-    """Gaussian noise whose power spectrum runs through the points `(Hz, dB)` of `curve`, straight over log Hz."""
+    """Synthesise Gaussian noise with the power spectrum `curve`: points `(Hz, dB)`, joined by lines over log Hz."""
     amplitude = _colour(n, curve)
     spectrum = rng.standard_normal((len(amplitude), 2)).view(np.complex128)[:, 0]
     return np.fft.irfft(spectrum * amplitude, n)
 
 
 def tones(rng: np.random.Generator, cycles: Signal, levels: Sequence[float] | Signal) -> Signal:
-    """A periodic sound: `cycles` counts its periods, `levels` are its harmonics' in dB; their phases are random."""
+    """Synthesise a periodic sound with harmonics of random phases.
+
+    Args:
+        rng: draws the phases.
+        cycles: `[n]`: how many periods have passed at each sample.
+        levels: the harmonics' levels in dB.
+    """
     size = 8192  # one period, looked up to the nearest point: the error lies 50 dB lower
     order = np.arange(1, len(levels) + 1)
     spectrum = np.zeros(size // 2 + 1, np.complex128)
@@ -62,7 +68,7 @@ def tones(rng: np.random.Generator, cycles: Signal, levels: Sequence[float] | Si
 
 
 def strikes(n: int, times: Signal, amplitudes: Signal, resonance: float, decay: float) -> Signal:
-    """Impacts that each ring a resonance of unit peak which dies away with the time constant `decay`."""
+    """Synthesise impacts that each ring a resonance of unit peak, which decays with the time constant `decay`."""
     t = np.arange(int(7 * decay * RATE)) / RATE
     ring = np.exp(-t / decay) * np.sin(2 * np.pi * resonance * t)
     out = np.zeros(n + len(ring))
@@ -73,7 +79,7 @@ def strikes(n: int, times: Signal, amplitudes: Signal, resonance: float, decay: 
 
 
 def wander(rng: np.random.Generator, n: int, seconds: float) -> Signal:
-    """A smooth random course of unit variance that changes within about `seconds`."""
+    """Draw a smooth random course of unit variance that changes within about `seconds`."""
     step = max(1, int(seconds * RATE / 20))
     x = np.arange(0, n + step, step) / (RATE * seconds) + rng.random()
     knots = rng.standard_normal(int(x[-1]) + 2)
@@ -84,13 +90,13 @@ def wander(rng: np.random.Generator, n: int, seconds: float) -> Signal:
 
 
 def crossings(turns: Signal, per_turn: float, offset: float) -> Signal:
-    """The times at which a rotation has made another `1 / per_turn` of a turn."""
+    """Return the times at which a rotation has made another `1 / per_turn` of a turn."""
     count = turns * per_turn + offset
     return np.interp(np.arange(np.ceil(count[0]), np.floor(count[-1]) + 1), count, np.arange(len(turns)) / RATE)
 
 
 def gain(level: float) -> float:
-    """The amplitude of a level in dB."""
+    """Return the amplitude of a level in dB."""
     return float(10 ** (level / 20))
 
 
@@ -109,7 +115,7 @@ class Fan:
     faults = ("imbalance", "bearing")
 
     def sound(self, rng: np.random.Generator, n: int, fault: str | None, severity: float) -> Signal:
-        """The fan for `n` samples; `severity` from 0 to 1 matters with a `fault`."""
+        """Synthesise the fan for `n` samples; `severity` from 0 to 1 matters with a `fault`."""
         load = 1 + 0.04 * rng.standard_normal()
         speed = self.speed * load * (1 + 0.006 * wander(rng, n, 2.0))
         turns = np.cumsum(speed) / RATE
@@ -127,7 +133,7 @@ class Fan:
 def bearing(
     rng: np.random.Generator, n: int, turns: Signal, per_turn: float, resonance: float, amplitude: float
 ) -> Signal:
-    """Impacts of a worn outer race, stronger where the load presses, with a jitter of 2 % of their distance."""
+    """Synthesise impacts of a worn outer race: stronger under the load, with a jitter of 2 % of their distance."""
     times = crossings(turns, per_turn, rng.random())
     pressed = 1 + 0.4 * np.cos(2 * np.pi * np.interp(times, np.arange(n) / RATE, turns))
     amplitudes = amplitude * pressed * rng.lognormal(0, 0.25, len(times))
@@ -150,7 +156,7 @@ class Pump:
     faults = ("leak", "missing-strokes")
 
     def sound(self, rng: np.random.Generator, n: int, fault: str | None, severity: float) -> Signal:
-        """The pump for `n` samples; `severity` from 0 to 1 matters with a `fault`."""
+        """Synthesise the pump for `n` samples; `severity` from 0 to 1 matters with a `fault`."""
         load = 1 + 0.04 * rng.standard_normal()
         turns = np.cumsum(self.strokes * load * (1 + 0.01 * wander(rng, n, 1.0))) / RATE
         start = rng.random()
@@ -162,8 +168,8 @@ class Pump:
         out = noise(rng, n, self.flow) * pulse / 1.12 * gain(rng.normal(0, 1.0))
         for resonance, offset, level in zip(self.valves, (0.0, 0.5), (15.0, 12.0), strict=True):
             times = crossings(turns, 1, start + offset)
-            own = works[stroke[(times * RATE).astype(np.int64)]] if offset else 1.0
-            amplitudes = gain(level) * own * rng.lognormal(0, 0.2, len(times))
+            strength = works[stroke[(times * RATE).astype(np.int64)]] if offset else 1.0
+            amplitudes = gain(level) * strength * rng.lognormal(0, 0.2, len(times))
             times = times + rng.normal(0, 0.004, len(times))
             out += strikes(n, times, amplitudes, resonance * (1 + 0.01 * rng.standard_normal()), 0.006)
         motor = np.cumsum(self.motor * (1 + 0.002 * wander(rng, n, 2.0))) / RATE
@@ -187,7 +193,7 @@ class Conveyor:
     faults = ("slip", "bearing")
 
     def sound(self, rng: np.random.Generator, n: int, fault: str | None, severity: float) -> Signal:
-        """The conveyor for `n` samples; `severity` from 0 to 1 matters with a `fault`."""
+        """Synthesise the conveyor for `n` samples; `severity` from 0 to 1 matters with a `fault`."""
         speed = self.speed * (1 + 0.03 * rng.standard_normal()) * (1 + 0.006 * wander(rng, n, 1.5))
         slips = np.zeros(n)
         if fault == "slip":

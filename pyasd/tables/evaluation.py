@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,9 @@ from pyasd.tables.labels import Truth, label_key, read_labels
 
 P_AUC_MAX_FPR = 0.1
 """The p of pAUC: the largest false-positive rate that counts (challenge rules, 2020 to 2025)."""
+
+Labels = str | os.PathLike[str] | Mapping[tuple[str, str], Truth]
+"""The organisers' list of labels: its file, or what `tables.labels.read_labels` makes of it."""
 
 AVERAGE = "average"
 POOLED = "pooled"
@@ -36,7 +38,7 @@ def evaluate(
     max_fpr: float = P_AUC_MAX_FPR,
     score: str = "score",
     rule: str = "2020",
-    labels: str | os.PathLike[str] | Mapping[tuple[str, str], Truth] | None = None,
+    labels: Labels | None = None,
 ) -> pd.DataFrame:
     """Compute AUC and pAUC per machine ID, and their means per machine type and over all types.
 
@@ -102,7 +104,7 @@ def evaluate(
     return pd.concat(parts, ignore_index=True)
 
 
-def _labelled(table: pd.DataFrame, score: str, labels: Any, domains: bool) -> pd.DataFrame:
+def _labelled(table: pd.DataFrame, score: str, labels: Labels | None, domains: bool) -> pd.DataFrame:
     """Return the clips that count, with the columns `clip`, `machine_type`, `machine_id`, `domain`, `label` and
     `score`. A table that lacks `domain` gets it only if `domains` are wanted.
     """
@@ -137,7 +139,7 @@ def _text(table: pd.DataFrame, name: str) -> pd.Series:
     return table[name].astype(object).where(table[name].notna(), "")
 
 
-def _with_labels(frame: pd.DataFrame, labels: Any) -> pd.DataFrame:
+def _with_labels(frame: pd.DataFrame, labels: Labels) -> pd.DataFrame:
     """Return the clips with the labels and domains of the organisers' list where they have none."""
     truth = labels if isinstance(labels, Mapping) else read_labels(labels)
     listed = [

@@ -73,7 +73,7 @@ class _Type(NamedTuple):
     parse: Callable[[str, Any], Any]
 
 
-def _text(column: str, value: Any) -> str:
+def _text(_column: str, value: Any) -> str:
     return "" if _is_missing(value) else str(value)
 
 

@@ -55,7 +55,10 @@ def test_a_link_back_up_ends(tmp_path: Path) -> None:
 
 def test_globs(tmp_path: Path) -> None:
     touch(tmp_path, "x/1.wav", "x/2.wav", "x/sub/3.wav", "x/notes.txt", "y/[1].wav")
-    names = lambda pattern: [Path(clip.name).name for clip in find(str(tmp_path / pattern))]  # noqa: E731
+
+    def names(pattern: str) -> list[str]:
+        return [Path(clip.name).name for clip in find(str(tmp_path / pattern))]
+
     assert names("x/*.wav") == ["1.wav", "2.wav"]
     assert names("x/*") == ["1.wav", "2.wav", "3.wav"]
     assert names("**") == ["1.wav", "2.wav", "3.wav", "[1].wav"]
@@ -159,8 +162,9 @@ def test_arrays() -> None:
 
 
 def test_arrays_with_their_rates() -> None:
-    def rates(*given: object, **how: int) -> list[int]:
-        return [clip.source.sample_rate for clip in find(*given, **how) if isinstance(clip.source, ArraySource)]
+    def rates(given: object, sample_rate: int | None = None) -> list[int]:
+        clips = find(given, sample_rate=sample_rate)
+        return [clip.source.sample_rate for clip in clips if isinstance(clip.source, ArraySource)]
 
     samples = np.zeros(10, np.float32)
     assert rates([(samples, 8000), (samples, 44100)]) == [8000, 44100]
@@ -249,7 +253,12 @@ def test_the_first_clip_comes_before_the_walk_ends(tmp_path: Path, monkeypatch: 
 def test_the_clips_of_one_folder_are_looked_at_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, *(f"{number:04d}.wav" for number in range(5000)))
     parsed: list[Path] = []
-    monkeypatch.setattr(import_module("pyasd.clips.find"), "parse", lambda path: parsed.append(path) or Names())
+
+    def spy(path: Path) -> Names:
+        parsed.append(path)
+        return Names()
+
+    monkeypatch.setattr(import_module("pyasd.clips.find"), "parse", spy)
     for place in (tmp_path, f"{tmp_path}/*.wav"):
         parsed.clear()
         assert next(find(place)).name == str(tmp_path / "0000.wav")

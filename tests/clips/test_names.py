@@ -38,7 +38,7 @@ from pyasd.clips.names import attributes, is_audio, parse
         ("normal_id_01/test_id_01_notes.wav", ("", "", "", None)),
     ],
 )
-def test_what_paths_tell(path: str, expected: tuple) -> None:
+def test_what_paths_tell(path: str, expected: tuple[str, str, str, int | None]) -> None:
     names = parse(Path("/data") / path)
     assert (names.machine_type, names.machine_id, names.split, names.label) == expected
 

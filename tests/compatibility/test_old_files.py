@@ -13,6 +13,7 @@ import pytest
 import safetensors
 
 import pyasd
+
 from .files import FOLDER, IDS, MODELS, RECIPE, SCORES, log_mels, scores
 
 KEY = ("mode", "clip", "machine_id", "column")

@@ -75,18 +75,8 @@ def test_a_member(tmp_path: Path, recordings: Path) -> None:
         assert alone["score.nearest"][0] == table["score.nearest"][3]
     """
     output = run(BLOCKS["member-use"] + textwrap.dedent(check), tmp_path)
-    assert "score.nearest" in output
+    assert "6 rows x 4 columns" in output
     assert "mine.safetensors" in os.listdir(tmp_path)
-
-
-def test_the_member_is_unknown_without_its_package(tmp_path: Path, recordings: Path) -> None:
-    (tmp_path / "mine.toml").write_text(BLOCKS["member-recipe"], encoding="utf-8")
-    code = f"""
-        import pytest
-        with pytest.raises(ValueError, match="neighbours"):
-            exec({BLOCKS["member-use"]!r})
-    """
-    run(textwrap.dedent(code), tmp_path)
 
 
 def test_a_backend(tmp_path: Path) -> None:
@@ -102,7 +92,7 @@ def test_a_backend(tmp_path: Path) -> None:
         assert backends.select("numpy_fft", torch.device("cpu")).facts()
         pcm = (samples * 3000).to(torch.int16)
         lengths = [16_000, 9_000]
-        ours, reference = (ops.log_mel(pcm, plan, lengths, backend=x) for x in ("numpy_fft", "reference"))
+        ours, reference = (ops.log_mel(pcm, plan, lengths, backend=x)[0] for x in ("numpy_fft", "reference"))
         assert (ours - reference).abs().max() < 1e-3
     """
     output = run(textwrap.dedent(prelude) + BLOCKS["backend-use"] + textwrap.dedent(check), tmp_path)
@@ -135,6 +125,8 @@ def test_a_source(tmp_path: Path, recordings: Path) -> None:
     (tmp_path / "pyasd_tar.py").write_text(BLOCKS["source"], encoding="utf-8")
     check = """
         import pickle
+        from pathlib import Path
+        import pytest
         from pyasd.clips import find
         assert len(table) == 18 and table["score"].notna().all() and set(table["machine_type"]) == {"fan"}
         assert set(table["split"]) == {"train", "test"}
@@ -143,16 +135,8 @@ def test_a_source(tmp_path: Path, recordings: Path) -> None:
         source = next(find("recordings.tar")).source
         assert pickle.loads(pickle.dumps(source)) == source
         assert len(source.open().read()) == source.size()
+        Path("damaged.tar").write_bytes(b"no archive")
+        with pytest.raises(ValueError, match="no whole tar archive"):
+            pyasd.score("damaged.tar")
     """
     run(BLOCKS["source-use"] + textwrap.dedent(check), tmp_path)
-
-
-def test_a_damaged_archive_of_that_source_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "pyasd_tar.py").write_text(BLOCKS["source"], encoding="utf-8")
-    (tmp_path / "recordings.tar").write_bytes(b"no archive")
-    code = f"""
-        import pytest
-        with pytest.raises(ValueError, match="no whole tar archive"):
-            exec({BLOCKS["source-use"]!r})
-    """
-    run(textwrap.dedent(code), tmp_path)

@@ -7,7 +7,7 @@ import io
 import math
 import os
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -81,13 +81,13 @@ def test_every_field_of_a_row_comes_back(tmp_path: Path, extension: str) -> None
     assert found == [as_row(values) for values in results.table(ROWS, MEMBERS).to_dict("records")]
 
 
-def as_row(values: dict) -> Row:
+def as_row(values: dict[str, Any]) -> Row:
     """The row that a table's values by column stand for."""
 
-    def present(value: object) -> object:
+    def present(value: Any) -> Any:
         return None if value is pd.NA or value != value else value
 
-    def scores(names: tuple[str, ...]) -> dict:
+    def scores(names: tuple[str, ...]) -> dict[str, float]:
         return {name: x for name in names if (x := present(values[f"score.{name}"])) is not None}
 
     plain = {name: present(value) for name, value in values.items() if not name.startswith("score.")}
