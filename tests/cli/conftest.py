@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +23,12 @@ class Outcome(NamedTuple):
     err: str
 
 
+Command = Callable[..., Outcome]
+"""Runs a command in this process."""
+
+
 @pytest.fixture
-def pyasd(capsys: pytest.CaptureFixture[str]):
+def pyasd(capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command in this process."""
 
     def run(*arguments: object) -> Outcome:

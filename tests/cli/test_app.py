@@ -15,10 +15,10 @@ from pyasd.cli import vocabulary
 from pyasd.datasets import dcase
 from pyasd.tables import evaluation
 
-from .conftest import ROOT
+from .conftest import ROOT, Command
 
 
-def test_help_teaches(pyasd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_teaches(pyasd: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     for command in ("fit", "score", "evaluate", "download", "reproduce", "demo", "doctor"):
         assert command in pyasd("--help").out
@@ -27,7 +27,7 @@ def test_help_teaches(pyasd, monkeypatch: pytest.MonkeyPatch) -> None:
         assert command == "doctor" or f"pyasd {command}" in outcome.out  # an example
 
 
-def test_version(pyasd) -> None:
+def test_version(pyasd: Command) -> None:
     assert pyasd("--version").out.split() == ["pyasd", "0.1.0"]
 
 
@@ -42,12 +42,14 @@ def help_of(pyasd, monkeypatch: pytest.MonkeyPatch, command: str, width: int = 2
 
 @pytest.mark.parametrize("command", [x.__name__ for x in cli.COMMANDS])
 @pytest.mark.parametrize("width", [80, 120])
-def test_help_has_no_placeholders_left(pyasd, monkeypatch: pytest.MonkeyPatch, command: str, width: int) -> None:
+def test_help_has_no_placeholders_left(
+    pyasd: Command, monkeypatch: pytest.MonkeyPatch, command: str, width: int
+) -> None:
     text = help_of(pyasd, monkeypatch, command, width)
     assert re.findall(r"\{[^}]*\}", text) in ([], ["{CLIPS}"], ["{TABLE}"], ["{DATASET}"]), "the usage line's alone"
 
 
-def test_help_lists_every_choice(pyasd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_lists_every_choice(pyasd: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     fit = help_of(pyasd, monkeypatch, "fit")
     for name in (*config.SYSTEMS, *get_args(config.Statistics), *get_args(config.Order), *get_args(config.Pooling)):
         assert re.search(rf"(?<![\w-]){name}(?![\w-])", fit), name

@@ -11,7 +11,7 @@ import soundfile
 
 from pyasd.tables import table as results
 
-from .conftest import RATE, tone, usage_error
+from .conftest import RATE, Command, tone, usage_error
 
 
 @pytest.fixture
@@ -50,7 +50,9 @@ def mixed(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return folder, expected
 
 
-def test_every_bad_clip_has_its_row(pyasd, mixed: tuple[Path, dict[str, str]], model: Path, tmp_path: Path) -> None:
+def test_every_bad_clip_has_its_row(
+    pyasd: Command, mixed: tuple[Path, dict[str, str]], model: Path, tmp_path: Path
+) -> None:
     folder, expected = mixed
     out = tmp_path / "scores.csv"
     outcome = pyasd("score", folder, "--model", model, "--id", "00", "-o", out)
@@ -69,7 +71,7 @@ def test_every_bad_clip_has_its_row(pyasd, mixed: tuple[Path, dict[str, str]], m
     assert str(folder / "00 zero bytes.wav") in outcome.err
 
 
-def test_bad_clips_are_not_learnt_from(pyasd, mixed: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+def test_bad_clips_are_not_learnt_from(pyasd: Command, mixed: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     folder, _ = mixed
     out = tmp_path / "mixed.safetensors"
     outcome = pyasd("fit", folder, "-o", out, "--epochs", 1)
@@ -80,7 +82,7 @@ def test_bad_clips_are_not_learnt_from(pyasd, mixed: tuple[Path, dict[str, str]]
     assert "Traceback" not in outcome.err
 
 
-def test_bad_clips_without_a_model(pyasd, mixed: tuple[Path, dict[str, str]]) -> None:
+def test_bad_clips_without_a_model(pyasd: Command, mixed: tuple[Path, dict[str, str]]) -> None:
     folder, _ = mixed
     outcome = pyasd("score", folder, "--epochs", 1)
     assert outcome.code == 1
@@ -88,7 +90,7 @@ def test_bad_clips_without_a_model(pyasd, mixed: tuple[Path, dict[str, str]]) ->
     assert outcome.out.count(".wav") + outcome.out.count(".flac") == 6
 
 
-def test_channels(pyasd, mixed: tuple[Path, dict[str, str]], model: Path, tmp_path: Path) -> None:
+def test_channels(pyasd: Command, mixed: tuple[Path, dict[str, str]], model: Path, tmp_path: Path) -> None:
     clip = mixed[0] / "10 eight channels.wav"
     scores = {}
     for channel in ("0", "7", "mean"):
@@ -103,7 +105,7 @@ def test_channels(pyasd, mixed: tuple[Path, dict[str, str]], model: Path, tmp_pa
     assert "0 to 7" in outcome.err
 
 
-def test_a_missing_file_among_others(pyasd, factory: Path, model: Path, tmp_path: Path) -> None:
+def test_a_missing_file_among_others(pyasd: Command, factory: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.csv"
     clip, missing = factory / "fan/test/normal_id_00_00000000.wav", factory / "fan/test/normal_id_00_99999999.wav"
     outcome = pyasd("score", clip, missing, clip, "-m", model, "-o", out)
@@ -112,7 +114,7 @@ def test_a_missing_file_among_others(pyasd, factory: Path, model: Path, tmp_path
     assert list(results.read(out)["status"]) == ["ok", "missing", "ok"]
 
 
-def test_unknown_machine_ids(pyasd, factory: Path, model: Path, tmp_path: Path) -> None:
+def test_unknown_machine_ids(pyasd: Command, factory: Path, model: Path, tmp_path: Path) -> None:
     clip, out = factory / "fan/test/normal_id_00_00000000.wav", tmp_path / "scores.csv"
     outcome = pyasd("score", clip, "-m", model, "--id", "77", "-o", out)
     assert outcome.code == 1
@@ -126,7 +128,7 @@ def test_unknown_machine_ids(pyasd, factory: Path, model: Path, tmp_path: Path) 
     assert pyasd("score", factory / "pump/test", "-m", model).code == 1
 
 
-def test_evaluate_tells_of_failed_clips(pyasd, factory: Path, model: Path, tmp_path: Path) -> None:
+def test_evaluate_tells_of_failed_clips(pyasd: Command, factory: Path, model: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "fan" / "test", tmp_path / "scores.csv"
     shutil.copytree(factory / "fan" / "test", folder)
     (folder / "anomaly_id_00_00000000.wav").write_bytes(b"")

@@ -11,11 +11,13 @@ from pyasd.factory import miniature
 from pyasd.tables import evaluation
 from pyasd.tables import table as results
 
-from .conftest import usage_error
+from .conftest import Command, usage_error
 
 
 @pytest.mark.parametrize(("year", "machine", "channel"), [(2021, "fan", 0), (2025, "valve", 0), (2026, "fan", 1)])
-def test_later_years_from_folders_to_figures(pyasd, tmp_path: Path, year: int, machine: str, channel: int) -> None:
+def test_later_years_from_folders_to_figures(
+    pyasd: Command, tmp_path: Path, year: int, machine: str, channel: int
+) -> None:
     miniature.write(tmp_path / "data", year, machines=[machine], train=3, test=2, seconds=1.0)
     folder, model, scores = tmp_path / "data" / "dev_data" / machine, tmp_path / "m.safetensors", tmp_path / "s.csv"
     sections = ["00", "01", "02"] if year == 2021 else ["00"]
@@ -36,7 +38,7 @@ def test_later_years_from_folders_to_figures(pyasd, tmp_path: Path, year: int, m
     assert float(lines[-1][-1]) == pytest.approx(100 * expected["official"].iloc[-1], abs=0.06)
 
 
-def test_an_evaluation_set_with_the_organisers_list(pyasd, tmp_path: Path) -> None:
+def test_an_evaluation_set_with_the_organisers_list(pyasd: Command, tmp_path: Path) -> None:
     miniature.write(tmp_path / "data", 2020, machines=["pump"], train=3, test=2, seconds=1.0)
     folder, model, scores = tmp_path / "data/eval_data/pump", tmp_path / "m.safetensors", tmp_path / "s.parquet"
     assert pyasd("fit", folder, "-o", model, "--epochs", 1).code == 0
@@ -57,7 +59,7 @@ def test_an_evaluation_set_with_the_organisers_list(pyasd, tmp_path: Path) -> No
     usage_error(pyasd("evaluate", scores, "--rule", "1999"), "no rule '1999'", "2026")
 
 
-def test_archives_without_unpacking(pyasd, factory: Path, model: Path, tmp_path: Path) -> None:
+def test_archives_without_unpacking(pyasd: Command, factory: Path, model: Path, tmp_path: Path) -> None:
     archive = shutil.make_archive(str(tmp_path / "fan"), "zip", factory, "fan")
     packed = tmp_path / "packed.safetensors"
     fitted = pyasd("fit", archive, "-o", packed, "--epochs", 1)
@@ -70,7 +72,7 @@ def test_archives_without_unpacking(pyasd, factory: Path, model: Path, tmp_path:
     assert tables[0]["clip"][0] == f"{archive}/fan/test/anomaly_id_00_00000000.wav"
 
 
-def test_a_miniature(pyasd, tmp_path: Path) -> None:
+def test_a_miniature(pyasd: Command, tmp_path: Path) -> None:
     outcome = pyasd("demo", "--layout", "dcase2023", "--out", tmp_path / "mini", "--clips", 2)
     assert outcome == (0, f"{tmp_path / 'mini'}: 140 synthetic clips in the layout of dcase2023\n", "")
     usage_error(pyasd("demo", "--layout", "dcase2023", "--out", tmp_path / "mini"), "is not empty")

@@ -11,10 +11,10 @@ import pytest
 from pyasd.factory import demo
 from pyasd.tables import table as results
 
-from .conftest import usage_error
+from .conftest import Command, usage_error
 
 
-def test_demo(pyasd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo(pyasd: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(demo.run.__kwdefaults__, "seconds", 1.0)
     outcome = pyasd("demo", "--out", tmp_path / "d", "--clips", 3, "--epochs", 1, "--seed", 3)
     assert (outcome.code, outcome.err) == (0, "")
@@ -31,7 +31,7 @@ def test_demo(pyasd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(table) == 54
 
 
-def test_demo_without_matplotlib(pyasd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_without_matplotlib(pyasd: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(demo.run.__kwdefaults__, "seconds", 1.0)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     outcome = pyasd("demo", "--out", tmp_path, "--clips", 2, "--epochs", 1)
@@ -40,7 +40,7 @@ def test_demo_without_matplotlib(pyasd, tmp_path: Path, monkeypatch: pytest.Monk
     assert not (tmp_path / "picture.png").exists()
 
 
-def test_demo_keeps_off_other_folders(pyasd, tmp_path: Path) -> None:
+def test_demo_keeps_off_other_folders(pyasd: Command, tmp_path: Path) -> None:
     (tmp_path / "recordings").mkdir()
     (tmp_path / "recordings" / "mine.wav").write_bytes(b"mine")
     usage_error(pyasd("demo", "--out", tmp_path), tmp_path / "recordings", "choose an empty folder")

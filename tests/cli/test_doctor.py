@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from .conftest import Command
 
-def test_doctor(pyasd) -> None:
+
+def test_doctor(pyasd: Command) -> None:
     outcome = pyasd("doctor")
     facts = {line[:18].strip(): line[18:] for line in outcome.out.splitlines()}
     assert outcome.code == (0 if facts["backend cpu"] == "ready" else 1)
@@ -23,7 +25,7 @@ def test_doctor(pyasd) -> None:
     ],
 )
 def test_doctor_says_why_there_is_no_gpu(
-    pyasd, monkeypatch: pytest.MonkeyPatch, cuda: str | None, hip: str | None, words: str
+    pyasd: Command, monkeypatch: pytest.MonkeyPatch, cuda: str | None, hip: str | None, words: str
 ) -> None:
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(torch.version, "hip", hip)
@@ -35,7 +37,7 @@ def test_doctor_says_why_there_is_no_gpu(
 
 
 @pytest.mark.parametrize("why", [None, "the self-check of the hidden layers (float32) disagrees with the reference"])
-def test_doctor_says_which_cuda_kernels_run(pyasd, monkeypatch: pytest.MonkeyPatch, why: str | None) -> None:
+def test_doctor_says_which_cuda_kernels_run(pyasd: Command, monkeypatch: pytest.MonkeyPatch, why: str | None) -> None:
     from pyasd import backends
     from pyasd.backends import cuda
 
@@ -49,7 +51,7 @@ def test_doctor_says_which_cuda_kernels_run(pyasd, monkeypatch: pytest.MonkeyPat
     assert facts["CUDA wgmma"] == ("ready" if why is None else f"not used: {why}")
 
 
-def test_doctor_without_the_native_kernels(pyasd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_without_the_native_kernels(pyasd: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from pyasd import backends
 
     monkeypatch.setattr(backends, "available", lambda: dict.fromkeys(backends.NAMES, "it is not built here"))

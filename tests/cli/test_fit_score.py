@@ -15,10 +15,10 @@ import soundfile
 from pyasd.tables import evaluation
 from pyasd.tables import table as results
 
-from .conftest import RATE, tone
+from .conftest import RATE, Command, tone
 
 
-def test_fit_score_evaluate(pyasd, factory: Path, tmp_path: Path) -> None:
+def test_fit_score_evaluate(pyasd: Command, factory: Path, tmp_path: Path) -> None:
     model, scores = tmp_path / "fan.safetensors", tmp_path / "scores.csv"
     fitted = pyasd("fit", factory / "fan", "-o", model, "--epochs", 1, "--order", "middle", "--score", "conditional")
     assert fitted == (0, f"{model}: <Detector group-made + spectrum (fan: 00, 02, 04)>\n", "")
@@ -47,7 +47,7 @@ def test_fit_score_evaluate(pyasd, factory: Path, tmp_path: Path) -> None:
         assert [float(x) for x in row[-2:]] == pytest.approx([100 * auc, 100 * pauc], abs=0.06)
 
 
-def test_parquet_and_another_score(pyasd, factory: Path, model: Path, tmp_path: Path) -> None:
+def test_parquet_and_another_score(pyasd: Command, factory: Path, model: Path, tmp_path: Path) -> None:
     tables = []
     for name, mode in (("joint.parquet", "joint"), ("middle.parquet", "middle")):
         out = tmp_path / name
@@ -57,13 +57,13 @@ def test_parquet_and_another_score(pyasd, factory: Path, model: Path, tmp_path: 
     assert pyasd("evaluate", tmp_path / "joint.parquet", "--score", "score.group-made").code == 0
 
 
-def test_autoencoder(pyasd, factory: Path, tmp_path: Path) -> None:
+def test_autoencoder(pyasd: Command, factory: Path, tmp_path: Path) -> None:
     out = tmp_path / "ae.safetensors"
     outcome = pyasd("fit", factory / "pump", "-o", out, "--system", "autoencoder", "--epochs", 1)
     assert outcome == (0, f"{out}: <Detector autoencoder (pump: 00, 02, 04)>\n", "")
 
 
-def test_a_plain_folder_without_a_model(pyasd, tmp_path: Path) -> None:
+def test_a_plain_folder_without_a_model(pyasd: Command, tmp_path: Path) -> None:
     """What a newcomer does first. Names are anything; one clip is unlike the others."""
     for i in range(6):
         soundfile.write(tmp_path / f"Halle 3 [{i}] Pümpe.wav", tone()[: RATE - i], RATE)

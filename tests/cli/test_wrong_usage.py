@@ -16,10 +16,10 @@ import soundfile
 from pyasd import config, detector
 from pyasd.tables import table as results
 
-from .conftest import RATE, tone, usage_error
+from .conftest import RATE, Command, tone, usage_error
 
 
-def test_missing_path(pyasd, model: Path, tmp_path: Path) -> None:
+def test_missing_path(pyasd: Command, model: Path, tmp_path: Path) -> None:
     missing = tmp_path / "no such folder"
     usage_error(pyasd("score", missing, "--model", model), missing, "check the spelling")
     usage_error(pyasd("score", missing), missing)
@@ -28,7 +28,7 @@ def test_missing_path(pyasd, model: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_empty_folder(pyasd, model: Path, tmp_path: Path) -> None:
+def test_empty_folder(pyasd: Command, model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     (folder / "notes.txt").write_text("nothing to hear")
@@ -37,7 +37,7 @@ def test_empty_folder(pyasd, model: Path, tmp_path: Path) -> None:
     usage_error(pyasd("score", folder / "*.wav"), folder)
 
 
-def test_no_readable_clip(pyasd, model: Path, tmp_path: Path) -> None:
+def test_no_readable_clip(pyasd: Command, model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "bad"
     folder.mkdir()
     for name in ("normal_id_00_00000000.wav", "normal_id_00_00000001.wav"):
@@ -50,7 +50,7 @@ def test_no_readable_clip(pyasd, model: Path, tmp_path: Path) -> None:
     assert list(results.read(tmp_path / "scores.csv")["status"]) == ["unreadable"] * 2
 
 
-def test_bad_model_files(pyasd, factory: Path, model: Path, tmp_path: Path) -> None:
+def test_bad_model_files(pyasd: Command, factory: Path, model: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.safetensors"
     clip = factory / "fan/test/normal_id_00_00000000.wav"
     usage_error(pyasd("score", clip, "--model", bad), bad)
@@ -70,7 +70,7 @@ def test_bad_model_files(pyasd, factory: Path, model: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("place", ["nowhere/out", "file/out", "", "/proc/out"])
-def test_unwritable_output(pyasd, factory: Path, model: Path, tmp_path: Path, place: str) -> None:
+def test_unwritable_output(pyasd: Command, factory: Path, model: Path, tmp_path: Path, place: str) -> None:
     """Found before any work is done. (As root, a folder without the right to write would not do.)"""
     (tmp_path / "file").write_text("")
     folder = tmp_path / place if place else tmp_path
@@ -82,13 +82,13 @@ def test_unwritable_output(pyasd, factory: Path, model: Path, tmp_path: Path, pl
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
-def test_an_unknown_kind_of_table(pyasd, factory: Path, model: Path, tmp_path: Path) -> None:
+def test_an_unknown_kind_of_table(pyasd: Command, factory: Path, model: Path, tmp_path: Path) -> None:
     usage_error(
         pyasd("score", factory / "fan/test", "-m", model, "-o", tmp_path / "x.xlsx"), "x.xlsx", ".csv", ".parquet"
     )
 
 
-def test_recipes_are_listed_and_printed(pyasd) -> None:
+def test_recipes_are_listed_and_printed(pyasd: Command) -> None:
     listed = pyasd("recipes")
     assert listed.code == 0
     for name, recipe in config.SYSTEMS.items():
@@ -98,7 +98,7 @@ def test_recipes_are_listed_and_printed(pyasd) -> None:
     usage_error(pyasd("recipes", "5"), "group-made", "'5'")
 
 
-def test_fit_by_a_recipe_of_ones_own(pyasd, factory: Path, tmp_path: Path) -> None:
+def test_fit_by_a_recipe_of_ones_own(pyasd: Command, factory: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text('members = ["autoencoder"]\n[autoencoder]\nhidden = [8]\nepochs = 1\n')
     out = tmp_path / "fan.safetensors"
@@ -107,7 +107,7 @@ def test_fit_by_a_recipe_of_ones_own(pyasd, factory: Path, tmp_path: Path) -> No
     usage_error(pyasd("fit", factory / "fan", "-o", out, "--system", recipe), recipe, "'epoch'", "epochs")
 
 
-def test_full_disk(pyasd, factory: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(pyasd: Command, factory: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "scores.csv"
     rows: list[object] = []
     real = results.Writer._flush
@@ -139,12 +139,12 @@ def test_full_disk(pyasd, factory: Path, model: Path, tmp_path: Path, monkeypatc
         (["--precision", "int8"], ["int8", "float32"]),
     ],
 )
-def test_wrong_values(pyasd, factory: Path, tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
+def test_wrong_values(pyasd: Command, factory: Path, tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
     usage_error(pyasd("fit", factory / "fan", "-o", tmp_path / "x.safetensors", "--epochs", 1, *arguments), *parts)
     assert not (tmp_path / "x.safetensors").exists()
 
 
-def test_wrong_usage_that_typer_finds(pyasd, tmp_path: Path) -> None:
+def test_wrong_usage_that_typer_finds(pyasd: Command, tmp_path: Path) -> None:
     for arguments in (["fit", tmp_path], ["bogus"], ["score"], ["fit", tmp_path, "-o", "x", "--epochs", "0"]):
         outcome = pyasd(*arguments)
         assert outcome.code == 2
@@ -154,12 +154,12 @@ def test_wrong_usage_that_typer_finds(pyasd, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [["--epochs", 3], ["--seed", 0], ["--order", "causal"], ["--seed", 1, "--order", "middle"]]
 )
-def test_settings_of_a_fit_beside_a_model(pyasd, factory: Path, model: Path, options: list[object]) -> None:
+def test_settings_of_a_fit_beside_a_model(pyasd: Command, factory: Path, model: Path, options: list[object]) -> None:
     names = [x for x in options if str(x).startswith("--")]
     usage_error(pyasd("score", factory / "fan/test", "-m", model, *options), *names, "model is given")
 
 
-def test_evaluate_what_cannot_be(pyasd, factory: Path, model: Path, tmp_path: Path) -> None:
+def test_evaluate_what_cannot_be(pyasd: Command, factory: Path, model: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain.wav"
     soundfile.write(plain, tone(), RATE)
     out = tmp_path / "scores.csv"
