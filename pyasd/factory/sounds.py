@@ -41,7 +41,8 @@ def _colour(n: int, curve: Curve) -> Signal:
     level = np.interp(np.log(frequency), np.log([hz for hz, _ in curve]), [db for _, db in curve])
     amplitude = 10 ** (level / 20)
     amplitude[0] = 0
-    return amplitude * (n / np.sqrt(4 * np.sum(amplitude**2)))
+    scaled: Signal = amplitude * (n / np.sqrt(4 * np.sum(amplitude**2)))
+    return scaled
 
 
 def noise(rng: np.random.Generator, n: int, curve: Curve) -> Signal:
@@ -64,7 +65,8 @@ def tones(rng: np.random.Generator, cycles: Signal, levels: Sequence[float] | Si
     spectrum = np.zeros(size // 2 + 1, np.complex128)
     spectrum[order] = 10 ** (np.array(levels) / 20) * np.exp(2j * np.pi * rng.random(len(levels)))
     period = np.fft.irfft(spectrum, size)
-    return (period / np.std(period))[(cycles * size).astype(np.int64) % size]
+    sound: Signal = (period / np.std(period))[(cycles * size).astype(np.int64) % size]
+    return sound
 
 
 def strikes(n: int, times: Signal, amplitudes: Signal, resonance: float, decay: float) -> Signal:
