@@ -78,7 +78,8 @@ def clip(name: str, seed: int = 0, seconds: float = SECONDS) -> NDArray[np.int16
     parsed = _parse(name)
     machine = MACHINES[parsed["machine"]][parsed["id"]]
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    return record(machine, parsed["machine"], rng, round(seconds * RATE), fault(name), seed)[0]
+    samples: NDArray[np.int16] = record(machine, parsed["machine"], rng, round(seconds * RATE), fault(name), seed)[0]
+    return samples
 
 
 def record(
@@ -108,7 +109,8 @@ def record(
     mix = sound * np.array([sounds.gain(-x) for x in distances])[:, None] + around * sounds.gain(-snr)
     loudness = LEVEL * sounds.gain(rng.uniform(-2, 2))
     limits = np.iinfo(np.int16)
-    return np.clip(np.rint(mix * loudness * -limits.min), limits.min, limits.max).astype(np.int16)
+    rounded: NDArray[np.float64] = np.clip(np.rint(mix * loudness * -limits.min), limits.min, limits.max)
+    return rounded.astype(np.int16)
 
 
 def write(
@@ -214,5 +216,6 @@ def _far(machine_type: str, machine_id: str, take: int, seed: int, n: int) -> so
     rng = np.random.default_rng([seed, zlib.crc32(f"{machine_type} {machine_id} {take}".encode())])
     spectrum = np.fft.rfft(MACHINES[machine_type][machine_id].sound(rng, n, None, 0.0))
     spectrum /= np.sqrt(1 + (np.fft.rfftfreq(n, 1 / RATE) / 1000) ** 2)
-    far = np.fft.irfft(spectrum, n)
-    return far / np.std(far)
+    far: sounds.Signal = np.fft.irfft(spectrum, n)
+    far /= np.std(far)
+    return far
