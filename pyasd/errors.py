@@ -38,6 +38,9 @@ class ClipError(PyasdError):
         super().__init__(message)
         self.status = status
 
+    def __reduce__(self) -> tuple[type[ClipError], tuple[str, str]]:
+        return type(self), (self.status, str(self))
+
 
 class ModelFileError(PyasdError, ValueError):
     """A file is not a model that this version can read; the message names the file and the remedy."""

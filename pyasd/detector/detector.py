@@ -95,11 +95,16 @@ class Detector:
         """Score clips. Where both training and test clips are given (a data set's folder), training clips are left out.
 
         Args:
-            clips, ids, sample_rate, features, machine_type: see `clips.find`.
+            clips: paths, folders, globs, archives or arrays; see `clips.find`.
+            ids: machine IDs, one per clip or one for all, instead of those that names tell.
+            sample_rate: of arrays of samples, in Hz.
+            features: what arrays hold, "audio" or "log-mel".
+            machine_type: instead of the one that paths tell.
             channel: which channel of a clip, from 0, or "mean".
             device: "auto" (a GPU where there is one), "cpu" or "cuda"; or several GPUs, "cuda:0,cuda:1", among which
                 batches take turns. A GPU whose memory ends gets smaller batches.
-            backend, precision: of the operators, see `ops`; "auto" precision is float32.
+            backend: of the operators: "auto", "reference", "cpu", "cuda" or "triton".
+            precision: of the operators; "auto" is float32.
             unknown_ids: clips of a machine ID that the detector never learnt are refused (they get a row with the
                 reason), or scored against all IDs' normal clips ("pool", and status "pooled").
             score_mode: instead of the members' own, such as "joint" or "probability".
@@ -147,8 +152,15 @@ class Detector:
         """Show where in time and frequency a clip's score comes from.
 
         Args:
-            clip: one clip; it and the other arguments are those of `score`.
-            ids, sample_rate, features, machine_type, channel, device, backend, score_mode: see `score`.
+            clip: a path or an array, see `clips.find`.
+            ids: its machine ID.
+            sample_rate: see `score`.
+            features: see `score`.
+            machine_type: see `score`.
+            channel: see `score`.
+            device: see `score`.
+            backend: see `score`.
+            score_mode: see `score`.
             member: the ensemble member to ask, by default the first.
 
         Raises:

@@ -13,9 +13,10 @@ class Explanation(NamedTuple):
 
     Attributes:
         log_mel: `[frames, mels]` float32, in dB.
-        score_map: `[frames, mels]` float32, each frame's and band's part of the score, in the mode's unit: mean negative log-likelihood in nats (Group MADE; with the mode "bands" standard deviations above the band's
-            mean), squared error in dB squared (autoencoder), share of the distance (`spectrum`: summed over bands and
-            averaged over frames, shares are the score) or, to first order, share of a classifier's score. NaN for
+        score_map: `[frames, mels]` float32, each frame's and band's part of the score in the mode's unit: its mean
+            negative log-likelihood in nats (Group MADE; with the mode "bands" in standard deviations above the band's
+            mean), its squared error in dB squared (autoencoder), its share of the distance (`spectrum`: summed over
+            bands and averaged over frames, the score) or, to first order, its share of a classifier's score. NaN for
             frames that the mode doesn't count.
     """
 

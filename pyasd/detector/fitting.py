@@ -64,15 +64,20 @@ def fit(  # noqa: PLR0913 (a public door: what clips are, how they are heard, an
     whose name or folder says that they are anomalous are never learnt from.
 
     Args:
-        clips, ids, sample_rate, features, machine_type: see `clips.find`.
+        clips: paths, folders, globs, archives or arrays; see `clips.find`.
+        ids: machine IDs, one per clip or one for all, instead of those that names tell.
+        sample_rate: of arrays of samples, in Hz.
+        features: what arrays hold, "audio" or "log-mel".
+        machine_type: instead of the one that paths tell.
         system: the name of a recipe that comes with pyasd, a recipe, or its TOML file (docs/recipes.md).
         out: file to save the detector to. While training, checkpoints lie in a folder beside it, named `out` with
             `.checkpoint` added: the same call after a kill resumes there, and ends with the same detector.
         channel: which channel of a clip, from 0, or "mean".
         seed: the same seed on the same machine, with as many threads, gives the same detector, bit for bit.
         device: "auto" (a GPU where there is one), "cpu" or "cuda"; of several the first.
-        backend, precision: of the operators, see `ops`; "auto" precision is float32, but members may train in bfloat16
-            where the device is faster so (see `Member.training_compute`).
+        backend: of the operators: "auto", "reference", "cpu", "cuda" or "triton".
+        precision: of the operators; "auto" is float32, but members may train in bfloat16 where the device is faster so
+            (see `Member.training_compute`).
         progress: told how reading, training and scoring go.
         **settings: of the recipe, to override its own: `epochs=20`, `order="middle"`, `score="conditional"`, ...
 
@@ -118,12 +123,22 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
     """Score clips with a model; or without one, rank them by how unlike the rest they are.
 
     Args:
-        clips: see `clips.find`; the other arguments are those of `Detector.score`.
+        clips: paths, folders, globs, archives or arrays; see `clips.find`.
         model: a detector or its file. `None` fits the default system on those very clips, all of them, whatever their
             names tell: it learns what most of them are like, in few epochs, and the odd ones score highest.
-        ids, sample_rate, features, machine_type, channel, device, backend, precision: see `Detector.score`.
-        unknown_ids, score_mode, out, progress: see `Detector.score`.
+        ids: see `Detector.score`, as all that follow but for the seed and the settings.
+        sample_rate: of arrays of samples, in Hz.
+        features: what arrays hold, "audio" or "log-mel".
+        machine_type: instead of the one that paths tell.
+        channel: which channel of a clip, from 0, or "mean".
         seed: of the fit without a model, 0 unless given.
+        device: "auto" (a GPU where there is one), "cpu", "cuda", or several GPUs.
+        backend: of the operators.
+        precision: of the operators; "auto" is float32.
+        unknown_ids: "refuse" or "pool".
+        score_mode: instead of the members' own.
+        out: a .csv or .parquet file for the table, written as clips are scored.
+        progress: told how reading, training and scoring go.
         **settings: of that fit; see `fit`.
 
     Returns:
@@ -140,8 +155,8 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
         detector = model if isinstance(model, Detector) else load(model)
         return detector.score(
             clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type, channel=channel,
-            device=device, backend=backend, precision=precision, unknown_ids=unknown_ids, score_mode=score_mode, out=out,
-            progress=progress,
+            device=device, backend=backend, precision=precision, unknown_ids=unknown_ids, score_mode=score_mode,
+            out=out, progress=progress,
         )  # fmt: skip
     recipe = files.find(files.DEFAULT).override(**({"statistics": "robust"} | settings))
     compute = Compute.choose(device, backend, precision)

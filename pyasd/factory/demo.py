@@ -7,10 +7,11 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import pyasd
+from pyasd.detector import fit
 from pyasd.factory import factory
 from pyasd.progress import Progress, silent
 from pyasd.report import picture
+from pyasd.tables.evaluation import evaluate
 from pyasd.tables.table import SCORE_PREFIX
 
 if TYPE_CHECKING:
@@ -69,15 +70,13 @@ def run(
     recordings = folder / "recordings"
     files = {"recordings": recordings, "model": folder / "model.safetensors", "scores": folder / "scores.csv"}
     factory.write(recordings, seed=seed, train=clips, test=clips, seconds=seconds, progress=progress)
-    detector = pyasd.fit(
-        recordings, SYSTEM, epochs=epochs or SYSTEM_EPOCHS, out=files["model"], seed=seed, progress=progress
-    )
+    detector = fit(recordings, SYSTEM, epochs=epochs or SYSTEM_EPOCHS, out=files["model"], seed=seed, progress=progress)
     scores = detector.score(recordings, out=files["scores"], progress=progress)
     columns = {name: SCORE_PREFIX + name for name in detector.recipe.names if SCORE_PREFIX + name in scores}
     columns = {name: column for name, column in columns.items() if scores[column].notna().any()} | {"both": "score"}
-    evaluations = {name: pyasd.evaluate(scores, score=column) for name, column in columns.items()}
-    baseline = pyasd.fit(recordings, BASELINE, epochs=epochs or BASELINE_EPOCHS, seed=seed, progress=progress)
-    evaluations[BASELINE] = pyasd.evaluate(baseline.score(recordings, progress=progress))
+    evaluations = {name: evaluate(scores, score=column) for name, column in columns.items()}
+    baseline = fit(recordings, BASELINE, epochs=epochs or BASELINE_EPOCHS, seed=seed, progress=progress)
+    evaluations[BASELINE] = evaluate(baseline.score(recordings, progress=progress))
     try:
         files["picture"] = picture.draw(detector, _examples(scores), folder / "picture.png")
     except ImportError as error:

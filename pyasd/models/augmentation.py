@@ -19,10 +19,11 @@ DECIBEL = math.log(10) / 10
 
 
 def combine(a: Tensor, b: Tensor, share: Tensor, domain: Domain) -> Tensor:
-    """`share` of `a` and the rest of `b`.
+    """Combine `share` of `a` with the rest of `b`.
 
     Args:
-        a, b: in dB, of one shape.
+        a: in dB.
+        b: in dB, of the same shape.
         share: broadcasts to them; between 0 and 1.
         domain: "power" combines before the logarithm, as sounds add up; "log" combines the decibels.
     """
@@ -54,7 +55,7 @@ def mix(images: Tensor, labels: Tensor, classes: int, probability: float, domain
 
 
 def polynomial_warps(count: int, frames: int, mels: int, strength: float, seed: int) -> Tensor:
-    """Grids for `warp`: smooth maps of an image onto itself, each another one.
+    """Make grids for `warp`: smooth maps of an image onto itself, each another one.
 
     With time `v` and frequency `u` in [-1, 1], a pixel is taken from
     `u + (1 - u^2) (a + b u + c v)` and `v + (1 - v^2) (d + e u + f v)`: the image's edges stay where they are. The
@@ -62,7 +63,8 @@ def polynomial_warps(count: int, frames: int, mels: int, strength: float, seed: 
 
     Args:
         count: how many.
-        frames, mels: the images' shape.
+        frames: of an image.
+        mels: of an image.
         strength: the largest displacement that is possible, in halves of the image.
         seed: of the coefficients.
 
@@ -80,7 +82,7 @@ def polynomial_warps(count: int, frames: int, mels: int, strength: float, seed: 
 
 
 def warp(images: Tensor, grids: Tensor, which: Tensor) -> Tensor:
-    """Images, each bent by one of the warps.
+    """Bend each image by one of the warps.
 
     Args:
         images: `[images, 1, frames, mels]`.

@@ -207,8 +207,8 @@ class Classifier(TrainedMember, nn.Module):
         if len(set(ids)) > 1 or self.config.variants > 1:
             return None
         return (
-            f"all clips are of machine ID {ids[0]!r}, and classifiers tell IDs apart: give clips of two IDs or more, or "
-            "take warps=1 or more (each warp of an ID is a further class)"
+            f"all clips are of machine ID {ids[0]!r}, and classifiers tell IDs apart: give clips of two IDs or more, "
+            "or take warps=1 or more (each warp of an ID is a further class)"
         )
 
     def training_compute(self, compute: Compute) -> Compute:

@@ -173,11 +173,12 @@ class GroupMade(TrainedMember, nn.Module):
         return ops.MixtureHead(weight, bias, hidden, self.degrees, config.components, config.log_scale_min)
 
     def forward(self, windows: Tensor, backend: str = "auto", precision: Precision = "float32") -> Tensor:
-        """Each frame's log-likelihood given the frames before it in the ordering, per dB.
+        """Compute each frame's log-likelihood given the frames before it in the ordering, per dB.
 
         Args:
             windows: `[n, frames * mels]` float32, in dB, in time order.
-            backend, precision: see `ops.mixture_log_prob`.
+            backend: see `ops.mixture_log_prob`.
+            precision: see `ops.mixture_log_prob`.
 
         Returns:
             `[n, frames]` float32, in nats, frames in time order: their sum is the log density of a window in dB

@@ -186,8 +186,8 @@ class Member(ABC):
         """
 
     def remarks(self) -> list[str]:
-        """Return what the user should know of how training and `normal_scores` went, a sentence or two each. The machine
-        type is put before them.
+        """Return what the user should know of how training and `normal_scores` went, a sentence or two each. The
+        machine type is put before them.
         """
         return []
 

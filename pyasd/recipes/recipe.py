@@ -157,10 +157,7 @@ class Recipe:
             ValueError: there is no such key, or it can't have such a value; the message says which it can.
         """
         rest = dict(values)
-        if "member" in rest:
-            members = _read_members(rest.pop("member"))
-        else:
-            members = _read_kinds(rest)
+        members = _read_members(rest.pop("member")) if "member" in rest else _read_kinds(rest)
         top: dict[str, Any] = {}
         for name, value in rest.items():
             if name not in ("features", "combine", "statistics"):

@@ -55,13 +55,14 @@ def alone(systems: Mapping[str, Recipe], member: str) -> Recipe:
     Raises:
         ValueError: systems have different settings for it.
     """
-    recipes_of_it = []
-    for recipe in systems.values():
-        if member in recipe.names:
-            recipes_of_it.append(replace(recipe, members=(recipe[member],), combine="mean"))
-    if any(recipe != recipes_of_it[0] for recipe in recipes_of_it):
+    first, *others = (
+        replace(recipe, members=(recipe[member],), combine="mean")
+        for recipe in systems.values()
+        if member in recipe.names
+    )
+    if any(recipe != first for recipe in others):
         raise ValueError(f"systems {', '.join(systems)} have different settings for {member}, and can't share it")
-    return recipes_of_it[0]
+    return first
 
 
 def together(detectors: Sequence[Detector], machine_type: str) -> Detector:

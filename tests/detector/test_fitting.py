@@ -17,23 +17,31 @@ import soundfile
 import torch
 
 import pyasd
-from pyasd import fitting, storage, training
-from pyasd.backends import cpu
-from pyasd.config import AutoencoderConfig, ClassifierConfig, GroupMadeConfig, LogMelConfig, Recipe
+from pyasd import storage
+from pyasd.detector import Detector, fitting, score
 from pyasd.errors import TrainingDiverged
-from pyasd.models import Classifier
-from pyasd.pipeline import Pipeline
-from pyasd.training import History
+from pyasd.features.store import LogMelStore
+from pyasd.models.classifier import ClassifierConfig
+from pyasd.models.group_made import GroupMadeConfig
+from pyasd.ops import LogMelPlan
+from pyasd.recipes import MemberRecipe, Recipe, files
+from pyasd.training import loop
 
 MELS = 32
 SMALL = ClassifierConfig(width=0.1, image_frames=32, epochs=2, batch_size=16, validation=0.25)
-RECIPE = Recipe(
-    members=("mobilenet", "group-made"),
-    features=LogMelConfig(n_mels=MELS),
-    mobilenet=SMALL,
-    group_made=GroupMadeConfig(hidden=(8, 8), components=2, epochs=1, batch_size=64),
-    autoencoder=AutoencoderConfig(hidden=(8, 2, 8), epochs=1),
-)
+MADE = MemberRecipe("group-made", "group-made", GroupMadeConfig(hidden=(8, 8), components=2, epochs=1, batch_size=64))
+
+
+def classifier(**changes: Any) -> MemberRecipe:
+    """Return a small MobileNetV2 with other settings."""
+    return MemberRecipe("mobilenet", "mobilenet", replace(SMALL, **changes))
+
+
+def made_of(*members: MemberRecipe) -> Recipe:
+    return Recipe(members, LogMelPlan(n_mels=MELS))
+
+
+RECIPE = made_of(classifier(), MADE)
 HOW: dict[str, Any] = {"features": "log-mel", "device": "cpu"}
 
 
@@ -57,7 +65,7 @@ def test_of_one_machine_id_group_made_is_learnt_alone_and_that_is_said() -> None
 
 
 def test_of_one_machine_id_warps_make_further_classes() -> None:
-    recipe = replace(RECIPE, mobilenet=replace(SMALL, warps=1))
+    recipe = made_of(classifier(warps=1), MADE)
     with pytest.warns(UserWarning, match=r"machine ID '00': mobilenet learnt to tell it from its own warps"):
         fitted = pyasd.fit(log_mels(6), recipe, ids="00", **HOW)
     assert list(fitted.machines[""].members) == ["mobilenet", "group-made"]
@@ -66,7 +74,7 @@ def test_of_one_machine_id_warps_make_further_classes() -> None:
 
 def test_classifiers_alone_need_something_to_tell_apart() -> None:
     with pytest.raises(ValueError, match=r"machine ID '00'.*two IDs or more.*warps=1.*group-made"):
-        pyasd.fit(log_mels(6), replace(RECIPE, members=("mobilenet",)), ids="00", **HOW)
+        pyasd.fit(log_mels(6), made_of(classifier()), ids="00", **HOW)
 
 
 def test_machine_types_may_have_different_members(tmp_path: Path) -> None:
@@ -79,7 +87,7 @@ def test_machine_types_may_have_different_members(tmp_path: Path) -> None:
                 path = tmp_path / machine / "train" / f"normal_id_{machine_id}_{number:08}.wav"
                 soundfile.write(path, 0.1 * rng.normal(size=20000), 16000)
     path = tmp_path / "model.safetensors"
-    with pytest.warns(UserWarning, match="all pump clips are of machine ID '00'.*mobilenet left out"):
+    with pytest.warns(UserWarning, match=r"pump: all clips are of machine ID '00'.*mobilenet left out"):
         fitted = pyasd.fit(tmp_path, RECIPE, out=path, device="cpu")
     assert list(fitted.machines["fan"].members) == ["mobilenet", "group-made"]
     table = fitted.score(tmp_path)
@@ -99,9 +107,9 @@ def test_machine_types_may_have_different_members(tmp_path: Path) -> None:
 def test_an_id_with_a_single_clip_is_standardised_by_the_others_spread() -> None:
     with pytest.warns(UserWarning, match="machine ID '01' has a single clip.*give more"):
         fitted = pyasd.fit(log_mels(7), RECIPE, ids=["00"] * 6 + ["01"], **HOW)
-    for statistics in fitted.machines[""].statistics.values():
-        assert statistics.count.tolist() == [6, 1]
-        assert statistics.variance[1].tolist() == statistics.variance[0].tolist()
+    for baseline in fitted.machines[""].baselines.values():
+        assert baseline.moments.count.tolist() == [6, 1]
+        assert baseline.moments.variance[1].tolist() == baseline.moments.variance[0].tolist()
     assert fitted.score(log_mels(4, 1), ids="01", **HOW)["score"].abs().max() < 100
 
 
@@ -121,35 +129,9 @@ def test_further_ids_join_a_machine_type_that_is_tested_without_them(tmp_path: P
 
 def test_a_classifier_that_only_guesses_is_told_of() -> None:
     ids = ["00", "01"] * 12
-    recipe = replace(RECIPE, members=("mobilenet",), mobilenet=replace(SMALL, learning_rate=1e-9, epochs=1))
+    recipe = made_of(classifier(learning_rate=1e-9, epochs=1))
     with pytest.warns(UserWarning, match=r"mobilenet finds the machine ID of \d+% of the held-out images.*about 50%"):
         pyasd.fit(log_mels(24), recipe, ids=ids, **HOW)
-
-
-@pytest.mark.parametrize(("balance", "guessed", "enough", "short"), [(True, 50, 0.63, 0.62), (False, 90, 0.93, 0.92)])
-def test_guessing_is_judged_by_what_accuracy_means(balance: bool, guessed: int, enough: float, short: float) -> None:
-    """Of 18 clips of one ID and 2 of another: balanced, chance is a half; else it is the share of the first."""
-    member = Classifier("mobilenet", replace(SMALL, balance=balance), 32)
-    ids = ["00"] * 18 + ["01"] * 2
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        fitting._warn_of_guessing(member, "fan", History(kept=1, accuracy=[0.5, enough]), ids)
-    with pytest.warns(UserWarning, match=rf"{short:.0%} of the held-out fan images.*about {guessed}%"):
-        fitting._warn_of_guessing(member, "fan", History(kept=1, accuracy=[0.99, short]), ids)
-
-
-def test_a_classifier_that_learnt_by_heart_is_told_of() -> None:
-    """Clips held out score 2 and 4, those learnt 0 +- 1 and 0 +- 0.1: 2 and 40 standard deviations away."""
-    member = Classifier("mobilenet", SMALL, 32)
-    ids = ["00"] * 5 + ["01"] * 5
-    scores = np.array([[1, -1, 1, -1, 2, 0.1, -0.1, 0.1, -0.1, 4]]).T * np.ones((1, 2))
-    held = np.array([False] * 4 + [True] + [False] * 4 + [True])
-    with pytest.warns(UserWarning, match=r'by heart: normal ones held out score 28\.3 .*statistics="held-out"'):
-        fitting._warn_of_learning_by_heart(member, "fan", scores, ids, held)  # the root of (2 ** 2 + 40 ** 2) / 2
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        fitting._warn_of_learning_by_heart(member, "fan", scores[:5], ids[:5], held[:5])
-        fitting._warn_of_learning_by_heart(member, "fan", scores, ids, np.zeros(10, bool))
 
 
 # -- divergence, and a kill --------------------------------------------------------------------------------------
@@ -157,7 +139,7 @@ def test_a_classifier_that_learnt_by_heart_is_told_of() -> None:
 
 def test_nan_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss is NaN in the second epoch: the first one's checkpoint stays, and a new try begins with it."""
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     real = torch.nn.functional.kl_div
     calls = 0
 
@@ -167,7 +149,7 @@ def test_nan_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.
         value = real(*args, **how)
         return value * float("nan") if calls > batches + 1 else value
 
-    recipe = replace(RECIPE, members=("mobilenet",), mobilenet=replace(SMALL, epochs=4))
+    recipe = made_of(classifier(epochs=4))
     batches = 2  # of 9 clips with 3 images each
     monkeypatch.setattr(torch.nn.functional, "kl_div", kl_div)
     out = tmp_path / "model.safetensors"
@@ -186,10 +168,9 @@ def test_nan_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.
 
 KILLED = """
 import os, signal, sys, numpy as np, pyasd, torch
-from pyasd import training
-from pyasd.errors import TrainingDiverged
+from pyasd.training import loop
 torch.set_num_threads(1)
-training.CHECKPOINT_SECONDS = 0.0
+loop.CHECKPOINT_SECONDS = 0.0
 def progress(stage, done, total, info):
     if stage.startswith("training arcface") and done > total // 2 and sys.argv[2] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -217,24 +198,117 @@ def test_classifiers_killed_in_mid_training_end_with_the_same_file(tmp_path: Pat
     assert broken.read_bytes() == unbroken.read_bytes()
 
 
-# -- precision ---------------------------------------------------------------------------------------------------
+# -- texts -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("isa", ["avx512", "avx512bf16"])
-def test_classifiers_learn_in_bfloat16_where_that_is_faster(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "isa", lambda: isa)
-    monkeypatch.setattr(cpu, "unavailable", lambda device: None)
-    resnet, mobilenet, made = ClassifierConfig("resnet"), ClassifierConfig(), GroupMadeConfig()
-    chosen = {
-        asked: [Pipeline.of(0, "cpu", "auto", asked, None).training_precision(x) for x in (resnet, mobilenet, made)]
-        for asked in ("auto", "float32", "bfloat16")
-    }
-    assert chosen == {
-        "auto": ["bfloat16" if isa == "avx512bf16" else "float32", "float32", "float32"],
-        "float32": ["float32"] * 3,
-        "bfloat16": ["bfloat16"] * 3,
-    }
-    on_gpu = replace(Pipeline.of(0, "cpu", "auto", "auto", None), devices=(torch.device("cuda"),))
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert [on_gpu.training_precision(x) for x in (resnet, mobilenet, made)] == ["bfloat16", "bfloat16", "float32"]
-    assert on_gpu.precision == "float32"
+@pytest.mark.parametrize(
+    ("members", "ids", "settings", "words"),
+    [
+        (("mobilenet", "group-made"), ["00"] * 6, {}, "mobilenet left out, group-made learnt"),
+        (("mobilenet", "group-made"), ["00"] * 6, {"warps": 1}, "learnt to tell it from its own warps"),
+        (("spectrum", "mobilenet", "group-made"), ["00", "00"], {}, "spectrum, mobilenet left out"),
+        (("mobilenet",), ["00", "01"] * 8, {"learning_rate": 1e-9, "epochs": 1}, "finds the machine ID"),
+        (("mobilenet",), ["00"] * 6 + ["01"], {}, "by heart"),
+        (("group-made",), ["00"] * 5 + ["01"], {}, "has a single fan clip"),
+    ],
+)
+def test_texts_name_the_machine_type_once(
+    members: tuple[str, ...], ids: list[str], settings: dict[str, Any], words: str
+) -> None:
+    recipe = RECIPE.override(members=members, **settings)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pyasd.fit(log_mels(len(ids)), recipe, ids=ids, machine_type="fan", **HOW)
+    texts = [str(x.message) for x in caught]
+    assert any(words in text for text in texts)
+    for text in texts:
+        assert text.count("fan") == 1, text
+        assert "  " not in text
+
+
+@pytest.mark.parametrize("members", [("mobilenet",), ("spectrum",), ("spectrum", "mobilenet")])
+def test_where_nothing_can_be_learnt_the_machine_type_is_named_once(members: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=r"^fan: .*; or fit group-made$") as caught:
+        pyasd.fit(log_mels(2), RECIPE.override(members=members), ids="00", machine_type="fan", **HOW)
+    assert str(caught.value).count("fan") == 1
+
+
+def test_without_a_machine_type_texts_begin_with_what_they_say() -> None:
+    with pytest.warns(UserWarning, match=r"^all clips are of machine ID '00'"):
+        pyasd.fit(log_mels(6), RECIPE, ids="00", **HOW)
+
+
+# -- ranking without a model -------------------------------------------------------------------------------------
+
+
+def test_each_machine_type_has_epochs_of_its_own_and_the_recipe_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fans have 12 clips of 32 frames, pumps 4: with as many windows pumps have three times as many epochs."""
+    rng = np.random.default_rng(0)
+    for machine, count in (("fan", 12), ("pump", 4)):
+        (tmp_path / machine / "train").mkdir(parents=True)
+        for number in range(count):
+            path = tmp_path / machine / "train" / f"normal_id_00_{number:08}.wav"
+            soundfile.write(path, 0.1 * rng.normal(size=16000), 16000)
+    fitted: list[Detector] = []
+    real = fitting.Scoring
+
+    def spy(detector: Detector, *how: Any, **more: Any) -> Any:
+        fitted.append(detector)
+        return real(detector, *how, **more)
+
+    monkeypatch.setattr(fitting, "Scoring", spy)
+    monkeypatch.setattr(fitting, "RANKING_WINDOWS", 2 * 12 * 32)
+    settings: dict[str, Any] = {"hidden": (8, 8), "components": 2}
+    table = score(tmp_path, device="cpu", **settings)
+    assert table["status"].eq("ok").all()
+    (detector,) = fitted
+    epochs = {name: len(x.histories["group-made"].training) for name, x in detector.machines.items()}
+    assert epochs == {"fan": 2, "pump": 6}
+    assert detector.recipe == files.find(files.DEFAULT).override(statistics="robust", **settings)
+
+
+def test_epochs_that_were_asked_for_are_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: dict[str, str] = {}
+    monkeypatch.setattr(fitting, "RANKING_WINDOWS", 10)
+    score(
+        log_mels(6), ids="00", epochs=3, n_mels=MELS, hidden=(8, 8), components=2,
+        progress=lambda stage, done, total, info: heard.update({stage: info}), **HOW,
+    )  # fmt: skip
+    assert heard["training group-made"].startswith("epoch 3/3")
+
+
+def test_a_seed_with_a_model_is_refused() -> None:
+    """The model is fitted already; nothing is ignored silently."""
+    detector = pyasd.fit(log_mels(4), made_of(MADE), ids="00", **HOW)
+    with pytest.raises(TypeError, match=r"^seed: settings are for fitting, and a model is given"):
+        score(log_mels(2), detector, ids="00", seed=1, **HOW)
+    with pytest.raises(TypeError, match=r"^seed, epochs: settings are for fitting"):
+        score(log_mels(2), detector, ids="00", seed=0, epochs=3, **HOW)
+    assert score(log_mels(2), detector, ids="00", **HOW)["status"].eq("ok").all()
+
+
+# -- many clips --------------------------------------------------------------------------------------------------
+
+
+def test_clips_beyond_the_stores_size_are_learnt_from_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With log-Mels in a memory-mapped file, as with log-Mels in memory."""
+    recipe = made_of(classifier(), MADE, MemberRecipe.of_kind("spectrum"))
+    paths = tmp_path / "memory.safetensors", tmp_path / "file.safetensors"
+    stores: list[LogMelStore] = []
+
+    def small() -> LogMelStore:
+        stores.append(LogMelStore(memory_bytes=10_000))
+        return stores[-1]
+
+    for path in paths:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            pyasd.fit(log_mels(12), recipe, ids=["00", "01"] * 6, out=path, **HOW)
+        monkeypatch.setattr(fitting, "LogMelStore", small)
+    assert len(stores) == 1
+    assert stores[0]._file is not None
+    assert paths[0].read_bytes() == paths[1].read_bytes()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,20 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import pyasd
-from pyasd import audio, ops
+from pyasd import audio, backends, ops
+from pyasd.backends import cpu
 from pyasd.compute import Compute
 from pyasd.errors import TrainingDiverged
 from pyasd.features.windows import images, repeat_frames
-from pyasd.models import classifier
+from pyasd.models import NormalScores, classifier, kinds
 from pyasd.models.backbones.mobilenet import MobileNetV2
 from pyasd.models.backbones.resnet import ResNet50
 from pyasd.models.classifier import Classifier, ClassifierConfig, fold
+from pyasd.models.trained import TrainedMember
 from pyasd.recipes import MemberRecipe, Recipe
 from pyasd.training import loop
 from pyasd.training.data import TrainingSet
-from pyasd.training.run import History, Run
+from pyasd.training.run import History, Run, StatisticsPolicy
 
 MELS = 32
 CONFIG = ClassifierConfig(width=0.1, image_frames=32, epochs=4, batch_size=16, learning_rate=5e-3, validation=0.25)
@@ -434,3 +438,84 @@ def test_ratios_need_audio(clips: Clips) -> None:
 def test_impossible_settings(settings: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ClassifierConfig(**settings)  # type: ignore[arg-type]
+
+
+# -- what is remarked on -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("balance", "guessed", "enough", "short"), [(True, 50, 0.63, 0.62), (False, 90, 0.93, 0.92)])
+def test_guessing_is_judged_by_what_accuracy_means(balance: bool, guessed: int, enough: float, short: float) -> None:
+    """Of 18 clips of one ID and 2 of another: balanced, chance is a half; else it is the share of the first."""
+    member = Classifier("mobilenet", dataclasses.replace(CONFIG, balance=balance), MELS)
+    ids = ["00"] * 18 + ["01"] * 2
+    member._make(ids)
+    assert member._remark_on_guessing(History(kept=1, accuracy=[0.5, enough]), ids) is None
+    remark = member._remark_on_guessing(History(kept=1, accuracy=[0.99, short]), ids)
+    assert remark is not None
+    assert re.search(rf"mobilenet finds .*{short:.0%} of the held-out images.*about {guessed}%", remark)
+
+
+def test_learning_by_heart_is_remarked_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips held out score 2 and 4, those learnt 0 +- 1 and 0 +- 0.1: 2 and 40 standard deviations away."""
+    ids = ["00"] * 5 + ["01"] * 5
+    scores = np.array([[1, -1, 1, -1, 2, 0.1, -0.1, 0.1, -0.1, 4]]).T * np.ones((1, 2))
+    held = np.array([False] * 4 + [True] + [False] * 4 + [True])
+
+    def remarks(count: int, held: np.ndarray, statistics: StatisticsPolicy = "training") -> list[str]:
+        member = Classifier("mobilenet", CONFIG, MELS)
+        data = TrainingSet([torch.zeros(5, MELS)] * count, ids[:count])
+        normal = NormalScores(scores[:count], ids[:count], 0.0)
+        monkeypatch.setattr(TrainedMember, "normal_scores", lambda *_: normal)
+        monkeypatch.setattr(TrainingSet, "held_out", lambda *_: held)
+        assert member.normal_scores(data, Run(statistics=statistics)) is normal
+        return member.remarks()
+
+    (remark,) = remarks(10, held)  # the root of (2 ** 2 + 40 ** 2) / 2
+    assert re.search(r'by heart: normal ones held out score 28\.3 .*statistics="held-out"', remark)
+    assert remarks(5, held[:5]) == []
+    assert remarks(10, np.zeros(10, bool)) == []
+    assert remarks(10, held, "robust") == []
+
+
+# -- precision ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx512bf16"])
+def test_classifiers_learn_in_bfloat16_where_that_is_faster(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "isa", lambda: isa)
+    monkeypatch.setattr(backends, "available", lambda device: {"cpu": None})
+    members = [kinds()[kind](kind, kinds()[kind].Config(), 32) for kind in ("resnet", "mobilenet", "group-made")]
+
+    def chosen(compute: Compute) -> list[str]:
+        return [member.training_compute(compute).precision for member in members]
+
+    assert {asked: chosen(Compute.choose("cpu", "auto", asked)) for asked in ("auto", "float32", "bfloat16")} == {
+        "auto": ["bfloat16" if isa == "avx512bf16" else "float32", "float32", "float32"],
+        "float32": ["float32"] * 3,
+        "bfloat16": ["bfloat16"] * 3,
+    }
+    on_gpu = Compute.choose("cpu", "auto", "auto").on([torch.device("cuda")])
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert chosen(on_gpu) == ["bfloat16", "bfloat16", "float32"]
+    assert on_gpu.precision == "float32"
+
+
+def test_scoring_precision_is_not_that_of_training(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Normal clips are scored as any others are, in float32, where nobody asked for a precision."""
+    seen: dict[str, str] = {}
+    for name in ("fit", "normal_scores"):
+        real = getattr(Classifier, name)
+
+        def spy(self: Classifier, data: TrainingSet, run: Run, name: str = name, real: Any = real) -> Any:
+            seen[name] = run.compute.precision
+            return real(self, data, run)
+
+        monkeypatch.setattr(Classifier, name, spy)
+    to_bfloat16 = lambda self, compute: dataclasses.replace(compute, precision="bfloat16")  # noqa: E731
+    monkeypatch.setattr(Classifier, "training_compute", to_bfloat16)
+    recipe = Recipe((MemberRecipe("mobilenet", "mobilenet", dataclasses.replace(CONFIG, epochs=1)),))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        log_mels = [x.numpy() for x in clips[0]]
+        pyasd.fit(log_mels, recipe, ids=clips[1], n_mels=MELS, features="log-mel", device="cpu")
+    assert seen == {"fit": "bfloat16", "normal_scores": "float32"}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from pyasd.training.data import WindowSet, held_out
+from pyasd.features.store import LogMels, LogMelStore
+from pyasd.models import kinds
+from pyasd.training.data import TrainingSet, WindowSet, held_out
+from pyasd.training.run import Run
 
 CPU = torch.device("cpu")
 
@@ -53,3 +58,93 @@ def test_images_are_drawn_from_within_clips() -> None:
     assert windows.clips(windows.validation).tolist() == [2]
     for start, clip in zip(windows.training, windows.clips(windows.training), strict=True):
         assert (windows.gather(start[None]) == clip).all()
+
+
+# -- log-Mels are held once --------------------------------------------------------------------------------------
+
+
+def clips(count: int = 6, frames: int = 40, mels: int = 32) -> list[torch.Tensor]:
+    x = np.random.default_rng(0).normal(-40, 8, (count, frames, mels)).astype(np.float32)
+    return list(torch.from_numpy(x))
+
+
+def in_file(log_mels: list[torch.Tensor]) -> LogMels:
+    store = LogMelStore(memory_bytes=0)
+    for log_mel in log_mels:
+        store.append(log_mel)
+    return store.pack()
+
+
+def test_windows_on_the_cpu_are_views_of_the_training_sets_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members are shown the same frames, too: nothing packs them anew."""
+    seen: list[int] = []
+    real = WindowSet.__init__
+
+    def spy(self: WindowSet, log_mels: LogMels, *how: Any) -> None:
+        real(self, log_mels, *how)
+        seen.append(self._frames.data_ptr())
+
+    monkeypatch.setattr(WindowSet, "__init__", spy)
+    for packed in (LogMels.pack(clips()), in_file(clips())):
+        data = TrainingSet(packed, ["00", "01"] * 3)
+        assert data.log_mels is packed
+        assert len(data) == 6
+        seen.clear()
+        for kind, settings in SMALL.items():
+            kinds()[kind](kind, kinds()[kind].Config(**settings), 32).fit(data, Run())
+        assert seen == [packed.frames.data_ptr()] * len(SMALL)
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "autoencoder": {"hidden": (8, 2, 8), "epochs": 2, "batch_size": 32},
+    "group-made": {"hidden": (8, 8), "components": 2, "epochs": 2, "batch_size": 32},
+    "mobilenet": {"width": 0.1, "image_frames": 32, "epochs": 2, "batch_size": 16, "warps": 1, "mix": "log"},
+}
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_training_from_a_file_has_the_same_bits(kind: str) -> None:
+    results = []
+    for log_mels in (clips(), in_file(clips())):
+        member = kinds()[kind](kind, kinds()[kind].Config(**SMALL[kind]), 32)
+        data = TrainingSet(log_mels, ["00", "01"] * 3)
+        history = member.fit(data, Run())
+        results.append((history, member.state(), member.normal_scores(data, Run()).scores))
+    (history, state, scores), (other_history, other_state, other_scores) = results
+    assert other_history == history
+    assert state.keys() == other_state.keys()
+    assert all(torch.equal(x, other_state[name]) for name, x in state.items())
+    assert np.array_equal(scores, other_scores)
+
+
+def test_a_checkpoint_knows_the_clips_wherever_they_lie() -> None:
+    held = np.array([True] + [False] * 5)
+    windows = [WindowSet(x, 5, held, CPU).digest() for x in (clips(), in_file(clips()))]
+    assert windows[0] == windows[1]
+    other = [x + 1 for x in clips()]
+    assert WindowSet(other, 5, held, CPU).digest() != windows[0]
+    assert WindowSet(clips(), 5, np.roll(held, 1), CPU).digest() != windows[0]
+
+
+# -- the training set --------------------------------------------------------------------------------------------
+
+
+def test_members_that_hold_out_the_same_share_hold_out_the_same_clips() -> None:
+    data = TrainingSet(clips(30), ["00"] * 20 + ["01"] * 10, seed=3)
+    assert data.held_out(0.2) is data.held_out(0.2)
+    assert np.array_equal(data.held_out(0.2), held_out(data.ids, 0.2, 3))
+    assert data.held_out(0.2).sum() == 6
+    assert not data.held_out(0.0).any()
+
+
+def test_clips_at_another_speed_are_those_that_were_given() -> None:
+    faster = [x[:20] for x in clips()]
+    data = TrainingSet(clips(), ["00"] * 6, at_speed={1.25: faster})
+    assert all(torch.equal(a, b) for a, b in zip(data.at_speed(1.25), faster, strict=True))
+    with pytest.raises(ValueError, match=r"no clips were resampled by 0\.9: there are \[1\.25\]"):
+        data.at_speed(0.9)
+
+
+def test_what_messages_call_the_clips() -> None:
+    assert TrainingSet(clips(), ["00"] * 6, machine_type="fan").clips_name == "fan clips"
+    assert TrainingSet(clips(), ["00"] * 6).clips_name == "clips"
