@@ -109,8 +109,8 @@ def record(
     mix = sound * np.array([sounds.gain(-x) for x in distances])[:, None] + around * sounds.gain(-snr)
     loudness = LEVEL * sounds.gain(rng.uniform(-2, 2))
     limits = np.iinfo(np.int16)
-    samples: NDArray[np.int16] = np.clip(np.rint(mix * loudness * -limits.min), limits.min, limits.max).astype(np.int16)
-    return samples
+    rounded: NDArray[np.float64] = np.clip(np.rint(mix * loudness * -limits.min), limits.min, limits.max)
+    return rounded.astype(np.int16)
 
 
 def write(

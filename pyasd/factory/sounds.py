@@ -39,10 +39,10 @@ def _colour(n: int, curve: Curve) -> Signal:
     """Return amplitudes `[bins]` for Gaussian noise of this colour: `irfft` makes a signal of unit power of them."""
     frequency = np.maximum(np.fft.rfftfreq(n, 1 / RATE), 1.0)
     level = np.interp(np.log(frequency), np.log([hz for hz, _ in curve]), [db for _, db in curve])
-    amplitude = 10 ** (level / 20)
+    amplitude: Signal = 10 ** (level / 20)
     amplitude[0] = 0
-    scaled: Signal = amplitude * (n / np.sqrt(4 * np.sum(amplitude**2)))
-    return scaled
+    amplitude *= n / np.sqrt(4 * np.sum(amplitude**2))
+    return amplitude
 
 
 def noise(rng: np.random.Generator, n: int, curve: Curve) -> Signal:
@@ -64,9 +64,9 @@ def tones(rng: np.random.Generator, cycles: Signal, levels: Sequence[float] | Si
     order = np.arange(1, len(levels) + 1)
     spectrum = np.zeros(size // 2 + 1, np.complex128)
     spectrum[order] = 10 ** (np.array(levels) / 20) * np.exp(2j * np.pi * rng.random(len(levels)))
-    period = np.fft.irfft(spectrum, size)
-    sound: Signal = (period / np.std(period))[(cycles * size).astype(np.int64) % size]
-    return sound
+    period: Signal = np.fft.irfft(spectrum, size)
+    period /= np.std(period)
+    return period[(cycles * size).astype(np.int64) % size]
 
 
 def strikes(n: int, times: Signal, amplitudes: Signal, resonance: float, decay: float) -> Signal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from pyasd.factory import miniature
 PARTS = ("development", "additional", "evaluation")
 
 
-def write(folder: Path, year: int, **how) -> Path:  # type: ignore[no-untyped-def]
+def write(folder: Path, year: int, **how: Any) -> Path:
     miniature.write(folder, year, **{"train": 3, "test": 2, "seconds": 0.1, **how})
     return folder
 
@@ -30,7 +31,7 @@ def mini(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return request.param, write(tmp_path_factory.mktemp(f"dcase{request.param}") / "data", request.param)
 
 
-def summary(entries: list[Entry]) -> list[tuple]:
+def summary(entries: list[Entry]) -> list[tuple[Any, ...]]:
     return [(part, x.machine_type, x.machine_id, x.split, x.label, x.domain, Path(x.name).name) for x, part in entries]
 
 

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,7 +114,7 @@ def of_record(monkeypatch: pytest.MonkeyPatch, address: str, checksums: Mapping[
     monkeypatch.setattr(layouts, "year", year)
 
 
-def get(to: Path, **how) -> list[str]:  # type: ignore[no-untyped-def]
+def get(to: Path, **how: Any) -> list[str]:
     return download.download(2020, to, **{"machines": ["fan", "pump"], **how})
 
 
@@ -123,7 +124,7 @@ def clips_of(folder: Path) -> dict[str, bytes]:
 
 
 def packed(folder: Path, prefix: str, place: str) -> dict[str, bytes]:
-    out = {}
+    out: dict[str, bytes] = {}
     for path in folder.glob(f"{prefix}*.zip"):
         with zipfile.ZipFile(path) as file:
             out |= {f"{place}/{name}": file.read(name) for name in file.namelist()}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pyasd.factory import miniature
 
 
-def write(folder: Path, year: int, **options) -> Path:  # type: ignore[no-untyped-def]
+def write(folder: Path, year: int, **options: Any) -> Path:
     miniature.write(folder, year, **{"train": 3, "test": 2, "seconds": 0.1, **options})
     return folder
 
@@ -45,7 +46,7 @@ def test_zipped_miniatures_are_whole(tmp_path: Path) -> None:
         ({"clips": 3}, TypeError, "clips"),
     ],
 )
-def test_wrong_options(tmp_path: Path, options: dict, error: type[Exception], message: str) -> None:
+def test_wrong_options(tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         miniature.write(tmp_path / "data", 2020, **options)
     assert not (tmp_path / "data").exists()

@@ -93,7 +93,9 @@ def test_a_healthy_machine_has_no_severity(kind: str, number: str) -> None:
 
 @pytest.mark.parametrize("number", MACHINES["fan"])
 def test_imbalance_modulates_once_per_turn(number: str) -> None:
-    speed, band = MACHINES["fan"][number].speed, (300, 4000)
+    unit, band = MACHINES["fan"][number], (300, 4000)
+    assert isinstance(unit, sounds.Fan)
+    speed = unit.speed
     at, clear = strongest(sound("fan", number, "imbalance"), band, speed, 0.15)
     assert at == pytest.approx(speed, rel=0.15)
     assert clear > 3 * strongest(sound("fan", number, None), band, speed, 0.15)[1]
@@ -108,6 +110,7 @@ def test_imbalance_modulates_once_per_turn(number: str) -> None:
 )
 def test_a_bearing_strikes_at_its_rate(kind: str, number: str, rate: float) -> None:
     unit = MACHINES[kind][number]
+    assert isinstance(unit, sounds.Fan | sounds.Conveyor)
     near, band = unit.speed * rate, (unit.resonance - 400, unit.resonance + 400)
     faulty, healthy = (strongest(sound(kind, number, fault), band, near, 0.12)[1] for fault in ("bearing", None))
     assert faulty > 2 * healthy
@@ -127,6 +130,7 @@ def test_a_leak_hisses(number: str) -> None:
 def test_missing_strokes_are_missing(number: str) -> None:
     """A stroke's flow is heard or it isn't: the quietest tenth of all strokes falls far below the median."""
     unit = MACHINES["pump"][number]
+    assert isinstance(unit, sounds.Pump)
     size = int(RATE / unit.strokes)
 
     def depth(fault: str | None) -> float:
@@ -142,7 +146,9 @@ def test_missing_strokes_are_missing(number: str) -> None:
 
 @pytest.mark.parametrize("number", MACHINES["conveyor"])
 def test_a_slipping_belt_squeals_at_times(number: str) -> None:
-    pitch = MACHINES["conveyor"][number].squeal
+    unit = MACHINES["conveyor"][number]
+    assert isinstance(unit, sounds.Conveyor)
+    pitch = unit.squeal
 
     def course(fault: str | None) -> np.ndarray:
         parts = sound("conveyor", number, fault).reshape(100, -1)
