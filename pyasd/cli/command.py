@@ -72,14 +72,10 @@ def _exit_code(work: Callable[[], bool], out: Path | None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return FAILED
         except PyasdError as error:
-            terminal.say(f"error: {_message(error)}")
+            terminal.say(f"error: {_message(error)}" + (f"; {error.kept}" if error.kept else ""))
             return error.exit_code
-        except (
-            ImportError,
-            OSError,
-            TypeError,
-            ValueError,
-        ) as error:  # anything else is a bug: its traceback is wanted
+        # Anything else is a bug: its traceback is wanted.
+        except (ImportError, OSError, TypeError, ValueError) as error:
             terminal.say(f"error: {_message(error)}")
             return USAGE
 

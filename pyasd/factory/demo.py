@@ -12,7 +12,7 @@ from pyasd.factory import factory
 from pyasd.progress import Progress, silent
 from pyasd.report import picture
 from pyasd.tables.evaluation import evaluate
-from pyasd.tables.table import COMBINED, MEMBER_PREFIX
+from pyasd.tables.table import SCORE_PREFIX
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -72,8 +72,8 @@ def run(
     factory.write(recordings, seed=seed, train=clips, test=clips, seconds=seconds, progress=progress)
     detector = fit(recordings, SYSTEM, epochs=epochs or SYSTEM_EPOCHS, out=files["model"], seed=seed, progress=progress)
     scores = detector.score(recordings, out=files["scores"], progress=progress)
-    members = [x for x in scores if x.startswith(MEMBER_PREFIX) and x not in COMBINED and scores[x].notna().any()]
-    columns = {name.removeprefix(MEMBER_PREFIX): name for name in members} | {"both": "score"}
+    columns = {name: SCORE_PREFIX + name for name in detector.recipe.names if SCORE_PREFIX + name in scores}
+    columns = {name: column for name, column in columns.items() if scores[column].notna().any()} | {"both": "score"}
     evaluations = {name: evaluate(scores, score=column) for name, column in columns.items()}
     baseline = fit(recordings, BASELINE, epochs=epochs or BASELINE_EPOCHS, seed=seed, progress=progress)
     evaluations[BASELINE] = evaluate(baseline.score(recordings, progress=progress))

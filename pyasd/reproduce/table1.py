@@ -13,6 +13,7 @@ import pandas as pd
 
 from pyasd.reproduce.systems import BASELINE
 from pyasd.tables import evaluation
+from pyasd.tables.markdown import markdown as markdown_table
 
 MACHINES = ("ToyCar", "ToyConveyor", "fan", "pump", "slider", "valve")
 
@@ -162,11 +163,9 @@ def _cell(pair: Any, sign: str = "") -> str:
 def markdown(figures: pd.DataFrame, compare: bool) -> str:
     """Return the printed table as Markdown; the arguments are those of `lines`."""
     machines, rows = lines(figures, compare)
-    text = [f"| AUC (pAUC), % | {' | '.join(machines)} |", f"|---|{'---:|' * len(machines)}"]
-    for line in rows:
-        name = f"**{line.name}**" if line.first else f"&nbsp;&nbsp;{line.name.strip()}"
-        text.append(f"| {name} | {' | '.join(line.cells)} |")
-    return "\n".join(text)
+    names = (f"**{x.name}**" if x.first else f"&nbsp;&nbsp;{x.name.strip()}" for x in rows)
+    cells = ([name, *line.cells] for name, line in zip(names, rows, strict=True))
+    return markdown_table(["AUC (pAUC), %", *machines], cells)
 
 
 def challenge_files(folder: Path, scores: pd.DataFrame, row: str) -> None:

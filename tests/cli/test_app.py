@@ -61,7 +61,7 @@ def test_help_lists_every_choice(pyasd, monkeypatch: pytest.MonkeyPatch) -> None
     for command in ("fit", "score", "reproduce"):
         assert all(name in help_of(pyasd, monkeypatch, command) for name in backends.NAMES)
     for command in ("demo", "download"):
-        assert all(f"dcase{year}" in help_of(pyasd, monkeypatch, command) for year in dcase.YEARS)
+        assert all(f"dcase{year}" in help_of(pyasd, monkeypatch, command) for year in dcase.years())
     assert all(rule in help_of(pyasd, monkeypatch, "evaluate") for rule in evaluation.RULES)
 
 

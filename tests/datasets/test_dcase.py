@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from pyasd import audio
+from pyasd.clips.sources import ZipSource
 from pyasd.datasets import dcase
 from pyasd.datasets.dcase import Entry
 from pyasd.factory import miniature
@@ -134,7 +135,7 @@ def test_what_is_unpacked_comes_before_archives_and_parts_may_be_mixed(tmp_path:
         shutil.move(path, folder / path.name)
     entries = dcase.find(folder, machines=["fan"])
     assert Counter(x.part for x in entries) == {"development": 28, "additional": 9, "evaluation": 12}
-    assert {bool(x.clip.member) for x in entries if x.part == "additional"} == {True}
+    assert {type(x.clip.source) for x in entries if x.part == "additional"} == {ZipSource}
 
 
 def test_supplements_are_left_out(tmp_path: Path) -> None:
