@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import Tensor
 
 from pyasd import storage
 from pyasd.audio import Channel
@@ -192,7 +193,8 @@ class Detector:
         Raises:
             OSError: the file can't be written.
         """
-        tensors, machines = {}, []
+        tensors: dict[str, Tensor] = {}
+        machines: list[dict[str, Any]] = []
         for number, (machine_type, machine) in enumerate(self.machines.items()):
             members = {}
             for name, member in machine.members.items():

@@ -63,7 +63,7 @@ class Baseline:
             mode: one of `modes`.
         """
         mean, variance = (float(x[self.modes.index(mode)]) for x in self.moments.of_id(machine_id))
-        return (score - mean) / max(variance, VARIANCE_FLOOR) ** 0.5
+        return float((score - mean) / max(variance, VARIANCE_FLOOR) ** 0.5)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all numbers by name, for a model file."""

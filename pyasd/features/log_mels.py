@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -79,7 +79,7 @@ def extract(
     *,
     workers: int | None = None,
     batch_size: int | None = None,
-) -> Iterator[Features]:
+) -> Generator[Features, None, None]:
     """Compute the log-Mels of clips, one item per clip in their order, whatever fails.
 
     Threads decode ahead of the kernels: two batches of clips at most, so that memory doesn't grow with the number

@@ -283,10 +283,11 @@ class Classifier(TrainedMember, nn.Module):
         # A single channel can lie both ways in memory: these strides tell the convolutions that it is the last.
         z = ((x - self.band_mean) / self.band_scale).contiguous()
         z = z.as_strided(z.shape, (z[0].numel(), 1, z.shape[3], 1))
-        if self.arcface is None:
-            return self.net(z)
-        with torch.autocast(z.device.type, enabled=False):
-            return self.arcface(self.net(z).float(), labels)
+        logits: Tensor = self.net(z)
+        if self.arcface is not None:
+            with torch.autocast(z.device.type, enabled=False):
+                logits = self.arcface(logits.float(), labels)
+        return logits
 
     def fit(self, data: TrainingSet, run: Run) -> History:
         """Learn which clip is of which machine ID.
@@ -337,7 +338,7 @@ class Classifier(TrainedMember, nn.Module):
         clips = list(data.log_mels)
         classes = [self.ids.index(x) * config.variants for x in data.ids]
         for variant, ratio in enumerate(config.ratios, 1 + config.warps):
-            learnt = np.flatnonzero(~held_out)
+            learnt = np.flatnonzero(~held_out).tolist()
             resampled = data.at_speed(ratio)
             clips += [resampled[i] for i in learnt]
             classes += [classes[i] + variant for i in learnt]

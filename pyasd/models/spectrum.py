@@ -94,7 +94,7 @@ class Spectrum(Member):
             if known.any():
                 others._learn(spectra[~out], machine_ids[~out].tolist())
                 scorer = others.scorer()
-                scores[known] = [scorer.of_spectrum(spectra[i], ids[i]) for i in np.flatnonzero(known)]
+                scores[known] = [scorer.of_spectrum(spectra[i], ids[i]) for i in np.flatnonzero(known).tolist()]
         return np.where(np.isnan(scores), np.nanmean(scores), scores)
 
     def _learn(self, spectra: Tensor, ids: Sequence[str]) -> None:
