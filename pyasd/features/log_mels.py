@@ -79,7 +79,7 @@ def extract(
     *,
     workers: int | None = None,
     batch_size: int | None = None,
-) -> Generator[Features]:
+) -> Generator[Features, None, None]:
     """Compute the log-Mels of clips, one item per clip in their order, whatever fails.
 
     Threads decode ahead of the kernels: two batches of clips at most, so that memory doesn't grow with the number

@@ -19,6 +19,7 @@ import torch
 import pyasd
 from pyasd import storage
 from pyasd.detector import Detector, fitting, score
+from pyasd.detector.scoring import Scoring
 from pyasd.errors import TrainingDiverged
 from pyasd.features.store import LogMelStore
 from pyasd.models.classifier import ClassifierConfig
@@ -252,7 +253,7 @@ def test_each_machine_type_has_epochs_of_its_own_and_the_recipe_stays(
             path = tmp_path / machine / "train" / f"normal_id_00_{number:08}.wav"
             soundfile.write(path, 0.1 * rng.normal(size=16000), 16000)
     fitted: list[Detector] = []
-    real = fitting.Scoring
+    real = Scoring
 
     def spy(detector: Detector, *how: Any, **more: Any) -> Any:
         fitted.append(detector)

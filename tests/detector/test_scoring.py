@@ -220,7 +220,12 @@ def test_results_are_fetched_later_than_the_next_batch_begins(
     events: list[str] = []
     real = Fetched.numpy
     before_scoring(monkeypatch, lambda log_mels: events.append("begin"))
-    monkeypatch.setattr(Fetched, "numpy", lambda self: (events.append("fetch"), real(self))[1])
+
+    def fetch(self: Fetched) -> Any:
+        events.append("fetch")
+        return real(self)
+
+    monkeypatch.setattr(Fetched, "numpy", fetch)
     monkeypatch.setattr(scoring, "BATCH_CLIPS", 10)
     for device, first in (("cpu", ["begin", "begin", "fetch"]), ("cpu,cpu", ["begin"] * 6 + ["fetch"])):
         events.clear()

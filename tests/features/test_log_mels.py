@@ -277,7 +277,7 @@ def test_threads_end_when_interrupted(error: type[BaseException]) -> None:
     next(items)
     assert threads()
     with pytest.raises(error):
-        items.throw(error)  # type: ignore[attr-defined]
+        items.throw(error)
     assert not threads()
 
 

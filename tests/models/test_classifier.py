@@ -133,7 +133,7 @@ def test_short_clips_are_repeated(fitted: tuple[Classifier, History]) -> None:
     [{"mix": "power", "warps": 2}, {"loss": "arcface", "warps": 1}],
     ids=["mixed-and-warped", "arcface"],
 )
-def test_resume_gives_the_same_bits(clips: Clips, settings: dict[str, object], tmp_path: Path) -> None:
+def test_resume_gives_the_same_bits(clips: Clips, settings: dict[str, Any], tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, epochs=3, **settings)
     whole = Classifier("mobilenet", config, MELS)
     history = whole.fit(TrainingSet(*clips), Run(seed=5))
@@ -164,7 +164,7 @@ def test_training_leaves_torchs_random_numbers_alone(clips: Clips) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"loss": "arcface", "warps": 1}], ids=["softmax", "arcface"])
-def test_state_brings_the_member_back(clips: Clips, settings: dict[str, object]) -> None:
+def test_state_brings_the_member_back(clips: Clips, settings: dict[str, Any]) -> None:
     config = dataclasses.replace(CONFIG, epochs=1, **settings)
     member = Classifier("mobilenet", config, MELS)
     member.fit(TrainingSet(clips[0], ["ümlaut" if x == "01" else "" for x in clips[1]]), Run())
@@ -435,7 +435,7 @@ def test_ratios_need_audio(clips: Clips) -> None:
         ({"mix_probability": 1.5}, "mix_probability"),
     ],
 )
-def test_impossible_settings(settings: dict[str, object], words: str) -> None:
+def test_impossible_settings(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ClassifierConfig(**settings)  # type: ignore[arg-type]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,6 +89,10 @@ def test_forward_is_the_mixture_density_of_torch_distributions() -> None:
     x = z
     for i in range(3):
         dense, norm = made.trunk.get_submodule(f"dense{i}"), made.trunk.get_submodule(f"bn{i}")
+        assert isinstance(dense, torch.nn.Linear)
+        assert isinstance(norm, torch.nn.BatchNorm1d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         mask = degrees[i + 1][:, None] >= degrees[i]
         x = x @ (dense.weight * mask).double().T + dense.bias
         x = (x - norm.running_mean) / (norm.running_var.double() + norm.eps).sqrt() * norm.weight + norm.bias
@@ -147,7 +152,8 @@ def test_bands_are_compared_with_those_of_the_machine_ids_training_clips(learnt:
         windows = len(log_mel) - 4
         counted = [sum(0 <= t - place < windows for place in range(1, 5)) for t in range(len(log_mel))]
         share = learnt.scorer().explain(log_mel, "conditional").double().nan_to_num().numpy()
-        return np.array(counted) @ share / windows
+        scores: np.ndarray = np.array(counted) @ share / windows
+        return scores
 
     train = {
         name: np.array([nll(noise(60, i, level=3.0 * (i % 2))) for i in range(24)][first::2])
@@ -305,7 +311,7 @@ def test_state_round_trip_of_the_bands(learnt: GroupMade) -> None:
     [{"frames": 1}, {"hidden": (16, 3, 16)}, {"components": 0}, {"order": "backwards"}, {"score": "best"},
      {"epochs": 0}, {"validation": 1.0}, {"pooling": "median"}, {"learning_rate": 0.0}],
 )  # fmt: skip
-def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=str(next(iter(wrong)))):
         replace(SMALL, **wrong)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,11 +44,11 @@ def test_two_classes_of_one_kind_are_refused() -> None:
 
 @pytest.mark.parametrize("name", ["name", "kind"])
 def test_settings_that_recipes_need_themselves_are_refused(name: str) -> None:
-    config = dataclass(frozen=True)(type("Config", (MemberConfig,), {"__annotations__": {name: "str"}, name: "x"}))
+    config: Any = dataclass(frozen=True)(type("Config", (MemberConfig,), {"__annotations__": {name: "str"}, name: "x"}))
 
     class Other(Spectrum):
         kind = "other"
-        Config = config  # type: ignore[assignment]
+        Config = config
 
     with pytest.raises(ValueError, match=f"Other's settings can't be called {name}: recipes need these"):
         register(Other)

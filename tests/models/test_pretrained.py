@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from pyasd.models.classifier import Classifier, ClassifierConfig
+from pyasd.models.classifier import Backbone, Classifier, ClassifierConfig, Loss
 from pyasd.training.data import TrainingSet
 from pyasd.training.run import Run
 
@@ -23,19 +23,21 @@ def oracle(models: ModuleType, backbone: str, channels: int = 3) -> nn.Module:
     else:
         net = models.MobileNetV2(width_mult=0.5)
         net.features[0][0] = nn.Conv2d(channels, 16, 3, stride=2, padding=1, bias=False)
-    return net.eval()
+    net.eval()
+    assert isinstance(net, nn.Module)
+    return net
 
 
 @pytest.mark.parametrize("backbone", ["mobilenet", "resnet"])
 @pytest.mark.parametrize("channels", [3, 1])
 def test_embeddings_are_torchvisions(
-    torchvision_models: ModuleType, tmp_path: Path, backbone: str, channels: int
+    torchvision_models: ModuleType, tmp_path: Path, backbone: Backbone, channels: int
 ) -> None:
     """Shown the same grey image in every channel, what comes before the last layer is torchvision's."""
     torchvisions = oracle(torchvision_models, backbone, channels)
     path = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(torchvisions.state_dict(), path)
-    member = Classifier(backbone, ClassifierConfig(backbone, pretrained=str(path)), 128)
+    member = Classifier(backbone, ClassifierConfig(backbone=backbone, pretrained=str(path)), 128)
     member._make(["00", "01"])
     member._load_pretrained(path)
     head = "fc" if backbone == "resnet" else "classifier"
@@ -51,7 +53,7 @@ def save(net: nn.Module, path: Path, **changes: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("loss", ["softmax", "arcface"])
-def test_training_begins_with_them(tmp_path: Path, loss: str) -> None:
+def test_training_begins_with_them(tmp_path: Path, loss: Loss) -> None:
     donor = Classifier("mobilenet", ClassifierConfig(width=0.1, image_frames=32), 32, seed=7)
     donor._make(["a", "b", "c"])
     path = tmp_path / "weights.safetensors"

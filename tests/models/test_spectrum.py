@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from pyasd.training.run import Run
 
 MELS = 16
 RECIPE = files.find("group-made-spectrum").override(members=["spectrum"], n_mels=MELS)
-HOW = {"features": "log-mel", "device": "cpu"}
+HOW: dict[str, Any] = {"features": "log-mel", "device": "cpu"}
 
 
 def make() -> Spectrum:
@@ -175,7 +176,7 @@ def test_a_detector_with_it_is_saved_and_loaded(tmp_path: Path) -> None:
     ids = ["00", "ümlaut"] * 6
     detector = pyasd.fit(log_mels(12), recipe, out=path, ids=ids, **HOW)
     new = log_mels(70, 1)
-    asked = {"ids": ["00", "ümlaut"] * 35, **HOW}
+    asked: dict[str, Any] = {"ids": ["00", "ümlaut"] * 35, **HOW}
     table = detector.score(new, **asked)
     assert table.attrs["modes"] == {"group-made": "bands", "spectrum": "mahalanobis"}
     assert pyasd.load(path).score(new, **asked).equals(table)

@@ -46,7 +46,8 @@ def test_every_window_is_met_once_an_epoch_in_nearly_equal_batches() -> None:
         batch = windows.gather(starts)
         if module.training:
             seen.append(batch[:, 0].int().tolist())
-        return module(batch).square().mean() * 0
+        value: Tensor = module(batch).square().mean() * 0
+        return value
 
     log_mel = torch.arange(69.0)[:, None].expand(69, 2).contiguous()
     windows = WindowSet([log_mel], 5, np.array([False]), CPU)
@@ -60,11 +61,13 @@ def test_every_window_is_met_once_an_epoch_in_nearly_equal_batches() -> None:
 def scripted(validation: list[float], patience: int, epochs: int = 10) -> tuple[History, Tensor, list[float]]:
     """A training whose validation losses are given; its history, the weight it ends with, and the one of each epoch."""
     module = torch.nn.Linear(1, 1)
-    losses, weights = iter(validation), []
+    losses = iter(validation)
+    weights: list[float] = []
 
     def loss(starts: Tensor) -> Tensor:
         if module.training:
-            return module(windows.gather(starts)[:, :1]).mean()
+            value: Tensor = module(windows.gather(starts)[:, :1]).mean()
+            return value
         weights.append(module.weight.item())
         return torch.tensor(next(losses))
 
@@ -140,7 +143,8 @@ def test_groups_are_balanced_in_training_and_in_validation() -> None:
         if autoencoder.training:
             seen.extend(group_of(starts).tolist())
         batch = windows.gather(starts)
-        return (autoencoder(batch) - batch).square().mean()
+        value: Tensor = (autoencoder(batch) - batch).square().mean()
+        return value
 
     history = loop.fit(autoencoder, loss, Sampler(windows, group_of), autoencoder.config, Run())
     assert np.bincount(seen).tolist() == [126, 126]
@@ -161,7 +165,7 @@ def test_nan_loss_stops_at_once_and_says_where() -> None:
     def loss(starts: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        value = module(windows.gather(starts)).square().mean()
+        value: Tensor = module(windows.gather(starts)).square().mean()
         return value * float("nan") if calls == 10 else value
 
     windows = WindowSet(clips(), 5, np.array([False] * 6), CPU)  # 7 batches an epoch

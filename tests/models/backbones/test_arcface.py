@@ -44,6 +44,7 @@ def test_finite_at_the_ends(cosine: float) -> None:
     x = torch.tensor([cosine], requires_grad=True)
     y = widen(x, 0.5)
     y.backward()
+    assert x.grad is not None
     assert torch.isfinite(y).all()
     assert torch.isfinite(x.grad).all()
 
@@ -56,6 +57,8 @@ def test_embeddings_along_their_class_and_zero_ones_train() -> None:
     loss = torch.nn.functional.cross_entropy(head(embedding, torch.tensor([0, 0, 0, 0])), torch.tensor([0, 0, 0, 0]))
     loss.backward()
     assert torch.isfinite(loss)
+    assert embedding.grad is not None
+    assert head.weight.grad is not None
     assert torch.isfinite(embedding.grad).all()
     assert torch.isfinite(head.weight.grad).all()
 

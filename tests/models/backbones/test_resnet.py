@@ -16,6 +16,8 @@ def test_names_and_outputs_are_torchvisions(torchvision_models: ModuleType) -> N
     oracle.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
     for module in oracle.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 2)
     oracle.eval()
