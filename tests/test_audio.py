@@ -9,7 +9,7 @@ import os
 import struct
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -33,11 +33,11 @@ def sine(hz: float, rate: int, seconds: float = 1.0) -> np.ndarray:
     return 0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)
 
 
-def read(path: Path, **how) -> audio.Audio:  # type: ignore[no-untyped-def]
+def read(path: Path, **how: Any) -> audio.Audio:
     return audio.read(next(find([path, path])), RATE, **how)
 
 
-def fails(path: Path, **how) -> ClipError:  # type: ignore[no-untyped-def]
+def fails(path: Path, **how: Any) -> ClipError:
     with pytest.raises(ClipError) as caught:
         read(path, **how)
     assert path.name in str(caught.value), "the message names the file"

@@ -9,11 +9,15 @@ from typing import get_args
 
 import pytest
 
-from pyasd import backends, config, models
+from pyasd import backends, models
 from pyasd.cli import app as cli
 from pyasd.cli import vocabulary
 from pyasd.datasets import dcase
+from pyasd.models.group_made import Order
+from pyasd.models.pooling import Pooling
+from pyasd.recipes import files
 from pyasd.tables import evaluation
+from pyasd.training.run import StatisticsPolicy
 
 from .conftest import ROOT, Command
 
@@ -31,7 +35,7 @@ def test_version(pyasd: Command) -> None:
     assert pyasd("--version").out.split() == ["pyasd", "0.1.0"]
 
 
-def help_of(pyasd, monkeypatch: pytest.MonkeyPatch, command: str, width: int = 200) -> str:
+def help_of(pyasd: Command, monkeypatch: pytest.MonkeyPatch, command: str, width: int = 200) -> str:
     """A command's help, without the lines around its tables and without line breaks."""
     monkeypatch.setenv("COLUMNS", str(width))
     outcome = pyasd(command, "--help")
@@ -51,11 +55,11 @@ def test_help_has_no_placeholders_left(
 
 def test_help_lists_every_choice(pyasd: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     fit = help_of(pyasd, monkeypatch, "fit")
-    for name in (*config.SYSTEMS, *get_args(config.Statistics), *get_args(config.Order), *get_args(config.Pooling)):
+    for name in (*files.names(), *get_args(StatisticsPolicy), *get_args(Order), *get_args(Pooling)):
         assert re.search(rf"(?<![\w-]){name}(?![\w-])", fit), name
     score = help_of(pyasd, monkeypatch, "score")
     modes = vocabulary.modes_by_kind()
-    assert modes.keys() == set(config.MEMBER_NAMES)
+    assert modes.keys() == set(models.kinds())
     for kind, names in modes.items():
         assert kind in score
         for name in names:
@@ -68,9 +72,9 @@ def test_help_lists_every_choice(pyasd: Command, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_modes_are_the_members_own() -> None:
-    recipe = config.Recipe(config.MEMBER_NAMES)
     for kind, modes in vocabulary.modes_by_kind().items():
-        assert set(models.build(kind, recipe).modes) <= set(modes)
+        member = models.kinds()[kind]
+        assert set(member(kind, member.Config(), 16).mode_names) <= set(modes)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["fit"], ["download", "--help"]], ids=" ".join)

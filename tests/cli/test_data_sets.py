@@ -65,8 +65,8 @@ def test_archives_without_unpacking(pyasd: Command, factory: Path, model: Path, 
     fitted = pyasd("fit", archive, "-o", packed, "--epochs", 1)
     assert fitted.out == f"{packed}: <Detector group-made + spectrum (fan: 00, 02, 04)>\n"
     tables = []
-    for clips, fitted, name in ((archive, packed, "packed.csv"), (factory / "fan", model, "plain.csv")):
-        assert pyasd("score", clips, "-m", fitted, "-o", tmp_path / name, "--top", 0).code == 0
+    for clips, model_file, name in ((archive, packed, "packed.csv"), (factory / "fan", model, "plain.csv")):
+        assert pyasd("score", clips, "-m", model_file, "-o", tmp_path / name, "--top", 0).code == 0
         tables.append(results.read(tmp_path / name))
     assert tables[0]["score"].tolist() == tables[1]["score"].tolist()
     assert tables[0]["clip"][0] == f"{archive}/fan/test/anomaly_id_00_00000000.wav"

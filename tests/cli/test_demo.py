@@ -15,7 +15,7 @@ from .conftest import Command, usage_error
 
 
 def test_demo(pyasd: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(demo.run.__kwdefaults__, "seconds", 1.0)
+    monkeypatch.setitem(demo.run.__kwdefaults__ or {}, "seconds", 1.0)
     outcome = pyasd("demo", "--out", tmp_path / "d", "--clips", 3, "--epochs", 1, "--seed", 3)
     assert (outcome.code, outcome.err) == (0, "")
     assert "synthetic" in outcome.out
@@ -32,7 +32,7 @@ def test_demo(pyasd: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_demo_without_matplotlib(pyasd: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(demo.run.__kwdefaults__, "seconds", 1.0)
+    monkeypatch.setitem(demo.run.__kwdefaults__ or {}, "seconds", 1.0)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     outcome = pyasd("demo", "--out", tmp_path, "--clips", 2, "--epochs", 1)
     assert outcome.code == 0

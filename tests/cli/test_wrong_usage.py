@@ -13,7 +13,7 @@ import safetensors
 import safetensors.torch
 import soundfile
 
-from pyasd import config, detector
+from pyasd.recipes import files
 from pyasd.tables import table as results
 
 from .conftest import RATE, Command, tone, usage_error
@@ -91,10 +91,11 @@ def test_an_unknown_kind_of_table(pyasd: Command, factory: Path, model: Path, tm
 def test_recipes_are_listed_and_printed(pyasd: Command) -> None:
     listed = pyasd("recipes")
     assert listed.code == 0
-    for name, recipe in config.SYSTEMS.items():
-        assert f"{' + '.join(recipe.members)}" in listed.out
+    for name in files.names():
+        recipe = files.find(name)
+        assert f"{' + '.join(recipe.names)}" in listed.out
         printed = pyasd("recipes", name)
-        assert printed.out == config.recipe_path(name).read_text()
+        assert printed.out == files.path_of(name).read_text()
     usage_error(pyasd("recipes", "5"), "group-made", "'5'")
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +78,7 @@ def test_a_list_keeps_its_order_and_what_is_named_is_taken(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("wrap", [str, lambda x: [x]])
 @pytest.mark.parametrize("name", ["missing.wav", "missing folder", "*.wav"])
-def test_the_only_path_is_missing(tmp_path: Path, name: str, wrap) -> None:  # type: ignore[no-untyped-def]
+def test_the_only_path_is_missing(tmp_path: Path, name: str, wrap: Callable[[str], Any]) -> None:
     with pytest.raises(FileNotFoundError, match="doesn't exist: check the spelling and the current folder"):
         find(wrap(str(tmp_path / name)))
 

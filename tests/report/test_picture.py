@@ -10,10 +10,10 @@ import librosa
 import numpy as np
 import pytest
 
-from pyasd import config, fitting
-from pyasd.config import LogMelConfig
-from pyasd.detector import Detector
+from pyasd.detector import Detector, fit
 from pyasd.errors import ClipError
+from pyasd.ops import LogMelPlan
+from pyasd.recipes import Recipe
 from pyasd.report import picture
 
 
@@ -25,8 +25,8 @@ def log_mels() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def detector(log_mels: list[np.ndarray]) -> Detector:
-    recipe = config.Recipe(members=("group-made", "autoencoder")).override(epochs=1)
-    return fitting.fit(log_mels, recipe, ids="00", features="log-mel")
+    recipe = Recipe.of_kinds("group-made", "autoencoder").override(epochs=1)
+    return fit(log_mels, recipe, ids="00", features="log-mel")
 
 
 def size_of(png: Path) -> tuple[int, int]:
@@ -64,8 +64,8 @@ def test_middle_frames_alone_can_be_drawn(detector: Detector, log_mels: list[np.
     assert "<svg" in (tmp_path / "m.svg").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("features", [LogMelConfig(), LogMelConfig(n_mels=64, sample_rate=8000, f_min=100.0)])
-def test_ticks_stand_at_their_frequencies(features: LogMelConfig) -> None:
+@pytest.mark.parametrize("features", [LogMelPlan(), LogMelPlan(n_mels=64, sample_rate=8000, f_min=100.0)])
+def test_ticks_stand_at_their_frequencies(features: LogMelPlan) -> None:
     bands, hertz = picture._ticks(features)
     centres = librosa.mel_frequencies(
         features.n_mels + 2, fmin=features.f_min, fmax=features.sample_rate / 2, htk=False

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import pyasd
-from pyasd import fitting
+from pyasd.clips import Clip
 from pyasd.datasets import dcase
+from pyasd.detector import Detector
 from pyasd.factory import miniature
+from pyasd.recipes import Recipe
+from pyasd.reproduce import units
 from pyasd.reproduce.report import Result
 from pyasd.reproduce.reproduce import Settings, reproduce
 
@@ -37,10 +41,10 @@ def test_systems_are_the_members_scores_standardised_and_combined(done: tuple[Pa
     fan = scores[scores["machine_type"] == "fan"].reset_index(drop=True)
     z = {}
     for name, mode in (("mobilenet", "log-probability"), ("group-made", "joint")):
-        statistics = pyasd.load(out / f"units/fan-seed0/{name}.safetensors").machines["fan"].statistics[name]
-        row = [statistics.ids.index(x) for x in fan["machine_id"]]
-        column = statistics.modes.index(mode)
-        mean, variance = statistics.mean[row, column], statistics.variance[row, column]
+        baseline = pyasd.load(out / f"units/fan-seed0/{name}.safetensors").machines["fan"].baselines[name]
+        row = [baseline.ids.index(x) for x in fan["machine_id"]]
+        column = baseline.modes.index(mode)
+        mean, variance = baseline.moments.mean[row, column], baseline.moments.variance[row, column]
         z[name] = (fan[f"score.{name}"] - mean) / np.sqrt(np.maximum(variance, 1e-12))
     both = np.stack(list(z.values()))
     assert np.allclose(fan["system 2, mean"], both.mean(0), rtol=1e-12)
@@ -173,14 +177,14 @@ def test_a_machine_type_with_one_id_and_classifiers_that_need_two(data: Path, fa
 def test_a_unit_that_fails_does_not_stop_the_others(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = fitting.fit
+    real = units.fit
 
-    def fit(clips, recipe, **how):  # type: ignore[no-untyped-def]
+    def fit(clips: list[Clip], recipe: Recipe, **how: Any) -> Detector:
         if clips[0].machine_type == "fan":
             raise ValueError("the loss became nan in epoch 1, batch 2")
         return real(clips, recipe, **how)
 
-    monkeypatch.setattr(fitting, "fit", fit)
+    monkeypatch.setattr(units, "fit", fit)
     result = group_made(data, tmp_path)
     assert set(result.scores["machine_type"]) == {"pump"}
     assert result.failed == 1

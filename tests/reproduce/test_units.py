@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pyasd import fitting
+from pyasd.clips import Clip
+from pyasd.detector import Detector
+from pyasd.recipes import Recipe
+from pyasd.reproduce import units
 from pyasd.reproduce.report import Result
 
 from .conftest import group_made, same
@@ -17,7 +21,7 @@ def test_what_is_finished_is_not_done_again(
     data: Path, done: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, first = done
-    monkeypatch.setattr(fitting, "fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(units, "fit", lambda *_, **__: pytest.fail("trained again"))
     again = group_made(data, out, systems=("2", "4"))
     same(again.scores, first.scores)
     assert again.notes == first.notes
@@ -27,11 +31,14 @@ def test_a_further_system_trains_its_own_members_alone(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group_made(data, tmp_path, machines=["fan"])
-    trained = []
-    real = fitting.fit
-    monkeypatch.setattr(
-        fitting, "fit", lambda clips, recipe, **how: trained.append(recipe.members) or real(clips, recipe, **how)
-    )
+    trained: list[tuple[str, ...]] = []
+    real = units.fit
+
+    def fit(clips: list[Clip], recipe: Recipe, **how: Any) -> Detector:
+        trained.append(recipe.names)
+        return real(clips, recipe, **how)
+
+    monkeypatch.setattr(units, "fit", fit)
     result = group_made(data, tmp_path, systems=("2",), machines=["fan"])
     assert trained == [("mobilenet",)]
     assert "system 2, max" in result.scores
@@ -49,14 +56,14 @@ def test_other_settings_are_learnt_anew(data: Path, tmp_path: Path) -> None:
 def test_clips_that_could_not_be_learnt_are_counted_not_read_from_a_warning(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = fitting.fit
+    real = units.fit
 
-    def fit(clips, recipe, **how):  # type: ignore[no-untyped-def]
+    def fit(clips: list[Clip], recipe: Recipe, **how: Any) -> Detector:
         detector = real(clips, recipe, **how)
         detector.skipped.append({"clip": "a.wav", "status": "empty", "error": "a.wav: in other words"})
         return detector
 
-    monkeypatch.setattr(fitting, "fit", fit)
+    monkeypatch.setattr(units, "fit", fit)
     assert group_made(data, tmp_path, machines=["fan"]).failed == 1
     notes = json.loads((tmp_path / "units/fan-seed0/group-made.safetensors.notes").read_text())
     assert notes == {"warnings": [], "skipped": 1}

@@ -7,7 +7,7 @@ import io
 import math
 import os
 from pathlib import Path
-from typing import Any, get_args
+from typing import IO, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -205,7 +205,7 @@ def test_a_disk_that_fills_up_keeps_whole_rows(tmp_path: Path) -> None:
 class HalfWritten:
     """A file whose disk takes half of what is written, and no more."""
 
-    def __init__(self, file) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, file: IO[bytes]) -> None:
         self.file = file
 
     def write(self, data: bytes) -> int:
