@@ -13,6 +13,7 @@ import safetensors
 import safetensors.torch
 import soundfile
 
+from pyasd.detector import table as detector_table
 from pyasd.recipes import files
 from pyasd.tables import table as results
 
@@ -112,7 +113,7 @@ def test_full_disk(pyasd: Command, factory: Path, model: Path, tmp_path: Path, m
     out = tmp_path / "scores.csv"
     rows: list[object] = []
     real = results.Writer._flush
-    monkeypatch.setattr(detector, "BATCH_CLIPS", 3)
+    monkeypatch.setattr(detector_table, "BATCH_CLIPS", 3)
 
     def flush(self: results.Writer) -> None:
         rows.append(self)
