@@ -19,8 +19,8 @@ from torch import Tensor
 from benchmarks.roofline import Roofline
 from pyasd import ops
 from pyasd.backends.contract import Precision
-from pyasd.config import GroupMadeConfig
 from pyasd.features.log_mels import BATCH_CLIPS
+from pyasd.models.group_made import GroupMadeConfig
 
 SAMPLES = 160_000  # ten seconds at 16 kHz
 WINDOWS = 309

@@ -16,23 +16,25 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyasd import training
-from pyasd.config import ClassifierConfig
+from pyasd.compute import Compute
 from pyasd.features.windows import images
-from pyasd.models.classifier import Classifier
-from pyasd.training import Run
+from pyasd.models import kinds
+from pyasd.training import loop
+from pyasd.training.data import TrainingSet
+from pyasd.training.run import Run
 
 FRAMES, MELS = 313, 128  # a clip of 10 s
 IDS = ("00", "01", "02", "03")
 BATCH = 64
 CLIPS = {"mobilenet": (20, 16), "resnet": (12, 4)}
 """Clips that are learnt from, one epoch, and scored."""
-SETTLED = training.SETTLING_BATCHES / 100
+SETTLED = loop.SETTLING_BATCHES / 100
 
 
 def torchvision_network(backbone: str, classes: int) -> nn.Module:
@@ -84,19 +86,23 @@ def measure(backbone: str, device: torch.device, rounds: int) -> None:
     ids = [IDS[i % len(IDS)] for i in range(count)]
     stacked = torch.cat([images(x) for x in clips])[:, None].contiguous()
     labels = torch.arange(count, device=device).repeat_interleave(len(stacked) // count) % len(IDS)
-    training.SETTLING_BATCHES = round(SETTLED * len(stacked) / BATCH)
+    loop.SETTLING_BATCHES = round(SETTLED * len(stacked) / BATCH)
     plain = torchvision_network(backbone, len(IDS)).to(device)
     standard = (stacked + 40) / 8
 
     def learn(**settings: Any) -> Callable[[], Any]:
-        precision = settings.pop("precision", "float32")
-        config = ClassifierConfig(backbone, validation=0.0, epochs=1, batch_size=BATCH, **settings)
-        return lambda: Classifier(backbone, config, MELS).fit(clips, ids, Run(device=device, precision=precision))
+        compute = computes[settings.pop("precision", "float32")]
+        config = replace(kind.Config(), validation=0.0, epochs=1, batch_size=BATCH, **settings)
+        return lambda: kind(backbone, config, MELS).fit(data, Run(compute=compute))
 
-    member = Classifier(backbone, ClassifierConfig(backbone, epochs=1, validation=0.0), MELS)
-    member.fit(clips, ids, Run(device=device))
+    kind, data = kinds()[backbone], TrainingSet(clips, ids)
+    computes: dict[str, Compute] = {
+        "float32": Compute((device,)), "bfloat16": Compute((device,), precision="bfloat16"),
+    }  # fmt: skip
+    member = kind(backbone, replace(kind.Config(), epochs=1, validation=0.0), MELS)
+    member.fit(data, Run(compute=computes["float32"]))
     some, own = (clips * scored)[:scored], ["00"] * scored
-    scorers = {precision: member.scorer(device, precision=precision) for precision in ("float32", "bfloat16")}
+    scorers = {precision: member.scorer(compute) for precision, compute in computes.items()}
     contestants: dict[str, tuple[int, Callable[[], Any]]] = {
         "learn, plain": (len(stacked), lambda: learn_plainly(plain, standard, labels)),
         "learn": (len(stacked), learn()),

@@ -35,12 +35,15 @@ import pandas as pd
 
 import pyasd
 from benchmarks import real_data
-from pyasd import config, training
 from pyasd.clips import Clip, find
-from pyasd.config import VARIANCE_PRIOR_CLIPS, Recipe
 from pyasd.detector import Detector, Machine
-from pyasd.ensemble import Statistics, combine
+from pyasd.detector.statistics import Baseline, combine
 from pyasd.factory import factory as synthetic
+from pyasd.models import NormalScores
+from pyasd.models.group_made import GroupMadeConfig
+from pyasd.models.trained import VARIANCE_PRIOR_CLIPS
+from pyasd.recipes import Recipe, files
+from pyasd.training.data import held_out as held_out_clips
 
 SYSTEMS = {
     "System 2": ("mobilenet", "group-made"),
@@ -58,7 +61,7 @@ class Task:
         self.labels = labels
 
 
-def toycar(given: Path | None, out: Path) -> Task:
+def toycar(given: Path | None, _: Path) -> Task:
     clips: dict[str, list[np.ndarray]] = defaultdict(list)
     ids: dict[str, list[str]] = defaultdict(list)
     labels: list[int] = []
@@ -97,14 +100,9 @@ TASKS = {"toycar": toycar, "uav": uav, "factory": factory}
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """System 3's recipe, whose members are System 2's as well, with the members and epochs asked for."""
-    recipe = config.system("3")
-    return replace(
-        recipe,
-        members=tuple(args.members),
-        mobilenet=replace(recipe.mobilenet, epochs=args.epochs),
-        arcface=replace(recipe.arcface, epochs=args.epochs),
-        group_made=replace(recipe.group_made, epochs=args.made_epochs),
-    )
+    recipe = files.find("3").override(members=args.members, epochs=args.epochs)
+    made = recipe.override(epochs=args.made_epochs)
+    return replace(recipe, members=tuple(made[x.name] if x.kind == "group-made" else x for x in recipe.members))
 
 
 def fitted(task: Task, recipe: Recipe, seed: int, path: Path) -> Detector:
@@ -123,16 +121,18 @@ def fitted(task: Task, recipe: Recipe, seed: int, path: Path) -> Detector:
 
 def with_spectrum(task: Task, detector: Detector) -> Detector:
     """The detector with the member `spectrum` beside its own."""
-    other = pyasd.fit(task.train, Recipe(members=("spectrum",)), **task.train_how).machines
+    other = pyasd.fit(task.train, Recipe.of_kinds("spectrum"), **task.train_how).machines
     machines = {
         kind: Machine(
             x.members | other[kind].members,
-            x.statistics | other[kind].statistics,
+            x.baselines | other[kind].baselines,
             x.histories | other[kind].histories,
         )
         for kind, x in detector.machines.items()
     }
-    return Detector(replace(detector.recipe, members=(*detector.recipe.members, "spectrum")), machines)
+    return Detector(
+        replace(detector.recipe, members=(*detector.recipe.members, *Recipe.of_kinds("spectrum").members)), machines
+    )
 
 
 def normal_clips(task: Task) -> list[Clip]:
@@ -145,7 +145,7 @@ def held_out(task: Task, detector: Detector, seed: int, score_mode: str | None =
     found, chosen = normal_clips(task), []
     for machine_type in detector.machines:
         own = [clip for clip in found if clip.machine_type == machine_type]
-        mask = training.held_out([clip.machine_id for clip in own], detector.recipe.group_made.validation, seed)
+        mask = held_out_clips([clip.machine_id for clip in own], GroupMadeConfig.validation, seed)
         chosen += [clip for clip, out in zip(own, mask, strict=True) if out]
     how = task.train_how | ({"ids": [clip.machine_id for clip in chosen]} if "ids" in task.train_how else {})
     paths = [clip.log_mel if clip.source.path is None else clip.source.path for clip in chosen]
@@ -153,19 +153,19 @@ def held_out(task: Task, detector: Detector, seed: int, score_mode: str | None =
 
 
 def standardised(
-    table: pd.DataFrame, statistics: dict[str, dict[str, Statistics]], modes: dict[str, str]
+    table: pd.DataFrame, baselines: dict[str, dict[str, Baseline]], modes: dict[str, str]
 ) -> dict[str, list[float]]:
-    """Each member's scores in `table`, standardised by its statistics of the machine type."""
+    """Each member's scores in `table`, standardised by its baseline of the machine type."""
     found: dict[str, list[float]] = {}
     for name, mode in modes.items():
         cells = zip(table["machine_type"], table["machine_id"], table[f"score.{name}"], strict=True)
-        found[name] = [statistics[kind][name].standardise(x, machine_id, mode) for kind, machine_id, x in cells]
+        found[name] = [baselines[kind][name].standardise(x, machine_id, mode) for kind, machine_id, x in cells]
     return found
 
 
 def rows(task: Task, detector: Detector, seed: int) -> Iterator[tuple[str, float, float]]:
     """Every row of the table for one seed: what it is, AUC and pAUC."""
-    members = detector.recipe.members
+    members = detector.recipe.names
     test, held = detector.score(task.test, **task.test_how), held_out(task, detector, seed)
     if task.labels is not None:
         test["label"] = task.labels
@@ -177,23 +177,23 @@ def rows(task: Task, detector: Detector, seed: int) -> Iterator[tuple[str, float
             held["score.group-made"] = held_out(task, alone, seed, made)["score.group-made"]
         for name in members if made == "joint" else ("group-made",):
             yield f"{name}, {modes[name]}", *figures(test, test[f"score.{name}"])
-        learnt = {kind: machine.statistics for kind, machine in detector.machines.items()}
+        learnt = {kind: machine.baselines for kind, machine in detector.machines.items()}
         scarce = {
-            kind: learnt[kind]  # spectrum's statistics are of clips left out in any case
+            kind: learnt[kind]  # spectrum's baseline is of held-out scores in any case
             | {
-                name: Statistics.of(
-                    own[f"score.{name}"].to_numpy()[:, None],
-                    own["machine_id"].tolist(),
+                name: Baseline.of(
+                    NormalScores(
+                        own[f"score.{name}"].to_numpy()[:, None], own["machine_id"].tolist(), VARIANCE_PRIOR_CLIPS
+                    ),
                     [mode],
-                    prior=VARIANCE_PRIOR_CLIPS,
                 )
                 for name, mode in modes.items()
                 if name != "spectrum"
             }
             for kind, own in held.groupby("machine_type")
         }
-        for basis, statistics in {"training": learnt, "held-out": scarce}.items():
-            columns = standardised(test, statistics, modes)
+        for basis, baselines in {"training": learnt, "held-out": scarce}.items():
+            columns = standardised(test, baselines, modes)
             for system, names in SYSTEMS.items():
                 if not {*names} <= {*members}:
                     continue
@@ -205,10 +205,10 @@ def rows(task: Task, detector: Detector, seed: int) -> Iterator[tuple[str, float
 def only(detector: Detector, name: str) -> Detector:
     """A detector of one of the members."""
     machines = {
-        kind: Machine({name: x.members[name]}, {name: x.statistics[name]}, {name: x.histories[name]})
+        kind: Machine({name: x.members[name]}, {name: x.baselines[name]}, {name: x.histories[name]})
         for kind, x in detector.machines.items()
     }
-    return Detector(replace(detector.recipe, members=(name,)), machines)
+    return Detector(replace(detector.recipe, members=(detector.recipe[name],)), machines)
 
 
 def figures(table: pd.DataFrame, scores: Sequence[float] | pd.Series) -> tuple[float, float]:

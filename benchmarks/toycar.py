@@ -52,7 +52,7 @@ def main() -> None:
             settings = {"order": order, "epochs": args.epochs}
             detector = pyasd.fit(train, system, ids="04", features="log-mel", seed=seed, **settings)
             history = detector.machines[""].histories[system]
-            modes = detector.machines[""].statistics[system].modes
+            modes = detector.machines[""].baselines[system].modes
             name = " ".join(filter(None, (system, order)))
             for mode in modes:
                 scores = detector.score(test, ids="04", features="log-mel", score_mode=mode)["score"]

@@ -19,16 +19,16 @@ from torch import Tensor
 from benchmarks import real_data
 from benchmarks.cases import eager_head
 from pyasd.backends.contract import Precision
-from pyasd.config import GroupMadeConfig
-from pyasd.models.group_made import GroupMade
-from pyasd.training import Run
+from pyasd.models.group_made import GroupMade, GroupMadeConfig
+from pyasd.training.data import TrainingSet
+from pyasd.training.run import Run
 
 
 class EagerGroupMade(GroupMade):
     """The same model whose output layer is eager torch, differentiated by autograd."""
 
     def mean_loss(self, windows: Tensor, backend: str = "auto", precision: Precision = "float32") -> Tensor:
-        """As the other, by autograd."""
+        """Compute the loss in torch, for autograd."""
         z, head = self._standardise(windows), self.head(self.head_weight, self.head_bias)
         masked = head.weight * head.shape.mask(head.weight)
         return self.band_scale.log().mean() - eager_head(self.trunk(z), z, masked, head.bias).sum() / z.numel()
@@ -53,9 +53,9 @@ def main() -> None:
     config = GroupMadeConfig(epochs=args.epochs, patience=args.epochs)
     seconds, curves = [], []
     for name, model in (("pyasd", GroupMade), ("eager torch", EagerGroupMade)):
-        made = model(config, log_mels[0].shape[1])
+        made = model("group-made", config, log_mels[0].shape[1])
         start = time.perf_counter()
-        history = made.fit(log_mels, ["04"] * len(log_mels), Run())
+        history = made.fit(TrainingSet(log_mels, ["04"] * len(log_mels)), Run())
         seconds.append(time.perf_counter() - start)
         curves.append(np.array([history.training, history.validation]))
         print(f"{name}: {seconds[-1]:.1f} s for {len(history.training)} epochs of {len(log_mels)} clips")
