@@ -16,7 +16,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,7 +23,8 @@ from torch import Tensor, nn
 
 from pyasd.compute import Compute
 from pyasd.features.windows import images
-from pyasd.models import kinds
+from pyasd.models import MobileNet, ResNet
+from pyasd.models.classifier import ClassifierConfig, ResNetConfig
 from pyasd.training import loop
 from pyasd.training.data import TrainingSet
 from pyasd.training.run import Run
@@ -34,6 +34,7 @@ IDS = ("00", "01", "02", "03")
 BATCH = 64
 CLIPS = {"mobilenet": (20, 16), "resnet": (12, 4)}
 """Clips that are learnt from, one epoch, and scored."""
+KINDS = {"mobilenet": (MobileNet, ClassifierConfig), "resnet": (ResNet, ResNetConfig)}
 SETTLED = loop.SETTLING_BATCHES / 100
 
 
@@ -92,14 +93,15 @@ def measure(backbone: str, device: torch.device, rounds: int) -> None:
 
     def learn(**settings: Any) -> Callable[[], Any]:
         compute = computes[settings.pop("precision", "float32")]
-        config = replace(kind.Config(), validation=0.0, epochs=1, batch_size=BATCH, **settings)
+        config = config_class(validation=0.0, epochs=1, batch_size=BATCH, **settings)
         return lambda: kind(backbone, config, MELS).fit(data, Run(compute=compute))
 
-    kind, data = kinds()[backbone], TrainingSet(clips, ids)
+    data = TrainingSet(clips, ids)
+    kind, config_class = KINDS[backbone]
     computes: dict[str, Compute] = {
         "float32": Compute((device,)), "bfloat16": Compute((device,), precision="bfloat16"),
     }  # fmt: skip
-    member = kind(backbone, replace(kind.Config(), epochs=1, validation=0.0), MELS)
+    member = kind(backbone, config_class(epochs=1, validation=0.0), MELS)
     member.fit(data, Run(compute=computes["float32"]))
     some, own = (clips * scored)[:scored], ["00"] * scored
     scorers = {precision: member.scorer(compute) for precision, compute in computes.items()}
