@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from pyasd import training
-from pyasd.config import ClassifierConfig
+from pyasd.config import Backbone, ClassifierConfig
 from pyasd.features.windows import images
 from pyasd.models.classifier import Classifier
 from pyasd.training import Run
@@ -35,7 +35,7 @@ CLIPS = {"mobilenet": (20, 16), "resnet": (12, 4)}
 SETTLED = training.SETTLING_BATCHES / 100
 
 
-def torchvision_network(backbone: str, classes: int) -> nn.Module:
+def torchvision_network(backbone: Backbone, classes: int) -> nn.Module:
     library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in (
         "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -51,7 +51,8 @@ def torchvision_network(backbone: str, classes: int) -> nn.Module:
         net = torchvision.models.MobileNetV2(num_classes=classes, width_mult=0.5)
         net.features[0][0] = nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False)
     net._library = library  # the schemas last as long as it
-    return net
+    network: nn.Module = net
+    return network
 
 
 def learn_plainly(net: nn.Module, x: Tensor, labels: Tensor) -> None:
@@ -78,7 +79,7 @@ def seconds(function: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def measure(backbone: str, device: torch.device, rounds: int) -> None:
+def measure(backbone: Backbone, device: torch.device, rounds: int) -> None:
     count, scored = CLIPS[backbone]
     clips = [torch.randn(FRAMES, MELS, device=device) * 8 - 40 for _ in range(count)]
     ids = [IDS[i % len(IDS)] for i in range(count)]
