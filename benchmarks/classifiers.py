@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from pyasd.compute import Compute
 from pyasd.features.windows import images
 from pyasd.models import MobileNet, ResNet
-from pyasd.models.classifier import ClassifierConfig, ResNetConfig
+from pyasd.models.classifier import Backbone, ClassifierConfig, ResNetConfig
 from pyasd.training import loop
 from pyasd.training.data import TrainingSet
 from pyasd.training.run import Run
@@ -38,7 +38,7 @@ KINDS = {"mobilenet": (MobileNet, ClassifierConfig), "resnet": (ResNet, ResNetCo
 SETTLED = loop.SETTLING_BATCHES / 100
 
 
-def torchvision_network(backbone: str, classes: int) -> nn.Module:
+def torchvision_network(backbone: Backbone, classes: int) -> nn.Module:
     library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in (
         "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -54,7 +54,8 @@ def torchvision_network(backbone: str, classes: int) -> nn.Module:
         net = torchvision.models.MobileNetV2(num_classes=classes, width_mult=0.5)
         net.features[0][0] = nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False)
     net._library = library  # the schemas last as long as it
-    return net
+    network: nn.Module = net
+    return network
 
 
 def learn_plainly(net: nn.Module, x: Tensor, labels: Tensor) -> None:
@@ -81,7 +82,7 @@ def seconds(function: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def measure(backbone: str, device: torch.device, rounds: int) -> None:
+def measure(backbone: Backbone, device: torch.device, rounds: int) -> None:
     count, scored = CLIPS[backbone]
     clips = [torch.randn(FRAMES, MELS, device=device) * 8 - 40 for _ in range(count)]
     ids = [IDS[i % len(IDS)] for i in range(count)]

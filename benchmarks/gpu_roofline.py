@@ -107,7 +107,7 @@ def seconds(run: Callable[[], object], calls: int, device: torch.device) -> floa
         run()
     last.record()
     last.synchronize()
-    return first.elapsed_time(last) / 1e3 / calls
+    return float(first.elapsed_time(last)) / 1e3 / calls
 
 
 def measure(device: torch.device, size: int = 8192, copied: int = 1 << 30) -> Roofline:

@@ -31,10 +31,15 @@ struct LogMelShape {
 
 struct LogMelPlan;  // tables; immutable, may be shared by threads
 
-// `window` has n_fft values. Band b weighs the bins starts[b] ... starts[b] + counts[b] - 1; the weights of all bands
-// follow each other. Returns null for a shape that is not supported, or when there is no memory.
-LogMelPlan* log_mel_plan_create(const LogMelShape& shape, const double* window, const int32_t* starts,
-                                const int32_t* counts, const double* weights);
+struct LogMelWeights {
+  const double* window;      // [n_fft]
+  const int32_t* starts;     // [n_mels] band b weighs the bins starts[b] ... starts[b] + counts[b] - 1
+  const int32_t* counts;     // [n_mels]
+  const double* weights;     // of all bands, one after the other
+};
+
+// Returns null for a shape that is not supported, or when there is no memory.
+LogMelPlan* log_mel_plan_create(const LogMelShape& shape, const LogMelWeights& from);
 void log_mel_plan_destroy(LogMelPlan* plan);
 
 struct LogMelArgs {
@@ -58,9 +63,12 @@ struct MixtureShape {
 
 int64_t mixture_packed_size(const MixtureShape& shape, int isa);  // floats that the packed weights take
 
-// weight [3 * dims * components, hidden] and bias, contiguous.
-int mixture_pack(const MixtureShape& shape, const float* weight, const float* bias, float* packed, int isa,
-                 int threads);
+struct MixturePackArgs {
+  const float* weight;       // [3 * dims * components, hidden], contiguous
+  const float* bias;         // [3 * dims * components], contiguous
+  float* packed;
+};
+int mixture_pack(const MixtureShape& shape, const MixturePackArgs& args, int isa, int threads);
 
 struct MixtureForwardArgs {
   const float* packed;

@@ -194,8 +194,8 @@ def layout(lengths: Sequence[int], hop: int, total: int, device: torch.device) -
         return clips * frames, torch.full_like(clips, lengths[0]), clips.repeat_interleave(frames, output_size=total)
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         raise RuntimeError("a CUDA graph can't hold a log-Mel of clips of unequal length: capture one length a graph")
-    frames = torch.tensor([1 + n // hop for n in lengths], dtype=torch.int64)
-    rows = torch.stack([frames.cumsum(0) - frames, torch.tensor(lengths, dtype=torch.int64), frames])
+    counts = torch.tensor([1 + n // hop for n in lengths], dtype=torch.int64)
+    rows = torch.stack([counts.cumsum(0) - counts, torch.tensor(lengths, dtype=torch.int64), counts])
     if device.type == "cuda":
         rows = rows.pin_memory()  # then the copy doesn't wait for the GPU
     starts, lengths_there, frames_there = rows.to(device, non_blocking=True)

@@ -210,7 +210,7 @@ class Launch:
             if wanted is not None and g not in wanted:
                 continue
             group_out = out[:, :, g].t() if sum_dims else out[:, dims]
-            kept = [x[:, dims] for x in for_backward] or [None, None]
+            kept: list[Tensor | None] = [x[:, dims] for x in for_backward] or [None, None]
             density_kernel[grid](*inputs, group_out, *kept, *numbers, *group_out.stride(), SUM=sum_dims, **self.options)
 
 

@@ -4,14 +4,22 @@ Arguments that are addresses come from `tensor.data_ptr()`; `stream` is a `cudaS
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
+
+from pyasd.backends.layout import Layer
+
+class Device(TypedDict):
+    name: str
+    capability: tuple[int, int]
+    multiprocessors: int
+    memory: int
 
 runtime_version: int
 max_groups: int
 max_trunk_width: int
 
 def device_count() -> tuple[int, str]: ...
-def device(index: int) -> dict[str, Any]: ...
+def device(index: int) -> Device: ...
 def loaded(device: int) -> None: ...
 def log_mel_supported(n_fft: int) -> bool: ...
 def log_mel(
@@ -97,7 +105,7 @@ class MixtureHead:
     ) -> None: ...
 
 class Trunk:
-    def __init__(self, *, layers: Sequence[tuple[int, int, int, int]], mels: int, bfloat16: bool) -> None: ...
+    def __init__(self, *, layers: Sequence[Layer], mels: int, bfloat16: bool) -> None: ...
     @property
     def packed(self) -> bytes: ...
     def fits(self, *, device: int) -> bool: ...

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from pyasd.backends.layout import Layer
+
 def isa_obstacle(isa: int) -> str | None: ...
 def probe_fma(rounds: int, isa: int) -> float: ...
 def probe_pairs(rounds: int, isa: int) -> float: ...
@@ -85,7 +87,7 @@ class MixtureHead:
 
 class GroupMade:
     def __init__(
-        self, *, layers: Sequence[tuple[int, int, int, int]], frame: int, bfloat16: bool, isa: int
+        self, *, layers: Sequence[Layer], frame: int, bfloat16: bool, isa: int
     ) -> None: ...
     def forward(
         self,

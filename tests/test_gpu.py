@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from pyasd import ops
+from pyasd.backends.contract import Precision
 from pyasd.errors import BackendUnavailable
 
 if TYPE_CHECKING:
-    from conftest import Engine
+    from tests.conftest import Engine
 
 pytestmark = pytest.mark.gpu
 
@@ -23,7 +24,8 @@ PLAN = ops.LogMelPlan()
 
 @pytest.fixture(params=["cuda", "triton"])
 def engine(request: pytest.FixtureRequest, make_engine: Any) -> Engine:
-    return make_engine(request.param)
+    engine: Engine = make_engine(request.param)
+    return engine
 
 
 def network(seed: int = 0) -> ops.GroupMadeNetwork:
@@ -61,12 +63,12 @@ def clip_scores(samples: Tensor, made: ops.GroupMadeNetwork, backend: str, preci
 def test_clip_scores_are_the_cpus(engine: Engine) -> None:
     samples, made = machine(7), network()
     expected = clip_scores(samples, made, "cpu")
-    got = clip_scores(*engine.put(samples, made), engine.backend).cpu()
+    got = clip_scores(engine.put(samples), engine.put(made), engine.backend).cpu()
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_hidden_layers_run_in_their_kernel(make_engine: Any, precision: str) -> None:
+def test_hidden_layers_run_in_their_kernel(make_engine: Any, precision: Precision) -> None:
     """Where it disagrees with the reference, `cuda` quietly leaves them to torch: not on this device."""
     engine = make_engine("cuda")
     assert engine.implementation.hidden_layers_obstacle(torch.device("cuda", torch.cuda.current_device())) is None
@@ -94,11 +96,11 @@ def test_bfloat16_ranks_clips_alike(engine: Engine) -> None:
     normal, odd = machine(60), machine(60, loud=1.05)
     scores = {}
     for precision in ("float32", "bfloat16"):
-        a, b = (clip_scores(*engine.put(x, made), engine.backend, precision).cpu() for x in (normal, odd))
+        a, b = (clip_scores(engine.put(x), engine.put(made), engine.backend, precision).cpu() for x in (normal, odd))
         scores[precision] = (b[:, None] > a).double().mean().item()
     assert 0.6 < scores["float32"] < 0.95, "neither all alike nor all apart"
     assert abs(scores["bfloat16"] - scores["float32"]) <= 0.005
-    a, b = (clip_scores(*engine.put(normal, made), engine.backend, x).cpu() for x in ("float32", "bfloat16"))
+    a, b = (clip_scores(engine.put(normal), engine.put(made), engine.backend, x).cpu() for x in ("float32", "bfloat16"))
     assert (a - b).abs().max() < 0.2 * a.std(), "rounding is small beside the distance between clips"
 
 
@@ -112,11 +114,11 @@ def test_the_same_bits_twice(engine: Engine) -> None:
 def test_outputs_are_written_whole(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """With NaN in all memory that torch allocates, as it does where it is asked for repeatable results."""
     samples, made = engine.put(machine(3), network())
-    leaves = engine.put(torch.randn(37, 128).relu(), torch.randn(37, 640))
+    hidden, target = (x.requires_grad_() for x in engine.put(torch.randn(37, 128).relu(), torch.randn(37, 640)))
 
     def results() -> list[Tensor]:
         grads = torch.autograd.grad(
-            ops.mixture_log_prob(*(x.requires_grad_() for x in leaves), made.head, engine.backend).sum(), leaves
+            ops.mixture_log_prob(hidden, target, made.head, engine.backend).sum(), [hidden, target]
         )
         return [clip_scores(samples, made, engine.backend), *grads]
 
@@ -177,9 +179,9 @@ def test_under_torch_compile(engine: Engine) -> None:
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is no second CUDA device")
 def test_on_a_device_that_is_not_the_current_one(engine: Engine) -> None:
     samples, made = machine(5), network()
-    expected = clip_scores(*engine.put(samples, made), engine.backend)
+    expected = clip_scores(engine.put(samples), engine.put(made), engine.backend)
     second = type(engine)(engine.backend, torch.device("cuda:1"))
-    got = clip_scores(*second.put(samples, made), engine.backend)
+    got = clip_scores(second.put(samples), second.put(made), engine.backend)
     assert got.device == torch.device("cuda:1")
     assert torch.cuda.current_device() == 0
     assert torch.equal(got.cpu(), expected.cpu())

@@ -105,13 +105,12 @@ int log_mel(const LogMelPlan* plan, const LogMelArgs& args, int isa, int threads
 
 int64_t mixture_packed_size(const MixtureShape& shape, int isa) { return make_tiles(shape, *kernels(isa)).packed; }
 
-int mixture_pack(const MixtureShape& shape, const float* weight, const float* bias, float* packed, int isa,
-                 int threads) try {
+int mixture_pack(const MixtureShape& shape, const MixturePackArgs& args, int isa, int threads) try {
   const Kernels* k = kernels(isa);
   if (k == nullptr) return kUnsupported;
   const std::vector<MixtureTile> tiles = make_tiles(shape, *k).all;
   parallel_for(int64_t(tiles.size()), threads,
-               [&](int64_t i) { k->mixture_pack(shape, tiles[i], weight, bias, packed); });
+               [&](int64_t i) { k->mixture_pack(shape, tiles[i], args.weight, args.bias, args.packed); });
   return kOk;
 } catch (const std::bad_alloc&) {
   return kOutOfMemory;

@@ -166,8 +166,7 @@ void build_bands(Builder& builder, LogMelTables& t, const int32_t* starts, const
 
 }  // namespace
 
-LogMelPlan* log_mel_plan_create(const LogMelShape& shape, const double* window, const int32_t* starts,
-                                const int32_t* counts, const double* weights) {
+LogMelPlan* log_mel_plan_create(const LogMelShape& shape, const LogMelWeights& from) {
   const bool power_of_two = (shape.n_fft & (shape.n_fft - 1)) == 0;
   if (!power_of_two || shape.n_fft < 64 || shape.n_fft > 1 << 14 || shape.hop_length < 1 || shape.n_mels < 1) {
     return nullptr;
@@ -178,9 +177,9 @@ LogMelPlan* log_mel_plan_create(const LogMelShape& shape, const double* window, 
     LogMelTables& t = plan->tables;
     t.shape = shape;
     build_levels(builder, t);
-    t.window_float = build_window(builder, t.level[0], window, 1);
-    t.window_int16 = build_window(builder, t.level[0], window, 1.0 / 32768);
-    build_bands(builder, t, starts, counts, weights);
+    t.window_float = build_window(builder, t.level[0], from.window, 1);
+    t.window_int16 = build_window(builder, t.level[0], from.window, 1.0 / 32768);
+    build_bands(builder, t, from.starts, from.counts, from.weights);
     return plan.release();
   } catch (const std::bad_alloc&) {
     return nullptr;

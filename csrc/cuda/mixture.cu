@@ -17,11 +17,11 @@ int64_t mixture_layout(MixtureHead& head) {
   return bytes;
 }
 
-int mixture_pack(const MixtureHead& head, const float* weight, const float* bias, char* packed, void* stream) {
-  const PackArgs args{head, weight, bias, packed};
+int mixture_pack(const MixtureHead& head, const MixturePackArgs& args, void* stream) {
+  const PackArgs pack{head, args.weight, args.bias, args.packed};
   const unsigned grid = unsigned(mixture_units(head) * head.components);
-  if (head.planes == 1) return launch(pack_kernel<1>, grid, kPackThreads, 0, stream, args);
-  return launch(pack_kernel<3>, grid, kPackThreads, 0, stream, args);
+  if (head.planes == 1) return launch(pack_kernel<1>, grid, kPackThreads, 0, stream, pack);
+  return launch(pack_kernel<3>, grid, kPackThreads, 0, stream, pack);
 }
 
 namespace {
@@ -66,14 +66,15 @@ bool mixture_fits(const MixtureHead& head, bool backward) {
   return Bfloat16::fits(head) || Float32::fits(head) || Float32Small::fits(head);
 }
 
-int mixture_forward(const MixtureHead& head, const MixtureInput& input, float* out, bool per_dim, float* partial,
-                    void* stream) {
-  if (input.windows == 0) return 0;
-  ForwardArgs args{head, input, per_dim ? kPerDim : kUnitSums, 0, 0, per_dim ? out : partial};
-  const int status = run_forward(args, stream);
-  if (status != 0 || per_dim) return status;
-  const SumArgs sum{head, input.windows, partial, out};
-  return launch(sum_kernel, unsigned(ceil_div(input.windows * head.groups, kSumThreads)), kSumThreads, 0, stream, sum);
+int mixture_forward(const MixtureHead& head, const MixtureForwardArgs& args, void* stream) {
+  const int64_t windows = args.input.windows;
+  if (windows == 0) return 0;
+  const ForwardArgs forward{head, args.input, args.per_dim ? kPerDim : kUnitSums, 0, 0,
+                            args.per_dim ? args.out : args.partial};
+  const int status = run_forward(forward, stream);
+  if (status != 0 || args.per_dim) return status;
+  const SumArgs sum{head, windows, args.partial, args.out};
+  return launch(sum_kernel, unsigned(ceil_div(windows * head.groups, kSumThreads)), kSumThreads, 0, stream, sum);
 }
 
 }  // namespace cuda

@@ -36,8 +36,12 @@ int mixture_loaded();
 // Whether a block's shared memory holds what the forward kernel (and those of the backward pass) need.
 bool mixture_fits(const MixtureHead& head, bool backward);
 
-// weight [3 * dims * components, hidden] and bias, contiguous; packed: aligned to 16 bytes.
-int mixture_pack(const MixtureHead& head, const float* weight, const float* bias, char* packed, void* stream);
+struct MixturePackArgs {
+  const float* weight;  // [3 * dims * components, hidden], contiguous
+  const float* bias;    // [3 * dims * components], contiguous
+  char* packed;         // aligned to 16 bytes
+};
+int mixture_pack(const MixtureHead& head, const MixturePackArgs& args, void* stream);
 
 struct MixtureInput {
   const char* packed;
@@ -46,22 +50,28 @@ struct MixtureInput {
   int64_t windows, hidden_stride, target_stride;
 };
 
-// out [windows, per_dim ? dims : groups], contiguous; partial: units * windows floats, not used with per_dim.
-int mixture_forward(const MixtureHead& head, const MixtureInput& input, float* out, bool per_dim, float* partial,
-                    void* stream);
+struct MixtureForwardArgs {
+  MixtureInput input;
+  float* out;      // [windows, per_dim ? dims : groups], contiguous
+  bool per_dim;
+  float* partial;  // workspace: units * windows floats, not used with per_dim
+};
+int mixture_forward(const MixtureHead& head, const MixtureForwardArgs& args, void* stream);
 
 // Floats of workspace that the backward pass needs for so many windows.
 int64_t mixture_backward_workspace(const MixtureHead& head, int64_t windows);
 
-struct MixtureGradients {  // all contiguous
-  float* d_hidden;         // [windows, hidden]
-  float* d_target;         // [windows, dims]
-  float* d_weight;         // as weight; masked weights get exact zeros
+struct MixtureBackwardArgs {  // all but the input contiguous
+  MixtureInput input;
+  const float* grad;  // [windows, per_dim ? dims : groups]
+  bool per_dim;
+  float* workspace;
+  float* d_hidden;    // [windows, hidden]
+  float* d_target;    // [windows, dims]
+  float* d_weight;    // as weight; masked weights get exact zeros
   float* d_bias;
 };
-// grad [windows, per_dim ? dims : groups], contiguous.
-int mixture_backward(const MixtureHead& head, const MixtureInput& input, const float* grad, bool per_dim,
-                     float* workspace, const MixtureGradients& out, void* stream);
+int mixture_backward(const MixtureHead& head, const MixtureBackwardArgs& args, void* stream);
 
 }  // namespace cuda
 }  // namespace pyasd

@@ -57,19 +57,19 @@ int64_t mixture_backward_workspace(const MixtureHead& head, int64_t windows) {
   return statistics_size(head, windows) + slices * windows * head.hidden;
 }
 
-int mixture_backward(const MixtureHead& head, const MixtureInput& input, const float* grad, bool per_dim,
-                     float* workspace, const MixtureGradients& out, void* stream) {
-  if (input.windows > 0) {
-    const int status = run_forward(ForwardArgs{head, input, kStatistics, 0, 0, workspace}, stream);
+int mixture_backward(const MixtureHead& head, const MixtureBackwardArgs& args, void* stream) {
+  const int64_t windows = args.input.windows;
+  if (windows > 0) {
+    const int status = run_forward(ForwardArgs{head, args.input, kStatistics, 0, 0, args.workspace}, stream);
     if (status != 0) return status;
   }
-  float* const partial = workspace + statistics_size(head, input.windows);
-  const BackwardArgs args{head, input, grad, workspace, per_dim, 0, 0, out.d_target, partial, out.d_weight, out.d_bias};
-  const int status = with_backward_config(head, [&](auto config) { return config.run(args, stream); });
+  float* const partial = args.workspace + statistics_size(head, windows);
+  const BackwardArgs backward{head, args.input,    args.grad, args.workspace, args.per_dim, 0,
+                              0,    args.d_target, partial,   args.d_weight,  args.d_bias};
+  const int status = with_backward_config(head, [&](auto config) { return config.run(backward, stream); });
   if (status != 0) return status;
-  const HiddenSumArgs sum{head, input.windows, partial, out.d_hidden};
-  return launch(hidden_sum_kernel, unsigned(ceil_div(input.windows * head.hidden, kSumThreads)), kSumThreads, 0, stream,
-                sum);
+  const HiddenSumArgs sum{head, windows, partial, args.d_hidden};
+  return launch(hidden_sum_kernel, unsigned(ceil_div(windows * head.hidden, kSumThreads)), kSumThreads, 0, stream, sum);
 }
 
 }  // namespace cuda

@@ -26,7 +26,7 @@ from pyasd.backends.contract import (
     MixtureShape,
     MixtureTensors,
 )
-from pyasd.backends.layout import whole, whole_rows
+from pyasd.backends.layout import layer, whole, whole_rows
 from pyasd.backends.versions import version
 
 _why: str | None = None
@@ -287,7 +287,7 @@ def _pack_network(network: GroupMadeNetwork, precision: str) -> _PackedNetwork:
     if key not in known:
         layers = [(whole(weight), whole(bias)) for weight, bias in network.layers]
         trunk = _native.GroupMade(
-            layers=[(w.shape[1], w.shape[0], w.data_ptr(), b.data_ptr()) for w, b in layers],
+            layers=[layer(weight, bias) for weight, bias in layers],
             frame=len(network.band_mean),
             bfloat16=precision == "bfloat16",
             isa=ISAS.index(isa()),

@@ -28,7 +28,7 @@ from pyasd.backends.contract import (
     MixtureShape,
     MixtureTensors,
 )
-from pyasd.backends.layout import whole, whole_rows
+from pyasd.backends.layout import layer, whole, whole_rows
 from pyasd.backends.versions import version
 
 _why: str | None = None
@@ -375,7 +375,7 @@ def _pack_trunk(network: GroupMadeNetwork, precision: str) -> _PackedTrunk | Non
         if max(len(bias) for _, bias in network.layers) <= _cuda.max_trunk_width:
             layers = [(whole(weight.cpu()), whole(bias.cpu())) for weight, bias in network.layers]
             trunk = _cuda.Trunk(
-                layers=[(w.shape[1], w.shape[0], w.data_ptr(), b.data_ptr()) for w, b in layers],
+                layers=[layer(weight, bias) for weight, bias in layers],
                 mels=len(network.band_mean),
                 bfloat16=precision == "bfloat16",
             )

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from torch import Tensor
+
+
+class Layer(TypedDict):
+    """A dense layer as the extensions take it: sizes, and the addresses of its weight `[outputs, inputs]` and bias."""
+
+    inputs: int
+    outputs: int
+    weight: int
+    bias: int
+
+
+def layer(weight: Tensor, bias: Tensor) -> Layer:
+    """Return a layer of contiguous tensors, which must outlive it."""
+    outputs, inputs = weight.shape
+    return Layer(inputs=inputs, outputs=outputs, weight=weight.data_ptr(), bias=bias.data_ptr())
 
 
 def whole(x: Tensor) -> Tensor:

@@ -59,13 +59,16 @@ class TritonBackend(Backend):
         if plan.n_fft not in kernel.FACTORS:
             return super().log_mel(samples, plan, lengths)
         scale = 1 / FULL_SCALE if samples.dtype == torch.int16 else 1.0
-        return kernel.log_mel(samples, lengths, plan, _tables(plan, samples.device), scale=scale, eps=POWER_EPS)
+        tables = _tables(plan, samples.device)
+        frames: Tensor = kernel.log_mel(samples, lengths, plan, tables, scale=scale, eps=POWER_EPS)
+        return frames
 
     def mixture_log_prob(self, x: MixtureTensors, shape: MixtureShape, precision: str, per_dim: bool) -> Tensor:
         """Run the kernels, which hold no outputs of the layer in memory."""
         from pyasd.kernels import mixture
 
-        return mixture.log_prob(x, shape, precision, per_dim)
+        log_prob: Tensor = mixture.log_prob(x, shape, precision, per_dim)
+        return log_prob
 
     def mixture_log_prob_backward(
         self, grad: Tensor, x: MixtureTensors, shape: MixtureShape, precision: str, per_dim: bool
@@ -90,7 +93,8 @@ class TritonBackend(Backend):
             return super().group_made_log_prob(log_mel, network, wanted, precision, per_dim)
         z = ((log_mel - network.band_mean) / network.band_scale).contiguous()
         x = network.head.tensors(packed(z), network.windows_of(z))
-        return mixture.log_prob(x, network.head.shape, precision, per_dim, wanted)
+        log_prob: Tensor = mixture.log_prob(x, network.head.shape, precision, per_dim, wanted)
+        return log_prob
 
 
 _packed: weakref.WeakKeyDictionary[GroupMadeNetwork, dict[str, trunk_kernel.Packed | None]] = (

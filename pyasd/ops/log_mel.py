@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -12,6 +13,12 @@ from pyasd.backends.contract import LogMelPlan
 from pyasd.ops.packing import pack, unpack
 
 
+@overload
+def log_mel(samples: Tensor, plan: LogMelPlan, lengths: None = None, backend: str = "auto") -> Tensor: ...
+@overload
+def log_mel(
+    samples: Tensor, plan: LogMelPlan, lengths: Sequence[int] | Tensor, backend: str = "auto"
+) -> tuple[Tensor, ...]: ...
 def log_mel(
     samples: Tensor, plan: LogMelPlan, lengths: Sequence[int] | Tensor | None = None, backend: str = "auto"
 ) -> Tensor | tuple[Tensor, ...]:
@@ -53,7 +60,8 @@ def log_mel(
     frames: Tensor = torch.ops.pyasd.log_mel(samples, clip_lengths, pack(plan), backend)
     if lengths is None:
         return frames.view(clips, plan.frames(n), plan.n_mels)
-    return frames.split([plan.frames(x) for x in clip_lengths])
+    each: tuple[Tensor, ...] = frames.split([plan.frames(x) for x in clip_lengths])
+    return each
 
 
 @torch.library.custom_op("pyasd::log_mel", mutates_args=())

@@ -44,7 +44,7 @@ bool log_mel(Numbers& numbers) {
   }
   const pyasd::LogMelShape shape{kFft, kHop, kMels, 1, 0, 2.22e-16f};
   const std::unique_ptr<pyasd::LogMelPlan, void (*)(pyasd::LogMelPlan*)> plan(
-      pyasd::log_mel_plan_create(shape, window.data(), starts.data(), counts.data(), weights.data()),
+      pyasd::log_mel_plan_create(shape, {window.data(), starts.data(), counts.data(), weights.data()}),
       pyasd::log_mel_plan_destroy);
   const std::vector<int64_t> lengths{3000, 1777};
   const int64_t frames = 1 + lengths[0] / kHop + 1 + lengths[1] / kHop;
@@ -70,7 +70,7 @@ bool group_made(Numbers& numbers, int32_t bfloat16) {
   const std::vector<float> weight = numbers.take(outputs * kHidden), bias = numbers.take(outputs);
   std::vector<float> rows = weight, packed(pyasd::mixture_packed_size(shape, pyasd::kBase));
   for (float& x : rows) x = bfloat16 ? std::nearbyint(x * 64) / 64 : x;  // 7 bits: bfloat16 has them
-  bool done = put(pyasd::mixture_pack(shape, rows.data(), bias.data(), packed.data(), pyasd::kBase, kThreads), {});
+  bool done = put(pyasd::mixture_pack(shape, {rows.data(), bias.data(), packed.data()}, pyasd::kBase, kThreads), {});
   const std::vector<float> hidden = numbers.take(kWindows * kHidden, 2), target = numbers.take(kWindows * kDims, 3);
   for (const int32_t per_dim : {0, 1}) {
     std::vector<float> out(kWindows * (per_dim ? kDims : 3), NAN);

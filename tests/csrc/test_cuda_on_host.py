@@ -66,7 +66,8 @@ def check(library: ctypes.CDLL) -> Check:
         for i in range(64):
             ctypes.c_float.from_address(source + 4 * i).value = i
         try:
-            return function(list(FAULTS).index(fault), source, out.data_ptr()).decode()
+            said: bytes = function(list(FAULTS).index(fault), source, out.data_ptr())
+            return said.decode()
         finally:
             libc.mprotect(ctypes.c_void_p(end), 4096, 3)
 

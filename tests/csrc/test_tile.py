@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return ctypes.CDLL(str(out))
 
 
-def address(x: NDArray) -> ctypes.c_void_p:
+def address(x: NDArray[Any]) -> ctypes.c_void_p:
     return ctypes.c_void_p(x.ctypes.data)
 
 
@@ -80,7 +81,9 @@ def exact_product(a: NDArray[np.uint16], b: NDArray[np.uint16], c: NDArray[np.fl
     return out
 
 
-def run(library: ctypes.CDLL, a: NDArray, b: NDArray, c: NDArray, claimed: int | None = None) -> NDArray[np.float32]:
+def run(
+    library: ctypes.CDLL, a: NDArray[Any], b: NDArray[Any], c: NDArray[Any], claimed: int | None = None
+) -> NDArray[np.float32]:
     """c + a b, with `c` a part of a larger array whose other elements must stay as they are."""
     m, k, n = a.shape[0], a.shape[1], b.shape[1]
     around = np.full(c.size + 64, -7, np.float32)

@@ -58,7 +58,7 @@ def emulation(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 
 def guarded_empty(*size: int | Sequence[int], dtype: torch.dtype = torch.float32, **_: Any) -> Tensor:
     """A tensor of NaN (or of all bits set) whose memory ends where a page begins that can't be touched."""
-    shape = torch.Size(size[0] if len(size) == 1 and not isinstance(size[0], int) else size)
+    shape = torch.Size([n for part in size for n in ([part] if isinstance(part, int) else part)])
     count = max(1, shape.numel() * dtype.itemsize)
     page = mmap.PAGESIZE
     length = (count + page - 1) // page * page + 2 * page
@@ -112,7 +112,7 @@ def misaligned(x: Tensor) -> Tensor:
 def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Threads of a block run first to last, or last to first."""
     monkeypatch.setenv("PYASD_HOST_ORDER", request.param)
-    return request.param
+    return str(request.param)
 
 
 ORDER = (1, 2, 5, 3, 4)

@@ -49,7 +49,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[list[Usage]
         pytest.skip("no nvcc on the PATH")
     folder = tmp_path_factory.mktemp("compiled")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda job: compile_for(*job, folder), [(s, a) for a in ARCHITECTURES for s in SOURCES]))
+        return list(
+            pool.map(lambda job: compile_for(job[0], job[1], folder), [(s, a) for a in ARCHITECTURES for s in SOURCES])
+        )
 
 
 def test_nothing_spills(compiled: list[tuple[list[Usage], str]]) -> None:

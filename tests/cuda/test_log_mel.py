@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyasd import ops
+from pyasd.backends.contract import Floor, Pad
 from pyasd.backends.cuda import CudaBackend
 from pyasd.backends.reference import BACKEND as reference
 
@@ -28,7 +29,7 @@ def machine(clips: int, n: int) -> Tensor:
     [(40, 2, "reflect", "max", torch.int16), (128, 3, "constant", "add", torch.float32)],
 )
 def test_every_frame_size_equals_float64(
-    cuda: CudaBackend, n_fft: int, n_mels: int, hop: int, pad: str, floor: str, dtype: torch.dtype
+    cuda: CudaBackend, n_fft: int, n_mels: int, hop: int, pad: Pad, floor: Floor, dtype: torch.dtype
 ) -> None:
     plan = ops.LogMelPlan(n_fft=n_fft, hop_length=n_fft // hop, n_mels=n_mels, pad=pad, floor=floor)
     samples, lengths = machine(2, 5 * n_fft + 7), [5 * n_fft + 7] * 2

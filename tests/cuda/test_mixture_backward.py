@@ -92,7 +92,8 @@ def test_gradients_of_a_window_have_the_same_bits_in_every_batch(cuda: CudaBacke
     grad = guarded(torch.randn(150, 5))
     whole = backward(cuda, head, grad, h, x)
     for first, last in [(0, 1), (17, 40), (100, 150)]:
-        part = backward(cuda, head, *(guarded(t[first:last]) for t in (grad, h, x)))
+        some_grad, some_h, some_x = (guarded(t[first:last]) for t in (grad, h, x))
+        part = backward(cuda, head, some_grad, some_h, some_x)
         assert torch.equal(part[0], whole[0][first:last])
         assert torch.equal(part[1], whole[1][first:last])
 

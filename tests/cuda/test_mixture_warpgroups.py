@@ -24,7 +24,12 @@ def test_compute_capability_9_alone_has_them(
     monkeypatch.setattr(emulation, "device", lambda index: {"capability": (9, 0)})
     asked: list[bool] = []
     right = cuda.log_prob_by
-    monkeypatch.setattr(cuda, "log_prob_by", lambda *a, **k: asked.append(k["warpgroups"]) or right(*a, **k))
+
+    def recorded(*arguments: Any, warpgroups: bool) -> torch.Tensor:
+        asked.append(warpgroups)
+        return right(*arguments, warpgroups=warpgroups)
+
+    monkeypatch.setattr(cuda, "log_prob_by", recorded)
     assert cuda.warpgroups_obstacle(CPU) is None
     assert asked == [True, True]  # checked in both precisions
     cuda.mixture_log_prob(*self_check.small_mixture(CPU), "float32", False)

@@ -45,7 +45,9 @@ def make_log_mel(network: ops.GroupMadeNetwork, windows: int) -> Tensor:
 
 def hidden_of(cuda: CudaBackend, log_mel: Tensor, network: ops.GroupMadeNetwork, precision: str = "float32") -> Tensor:
     """The kernel's hidden units; its standardised frames are torch's, bit by bit."""
-    hidden, windows = cuda.hidden_layers(log_mel, network, precision)
+    made = cuda.hidden_layers(log_mel, network, precision)
+    assert made is not None
+    hidden, windows = made
     torch.testing.assert_close(windows, network.standardised_windows(log_mel), rtol=0, atol=0, equal_nan=True)
     return hidden
 
@@ -190,7 +192,7 @@ def test_networks_without_a_kernel(cuda: CudaBackend, emulation: ModuleType, mon
     wide = make_network(13, (129, 30))
     assert cuda.hidden_layers(make_log_mel(wide, 3), wide, "float32") is None
     with pytest.raises(ValueError, match="too many units"):
-        emulation.Trunk(layers=[(65, 129, 0, 0)], mels=13, bfloat16=False)
+        emulation.Trunk(layers=[{"inputs": 65, "outputs": 129, "weight": 0, "bias": 0}], mels=13, bfloat16=False)
     many = make_network(500, (8,))
     assert cuda.hidden_layers(make_log_mel(many, 3), many, "float32") is None
     monkeypatch.setenv("PYASD_HOST_SHARED_KB", "48")
@@ -207,7 +209,9 @@ def test_self_check_passes_and_would_fail(
 
     def check(scale: float, precision: str) -> str | None:
         def wrong(log_mel: Tensor, network: ops.GroupMadeNetwork, how: str) -> tuple[Tensor, Tensor]:
-            hidden, windows = right(log_mel, network, how)
+            made = right(log_mel, network, how)
+            assert made is not None
+            hidden, windows = made
             return hidden * (scale if how == precision else 1), windows
 
         monkeypatch.setattr(cuda, "hidden_layers", wrong)

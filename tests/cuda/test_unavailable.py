@@ -16,12 +16,18 @@ from pyasd.backends.cuda import BACKEND, CudaBackend
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+def extension(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """An extension that sees a device."""
+    extension = SimpleNamespace(device_count=lambda: (1, ""), loaded=lambda index: None)
+    monkeypatch.setattr(backend, "_cuda", extension, raising=False)
+    return extension
+
+
+@pytest.fixture
+def device(extension: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """A CUDA device that torch and the extension both see."""
     CudaBackend._self_check.cache_clear()
     monkeypatch.setattr(backend, "_why", None)
-    extension = SimpleNamespace(device_count=lambda: (1, ""), loaded=lambda index: None)
-    monkeypatch.setattr(backend, "_cuda", extension, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     return torch.device("cuda", 0)
 
@@ -34,7 +40,7 @@ def test_a_device_whose_checks_pass_is_checked_once(device: torch.device, monkey
     assert calls == [device]
 
 
-def test_each_reason_is_told(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_reason_is_told(device: torch.device, extension: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(index: int) -> None:
         raise RuntimeError("CUDA: no kernel image is available for execution on the device")
 
@@ -42,11 +48,13 @@ def test_each_reason_is_told(device: torch.device, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(self_check, "disagreement", lambda module, where: "log_mel disagrees")
     assert BACKEND.unavailable(device) == "log_mel disagrees"
     CudaBackend._self_check.cache_clear()
-    monkeypatch.setattr(backend._cuda, "loaded", refuse)
-    assert "no kernel was compiled for the architecture of cuda:0 (CUDA: no kernel image" in BACKEND.unavailable(device)
+    monkeypatch.setattr(extension, "loaded", refuse)
+    reason = BACKEND.unavailable(device)
+    assert reason is not None
+    assert "no kernel was compiled for the architecture of cuda:0 (CUDA: no kernel image" in reason
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "torch sees no CUDA device" in BACKEND.unavailable(device)
-    monkeypatch.setattr(backend._cuda, "device_count", lambda: (0, "CUDA driver version is insufficient"))
+    assert "torch sees no CUDA device" in (BACKEND.unavailable(device) or "")
+    monkeypatch.setattr(extension, "device_count", lambda: (0, "CUDA driver version is insufficient"))
     assert BACKEND.unavailable(device) == "no CUDA device: CUDA driver version is insufficient"
     monkeypatch.setattr(backend, "_why", "not built")
     assert BACKEND.unavailable(device) == "not built"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyasd import ops
+from pyasd.backends.contract import Precision
 from pyasd.backends.cpu import BACKEND as cpu
 from pyasd.backends.cpu import EMULATED
 from pyasd.backends.reference import BACKEND as reference
@@ -35,7 +36,7 @@ def make_network(mels: int, hidden: tuple[int, ...] = (20, 33), components: int 
     return ops.GroupMadeNetwork(-60 + torch.randn(mels), 3 + torch.rand(mels), layers, head)
 
 
-def gradients(h: Tensor, x: Tensor, head: ops.MixtureHead, precision: str) -> tuple[Tensor, ...]:
+def gradients(h: Tensor, x: Tensor, head: ops.MixtureHead, precision: Precision) -> tuple[Tensor, ...]:
     grad = torch.linspace(-1, 1, 5 * len(h)).view(-1, 5)
     return cpu.mixture_log_prob_backward(grad, head.tensors(h, x), head.shape, precision, False)
 
@@ -57,7 +58,7 @@ def inside(x: Tensor, offset: int) -> Tensor:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_misaligned_pointers(isa: str, precision: str) -> None:
+def test_misaligned_pointers(isa: str, precision: Precision) -> None:
     head = make_head(9, 35, 3)
     h, x = torch.randn(19, 9).relu(), torch.randn(19, 35)
     odd_head = make_head(9, 35, 3)
@@ -88,7 +89,7 @@ def test_misaligned_samples(isa: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("offset", [1, 5])
-def test_offsets_into_larger_tensors(isa: str, precision: str, offset: int) -> None:
+def test_offsets_into_larger_tensors(isa: str, precision: Precision, offset: int) -> None:
     head = make_head(33, 65, 3)
     h, x = torch.randn(19, 33).relu(), torch.randn(19, 65)
     within = make_head(33, 65, 3)
@@ -116,7 +117,7 @@ def test_rows_that_are_one_row(isa: str) -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("hidden", [9, 30, 45])  # prefixes that are odd, and that fill no vector or AMX tile
 @pytest.mark.parametrize("poison", [NAN, math.inf])
-def test_a_unit_costs_only_the_groups_that_see_it(isa: str, precision: str, hidden: int, poison: float) -> None:
+def test_a_unit_costs_only_the_groups_that_see_it(isa: str, precision: Precision, hidden: int, poison: float) -> None:
     head = make_head(hidden, 35, 3)
     h, x = torch.randn(20, hidden).relu(), torch.randn(20, 35)
     clean = ops.mixture_log_prob(h, x, head, "cpu", precision)
@@ -158,7 +159,7 @@ def test_infinite_samples_cost_their_own_frames(isa: str) -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("poison", [NAN, math.inf, -math.inf])
 @pytest.mark.parametrize("mels", [8, 13])  # windows of 40 and 65: the last AMX tile reaches into the next frames
-def test_a_frame_costs_its_own_windows(isa: str, precision: str, poison: float, mels: int) -> None:
+def test_a_frame_costs_its_own_windows(isa: str, precision: Precision, poison: float, mels: int) -> None:
     network = make_network(mels)
     log_mel = network.band_mean + torch.randn(40, mels)
     clean = ops.group_made_score(log_mel, network, None, "cpu", precision)
@@ -173,7 +174,7 @@ def test_a_frame_costs_its_own_windows(isa: str, precision: str, poison: float, 
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_denormals(isa: str, precision: str) -> None:
+def test_denormals(isa: str, precision: Precision) -> None:
     """Denormal factors are zeros or next to: nothing else may come of them."""
     head = make_head(16, 20, 3)
     h, x = torch.randn(20, 16).relu(), torch.randn(20, 20)

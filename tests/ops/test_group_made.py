@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from pyasd import ops
+from pyasd.backends.contract import Precision
 from pyasd.backends.reference import BACKEND as reference
 
 if TYPE_CHECKING:
-    from conftest import Engine
+    from tests.conftest import Engine
 
 ORDERS = {"causal": [1, 2, 3, 4, 5], "middle": [1, 2, 5, 3, 4]}
 
@@ -82,14 +84,14 @@ def test_equals_float64(
     hidden: tuple[int, ...],
     components: int,
     frames: int,
-    precision: str,
+    precision: Precision,
     per_dim: bool,
 ) -> None:
     network = make_network(order, mels, hidden, components)
     log_mel = log_mel_of(network, frames)
     wanted = range(5)
-    there = each_engine.put(log_mel, network)
-    got = each_engine.implementation.group_made_log_prob(*there, wanted, precision, per_dim).cpu()
+    log_mel_there, network_there = each_engine.put(log_mel, network)
+    got = each_engine.implementation.group_made_log_prob(log_mel_there, network_there, wanted, precision, per_dim).cpu()
     plain = reference.group_made_log_prob(log_mel, network, wanted, precision, per_dim)
     exact = reference.group_made_log_prob(log_mel.double(), in_double(network), wanted, precision, per_dim)
     size = 1 + exact.abs()
@@ -123,7 +125,7 @@ def test_is_the_sum_of_its_parts(each_engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_same_bits_whatever_the_length_and_the_threads(each_engine: Engine, precision: str) -> None:
+def test_same_bits_whatever_the_length_and_the_threads(each_engine: Engine, precision: Precision) -> None:
     network = make_network()
     log_mel, network = each_engine.put(log_mel_of(network, 450), network)
 
@@ -167,14 +169,14 @@ def test_a_nan_costs_its_own_windows_only(each_engine: Engine) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("lengths", [[9, 9, 9], [5, 40, 7, 5], [12]])
-def test_clips_of_a_batch_are_those_alone(each_engine: Engine, precision: str, lengths: list[int]) -> None:
+def test_clips_of_a_batch_are_those_alone(each_engine: Engine, precision: Precision, lengths: list[int]) -> None:
     network = make_network("middle")
     log_mel, network = each_engine.put(log_mel_of(network, sum(lengths)), network)
-    how = {"backend": each_engine.backend, "precision": precision}
-    alone = [ops.group_made_score(x, network, **how) for x in log_mel.split(lengths)]
-    assert torch.equal(ops.group_made_score(log_mel, network, lengths=lengths, **how), torch.cat(alone))
-    shares = ops.group_made_score(log_mel, network, [1, 3], per_dim=True, lengths=lengths, **how)
-    alone = [ops.group_made_score(x, network, [1, 3], per_dim=True, **how) for x in log_mel.split(lengths)]
+    score = partial(ops.group_made_score, network=network, backend=each_engine.backend, precision=precision)
+    alone = [score(x) for x in log_mel.split(lengths)]
+    assert torch.equal(score(log_mel, lengths=lengths), torch.cat(alone))
+    shares = score(log_mel, groups=[1, 3], per_dim=True, lengths=lengths)
+    alone = [score(x, groups=[1, 3], per_dim=True) for x in log_mel.split(lengths)]
     assert shares.shape == (sum(lengths) - 4 * len(lengths), 5, 128)
     assert torch.equal(shares[:, [1, 3]], torch.cat(alone)[:, [1, 3]])
 

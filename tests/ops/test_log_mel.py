@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 import torch
 
 from pyasd import ops
+from pyasd.backends.contract import Floor, Pad
 from pyasd.backends.reference import BACKEND as reference
 from pyasd.errors import BackendUnavailable
 from pyasd.ops.packing import pack
 
 if TYPE_CHECKING:
-    from conftest import Engine
+    from tests.conftest import Engine
 
 
 def machine(clips: int = 3, n: int = 16000, seed: int = 0) -> torch.Tensor:
@@ -27,13 +29,14 @@ def machine(clips: int = 3, n: int = 16000, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy((4000 * tones + 15 * rng.standard_normal((clips, n))).round().astype(np.int16))
 
 
-def librosa_log_mel(samples: np.ndarray, pad: str = "reflect", floor: str = "max") -> np.ndarray:
+def librosa_log_mel(samples: np.ndarray, pad: Pad = "reflect", floor: Floor = "max") -> np.ndarray:
     librosa = pytest.importorskip("librosa")
     power = librosa.feature.melspectrogram(
         y=samples, sr=16000, n_fft=1024, hop_length=512, n_mels=128, power=2.0, pad_mode=pad
     )
     eps = np.finfo(float).eps
-    return 10 * np.log10(np.maximum(power, eps) if floor == "max" else power + eps).T
+    decibels = 10 * np.log10(np.maximum(power, eps) if floor == "max" else power + eps)
+    return np.asarray(decibels).T
 
 
 def assert_within_tolerance(got: np.ndarray, expected: np.ndarray) -> None:
@@ -47,7 +50,7 @@ def assert_within_tolerance(got: np.ndarray, expected: np.ndarray) -> None:
 @pytest.mark.parametrize("pad", ["reflect", "constant"])
 @pytest.mark.parametrize("floor", ["max", "add"])
 @pytest.mark.parametrize("dtype", [torch.int16, torch.float32])
-def test_equals_librosa(each_engine: Engine, pad: str, floor: str, dtype: torch.dtype) -> None:
+def test_equals_librosa(each_engine: Engine, pad: Pad, floor: Floor, dtype: torch.dtype) -> None:
     samples = machine()
     plan = ops.LogMelPlan(pad=pad, floor=floor)
     given = samples if dtype == torch.int16 else samples.float() / 32768
@@ -58,7 +61,7 @@ def test_equals_librosa(each_engine: Engine, pad: str, floor: str, dtype: torch.
 
 @pytest.mark.parametrize("pad", ["reflect", "constant"])
 @pytest.mark.parametrize("floor", ["max", "add"])
-def test_equals_librosa_on_real_clips(real_data, pad: str, floor: str) -> None:
+def test_equals_librosa_on_real_clips(real_data: Path, pad: Pad, floor: Floor) -> None:
     soundfile = pytest.importorskip("soundfile")
     paths = sorted((real_data / "uav/UAV/test").glob("*.flac"))[::60]
     for path in [*paths, *sorted((real_data / "mimii_8ch").glob("*.flac"))[:2]]:

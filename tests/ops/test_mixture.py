@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from pyasd import ops
-from pyasd.backends.contract import MixtureTensors
+from pyasd.backends.contract import MixtureTensors, Precision
 from pyasd.backends.cpu import BACKEND as cpu
 from pyasd.backends.reference import BACKEND as reference
 from pyasd.errors import BackendUnavailable
 from pyasd.ops.packing import pack
 
 if TYPE_CHECKING:
-    from conftest import Engine
+    from tests.conftest import Engine
 
 ORDERS = {"causal": [1, 2, 3, 4, 5], "middle": [1, 2, 5, 3, 4]}
 
@@ -40,7 +40,7 @@ def make_windows(head: ops.MixtureHead, windows: int) -> tuple[Tensor, Tensor]:
 
 
 def forward(
-    engine: Engine, h: Tensor, x: Tensor, head: ops.MixtureHead, precision: str = "float32", per_dim: bool = False
+    engine: Engine, h: Tensor, x: Tensor, head: ops.MixtureHead, precision: Precision = "float32", per_dim: bool = False
 ) -> Tensor:
     """The engine's values, on the CPU."""
     h, x, head = engine.put(h, x, head)
@@ -53,7 +53,7 @@ def backward(
     h: Tensor,
     x: Tensor,
     head: ops.MixtureHead,
-    precision: str = "float32",
+    precision: Precision = "float32",
     per_dim: bool = False,
 ) -> tuple[Tensor, ...]:
     """The engine's gradients, on the CPU."""
@@ -205,7 +205,7 @@ def test_clamped_scales(each_engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_same_bits_whatever_the_batch_and_the_threads(each_engine: Engine, precision: str) -> None:
+def test_same_bits_whatever_the_batch_and_the_threads(each_engine: Engine, precision: Precision) -> None:
     head = each_engine.put(make_head())
     h, x = each_engine.put(*make_windows(head, 131))
     whole = ops.mixture_log_prob(h, x, head, each_engine.backend, precision)
@@ -226,7 +226,7 @@ def test_same_bits_whatever_the_batch_and_the_threads(each_engine: Engine, preci
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_log_likelihood_is_the_sum_and_its_gradients(isa: str, precision: str) -> None:
+def test_log_likelihood_is_the_sum_and_its_gradients(isa: str, precision: Precision) -> None:
     head = make_head(30, 65, 2, ORDERS["middle"])
     h, x = make_windows(head, 1030)  # more than two of the chunks that the backward pass works in
     rest = (head.tensors(h, x), head.shape, precision)

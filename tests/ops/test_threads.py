@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyasd import ops
+from pyasd.backends.contract import Precision
 from pyasd.backends.cpu import BACKEND as cpu
 
 CALLERS, THREADS, ROUNDS = 4, 3, 3
@@ -29,7 +30,7 @@ def _pool() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_pool")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_every_operator_at_once(isa: str, precision: str) -> None:
+def test_every_operator_at_once(isa: str, precision: Precision) -> None:
     mels, hidden, components, windows = 20, 32, 3, 70
     prefix = (0, 8, 16, 24, 32)
     weight, bias = 0.1 * torch.randn(3 * 5 * mels * components, hidden), 0.3 * torch.randn(3 * 5 * mels * components)
