@@ -283,10 +283,12 @@ class Classifier(TrainedMember, nn.Module):
         # A single channel can lie both ways in memory: these strides tell the convolutions that it is the last.
         z = ((x - self.band_mean) / self.band_scale).contiguous()
         z = z.as_strided(z.shape, (z[0].numel(), 1, z.shape[3], 1))
-        logits: Tensor = self.net(z)
-        if self.arcface is not None:
+        logits: Tensor
+        if self.arcface is None:
+            logits = self.net(z)
+        else:
             with torch.autocast(z.device.type, enabled=False):
-                logits = self.arcface(logits.float(), labels)
+                logits = self.arcface(self.net(z).float(), labels)
         return logits
 
     def fit(self, data: TrainingSet, run: Run) -> History:
