@@ -286,9 +286,9 @@ class Classifier(TrainedMember, nn.Module):
         logits: Tensor
         if self.arcface is None:
             logits = self.net(z)
-            return logits
-        with torch.autocast(z.device.type, enabled=False):
-            logits = self.arcface(self.net(z).float(), labels)
+        else:
+            with torch.autocast(z.device.type, enabled=False):
+                logits = self.arcface(self.net(z).float(), labels)
         return logits
 
     def fit(self, data: TrainingSet, run: Run) -> History:
