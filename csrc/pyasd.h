@@ -32,10 +32,10 @@ struct LogMelShape {
 struct LogMelPlan;  // tables; immutable, may be shared by threads
 
 struct LogMelWeights {
-  const double* window;      // [n_fft]
-  const int32_t* starts;     // [n_mels] band b weighs the bins starts[b] ... starts[b] + counts[b] - 1
-  const int32_t* counts;     // [n_mels]
-  const double* weights;     // of all bands, one after the other
+  const double* window;   // [n_fft]
+  const int32_t* starts;  // [n_mels] band b weighs the bins starts[b] ... starts[b] + counts[b] - 1
+  const int32_t* counts;  // [n_mels]
+  const double* weights;  // of all bands, one after the other
 };
 
 // Returns null for a shape that is not supported, or when there is no memory.
@@ -64,8 +64,8 @@ struct MixtureShape {
 int64_t mixture_packed_size(const MixtureShape& shape, int isa);  // floats that the packed weights take
 
 struct MixturePackArgs {
-  const float* weight;       // [3 * dims * components, hidden], contiguous
-  const float* bias;         // [3 * dims * components], contiguous
+  const float* weight;  // [3 * dims * components, hidden], contiguous
+  const float* bias;    // [3 * dims * components], contiguous
   float* packed;
 };
 int mixture_pack(const MixtureShape& shape, const MixturePackArgs& args, int isa, int threads);

@@ -60,10 +60,10 @@ class Arguments {
 }  // namespace pyasd
 
 // The name as Python has it, made once.
-#define PYASD_NAME(name)                                                    \
-  ([]() -> PyObject* {                                                      \
-    static PyObject* const interned = PyUnicode_InternFromString(#name);    \
-    return interned;                                                        \
+#define PYASD_NAME(name)                                                 \
+  ([]() -> PyObject* {                                                   \
+    static PyObject* const interned = PyUnicode_InternFromString(#name); \
+    return interned;                                                     \
   }())
 // object.name = the argument called `name`
 #define PYASD_FIELD(arguments, object, name) (arguments).read(PYASD_NAME(name), (object).name)

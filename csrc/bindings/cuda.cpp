@@ -204,7 +204,8 @@ struct Trunk {
 
 PYBIND11_MODULE(_cuda, m) {
   m.doc() =
-      "CUDA kernels. Arguments that are addresses come from tensor.data_ptr(); `stream` is a cudaStream_t. _cuda.pyi has "
+      "CUDA kernels. Arguments that are addresses come from tensor.data_ptr(); `stream` is a cudaStream_t. _cuda.pyi "
+      "has "
       "their names.";
   m.attr("runtime_version") = pyasd::cuda_runtime_version();
   m.attr("max_groups") = pyasd::cuda::kMaxGroups;

@@ -1,4 +1,5 @@
-// pyasd._native: pointers in, the GIL released, errors raised. Shapes, dtypes and devices have been checked by pyasd.ops.
+// pyasd._native: pointers in, the GIL released, errors raised. Shapes, dtypes and devices have been checked by
+// pyasd.ops.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -198,8 +199,7 @@ PYBIND11_MODULE(_native, m) {
   py::class_<Plan>(m, "LogMelPlan").def(py::init<const py::kwargs&>()).def("__call__", &Plan::run);
   py::class_<Head>(m, "MixtureHead")
       .def(py::init<const py::kwargs&>())
-      .def_property_readonly("packed_size",
-                             [](const Head& h) { return pyasd::mixture_packed_size(h.shape, h.isa); })
+      .def_property_readonly("packed_size", [](const Head& h) { return pyasd::mixture_packed_size(h.shape, h.isa); })
       .def("pack", &Head::pack)
       .def("forward", &Head::forward)
       .def("backward", &Head::backward);

@@ -69,8 +69,8 @@ bool mixture_fits(const MixtureHead& head, bool backward) {
 int mixture_forward(const MixtureHead& head, const MixtureForwardArgs& args, void* stream) {
   const int64_t windows = args.input.windows;
   if (windows == 0) return 0;
-  const ForwardArgs forward{head, args.input, args.per_dim ? kPerDim : kUnitSums, 0, 0,
-                            args.per_dim ? args.out : args.partial};
+  const ForwardArgs forward{head, args.input, args.per_dim ? kPerDim : kUnitSums,
+                            0,    0,          args.per_dim ? args.out : args.partial};
   const int status = run_forward(forward, stream);
   if (status != 0 || args.per_dim) return status;
   const SumArgs sum{head, windows, args.partial, args.out};

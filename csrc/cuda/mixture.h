@@ -52,7 +52,7 @@ struct MixtureInput {
 
 struct MixtureForwardArgs {
   MixtureInput input;
-  float* out;      // [windows, per_dim ? dims : groups], contiguous
+  float* out;  // [windows, per_dim ? dims : groups], contiguous
   bool per_dim;
   float* partial;  // workspace: units * windows floats, not used with per_dim
 };
@@ -66,9 +66,9 @@ struct MixtureBackwardArgs {  // all but the input contiguous
   const float* grad;  // [windows, per_dim ? dims : groups]
   bool per_dim;
   float* workspace;
-  float* d_hidden;    // [windows, hidden]
-  float* d_target;    // [windows, dims]
-  float* d_weight;    // as weight; masked weights get exact zeros
+  float* d_hidden;  // [windows, hidden]
+  float* d_target;  // [windows, dims]
+  float* d_weight;  // as weight; masked weights get exact zeros
   float* d_bias;
 };
 int mixture_backward(const MixtureHead& head, const MixtureBackwardArgs& args, void* stream);

@@ -79,7 +79,7 @@ struct Fiber {
   const Barrier* waits = nullptr;  // until its generation is no longer `generation`
   int generation = 0;
   std::vector<Copy> copies;
-  int groups = 0;  // of copies committed so far
+  int groups = 0;                       // of copies committed so far
   std::vector<std::uintptr_t> unshown;  // destinations of its copies that wgmma can't see yet
   std::vector<Product> products;
   bool may_multiply = false;
@@ -145,7 +145,8 @@ inline void release(Barrier& barrier) {
   ++barrier.generation;
 }
 
-// All lanes of a warp, or of a warpgroup, bring `in`; step(in, out) gets those of every lane and makes what each returns.
+// All lanes of a warp, or of a warpgroup, bring `in`; step(in, out) gets those of every lane and makes what each
+// returns.
 template <class Out, int Members = kWarp, class In, class Step>
 Out collective(int kind, const In& in, Step step) {
   Barrier& team = (Members == kWarp ? machine.warps : machine.warpgroups)[threadIdx.x / Members];

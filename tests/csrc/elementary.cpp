@@ -1,4 +1,5 @@
-// Prints the largest errors of csrc/math/elementary.inl over a sweep of float32 numbers, against the C library's double.
+// Prints the largest errors of csrc/math/elementary.inl over a sweep of float32 numbers, against the C library's
+// double.
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -47,7 +48,8 @@ int main() {
                          std::isnan(first_lane([](vf v) { return log_(v); }, NAN)) &&
                          std::isnan(first_lane([](vf v) { return decibel(v); }, NAN));
   const float far_below = first_lane([](vf v) { return exp_(v); }, -INFINITY);
-  std::printf("{\"lanes\": %d, \"exp_ulps\": %.4f, \"exp_term_error\": %.3g, \"log_ulps\": %.4f, \"decibels\": %.3g, "
-              "\"keeps_nan\": %s, \"exp_of_minus_infinity\": %.3g}\n",
-              kLanes, exp_ulps, exp_term_error, log_ulps, decibels, keeps_nan ? "true" : "false", double(far_below));
+  std::printf(
+      "{\"lanes\": %d, \"exp_ulps\": %.4f, \"exp_term_error\": %.3g, \"log_ulps\": %.4f, \"decibels\": %.3g, "
+      "\"keeps_nan\": %s, \"exp_of_minus_infinity\": %.3g}\n",
+      kLanes, exp_ulps, exp_term_error, log_ulps, decibels, keeps_nan ? "true" : "false", double(far_below));
 }

@@ -53,7 +53,8 @@ bool log_mel(Numbers& numbers) {
   for (const float x : samples) whole.push_back(int16_t(x * 32768.0f));
   std::vector<float> out(frames * kMels, NAN), of_whole = out;
   return plan != nullptr &&
-         put(pyasd::log_mel(plan.get(), {samples.data(), 0, 2, 3000, lengths.data(), out.data()}, pyasd::kBase, kThreads),
+         put(pyasd::log_mel(plan.get(), {samples.data(), 0, 2, 3000, lengths.data(), out.data()}, pyasd::kBase,
+                            kThreads),
              out) &&
          put(pyasd::log_mel(plan.get(), {whole.data(), 1, 2, 3000, lengths.data(), of_whole.data()}, pyasd::kBase,
                             kThreads),
@@ -81,8 +82,9 @@ bool group_made(Numbers& numbers, int32_t bfloat16) {
   std::vector<float> d_hidden(hidden.size(), NAN), d_target(target.size(), NAN), d_weight(weight.size(), NAN),
       d_bias(bias.size(), NAN), log_prob(kWindows * 3, NAN);
   const pyasd::MixtureBackwardArgs backward{
-      packed.data(),  rows.data(), kHidden, nullptr, -0.25f, hidden.data(), target.data(), kWindows, kHidden, kDims, 0,
-      d_hidden.data(), d_target.data(), d_weight.data(), d_bias.data(), log_prob.data()};
+      packed.data(),   rows.data(),     kHidden,       nullptr,        -0.25f, hidden.data(),
+      target.data(),   kWindows,        kHidden,       kDims,          0,      d_hidden.data(),
+      d_target.data(), d_weight.data(), d_bias.data(), log_prob.data()};
   const int status = pyasd::mixture_backward(shape, backward, pyasd::kBase, kThreads);
   for (const auto* x : {&d_hidden, &d_target, &d_weight, &d_bias, &log_prob}) done = done && put(status, *x);
 
