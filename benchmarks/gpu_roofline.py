@@ -19,7 +19,7 @@ EXP_ROUNDS, EXP_BLOCK = 4096, 1024
 if triton is not None:
 
     @triton.jit
-    def exp_kernel(x, rounds, BLOCK: tl.constexpr):
+    def exp_kernel(x, rounds, BLOCK: tl.constexpr):  # noqa: ANN001, ANN201 (pointers and numbers of Triton's)
         """Exponentials and nothing else, eight independent chains of them in each thread."""
         at = x + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         value = tl.load(at)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import cases
 
@@ -26,6 +27,6 @@ def _all() -> Iterator[object]:
 
 
 @pytest.mark.parametrize(("group", "run"), _all())
-def test_operator(benchmark, group: str, run: cases.Contestant) -> None:  # type: ignore[no-untyped-def]
+def test_operator(benchmark: BenchmarkFixture, group: str, run: cases.Contestant) -> None:
     benchmark.group = f"{group}, 2 clips of 10 s"
     benchmark.pedantic(run, rounds=5, warmup_rounds=1)

@@ -153,8 +153,10 @@ def log_prob_backward(grad: Tensor, tensors: Tensors, shape: Shape, precision: s
 
     Args:
         grad: of the result, `[windows, groups]`, or `[windows, dims]` with `per_dim`.
-        tensors, shape, precision, per_dim: see `mixture.log_prob`. `bfloat16` rounds `hidden` and `weight` alone, never
-            a gradient.
+        tensors: see `mixture.log_prob`.
+        shape: see `mixture.log_prob`.
+        precision: `bfloat16` rounds `hidden` and `weight` alone, never a gradient.
+        per_dim: see `mixture.log_prob`.
     """
     hidden, target, weight, bias = tensors
     windows, dims = target.shape

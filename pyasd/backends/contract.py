@@ -379,7 +379,10 @@ class Backend:
 
         Args:
             grad: with respect to the log-likelihoods, of their shape.
-            x, shape, precision, per_dim: see `mixture_log_prob`.
+            x: see `mixture_log_prob`.
+            shape: see `mixture_log_prob`.
+            precision: see `mixture_log_prob`.
+            per_dim: see `mixture_log_prob`.
         """
         import torch
 

@@ -150,7 +150,10 @@ class CudaBackend(Backend):
         """Return `mixture_log_prob` of a shape that has a kernel, from products of warpgroups or of warps.
 
         Args:
-            x, shape, precision, per_dim: see `mixture_log_prob`.
+            x: see `mixture_log_prob`.
+            shape: see `mixture_log_prob`.
+            precision: see `mixture_log_prob`.
+            per_dim: see `mixture_log_prob`.
             warpgroups: which products.
             wanted: the groups to compute; `None` is all. The outputs of others are left as they are.
             out: where to write; `None` allocates.
@@ -300,7 +303,12 @@ def _log_mel_tables(plan: LogMelPlan, device: torch.device) -> _LogMelTables:
 
 
 @lru_cache(maxsize=32)
-def _clip_frames(lengths: tuple[int, ...], hop_length: int, device: torch.device, queue: _Queue) -> Tensor:
+def _clip_frames(
+    lengths: tuple[int, ...],
+    hop_length: int,
+    device: torch.device,
+    queue: _Queue,  # noqa: ARG001 (a part of the cache's key)
+) -> Tensor:
     """Return each clip's length and its first frame in the output, `[2, clips]` int64 on the device. By stream: what
     another one copies may not be there yet.
     """

@@ -36,7 +36,8 @@ def librosa_log_mel(samples: np.ndarray, pad: Pad = "reflect", floor: Floor = "m
     )
     eps = np.finfo(float).eps
     decibels = 10 * np.log10(np.maximum(power, eps) if floor == "max" else power + eps)
-    return np.asarray(decibels).T
+    log_mel: np.ndarray = np.asarray(decibels).T
+    return log_mel
 
 
 def assert_within_tolerance(got: np.ndarray, expected: np.ndarray) -> None:
