@@ -86,9 +86,7 @@ class MixtureHead:
     ) -> None: ...
 
 class GroupMade:
-    def __init__(
-        self, *, layers: Sequence[Layer], frame: int, bfloat16: bool, isa: int
-    ) -> None: ...
+    def __init__(self, *, layers: Sequence[Layer], frame: int, bfloat16: bool, isa: int) -> None: ...
     def forward(
         self,
         *,

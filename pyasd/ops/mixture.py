@@ -148,7 +148,11 @@ def mixture_log_likelihood(
     number: the outputs need not be computed a second time.
 
     Args:
-        hidden, target, head, backend, precision: see `mixture_log_prob`.
+        hidden: `[windows, hidden]` float32.
+        target: `[windows, dims]` float32; any strides.
+        head: weights and degrees.
+        backend: "auto", "reference", "cpu", "cuda" or "triton".
+        precision: see `mixture_log_prob`.
         scale: a loss's own factor costs nothing here, where it would cost a pass over all gradients afterwards.
 
     Returns:
