@@ -44,7 +44,7 @@ def require_green(tests: str) -> None:
 
 
 def runs(name: str, run: cases.Contestant) -> bool:
-    """Whether a contestant runs: torch.compile's C++ doesn't compile for every instruction set. Ours must."""
+    """Return whether a contestant runs: torch.compile's C++ doesn't compile for every instruction set. Ours must."""
     try:
         run()
     except Exception as error:
@@ -88,7 +88,7 @@ def peak_memory(case_key: str, contestant: str) -> float:
 
 
 def processor() -> str:
-    """The processor's name as the system gives it."""
+    """Return the processor's name as the system gives it."""
     if Path("/proc/cpuinfo").exists():
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -97,7 +97,7 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """The checked-out commit, with a + where the tree has changes that count."""
+    """Return the checked-out commit, with a + where the tree has changes that count."""
     run = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True)
     return run.stdout.strip() or "unknown"
 
@@ -142,7 +142,7 @@ LIMITS = {
     "avx2": ("avx2", "AVX2", "AVX2"),
     "avx512": ("avx512", "AVX512", "AVX512_CORE"),
 }
-"""What keeps ATen, MKL and oneDNN to an instruction set (MKL heeds it on Intel's processors alone)."""
+"""Settings that keep ATen, MKL and oneDNN to an instruction set (MKL heeds it on Intel's processors alone)."""
 
 
 def limit(isa: str) -> None:

@@ -1,4 +1,4 @@
-"""What is measured: for each operator our call and its peers', on the same input.
+"""Cases to measure: for each operator our call and its peers', on the same input.
 
 A case makes its input once; a contestant is a function without arguments that does the whole of the work on `clips`
 clips of ten seconds. Peers are used as their users would use them at their best: the dense Mel matrix and the masked
@@ -261,12 +261,12 @@ def trunk(clips: int = 64) -> Case:
     log_mels = [-60 + 5 * torch.randn(313, 128) for _ in range(clips)]
 
     def eager(dtype: torch.dtype) -> Contestant:
-        own = [(w.to(dtype), b.to(dtype)) for w, b in layers]
+        layers_there = [(w.to(dtype), b.to(dtype)) for w, b in layers]
 
         def go() -> None:
             for log_mel in log_mels:
                 x = ((log_mel + 60) / 5).to(dtype).as_strided((WINDOWS, DIMS), (128, 1))
-                for weight, bias in own:
+                for weight, bias in layers_there:
                     x = torch.addmm(bias, x, weight.T).relu_()
 
         return go

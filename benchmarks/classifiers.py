@@ -1,4 +1,4 @@
-"""How fast the classifiers learn and score, beside the same torchvision networks in plain loops.
+"""Speed of the classifiers in learning and scoring, beside the same torchvision networks in plain loops.
 
     python -m benchmarks.classifiers [--backbone mobilenet resnet] [--rounds 3] [--threads 2] [--device cpu]
 
@@ -104,7 +104,7 @@ def measure(backbone: Backbone, device: torch.device, rounds: int) -> None:
     }  # fmt: skip
     member = kind(backbone, config_class(epochs=1, validation=0.0), MELS)
     member.fit(data, Run(compute=computes["float32"]))
-    some, own = (clips * scored)[:scored], ["00"] * scored
+    some, some_ids = (clips * scored)[:scored], ["00"] * scored
     scorers = {precision: member.scorer(compute) for precision, compute in computes.items()}
     contestants: dict[str, tuple[int, Callable[[], Any]]] = {
         "learn, plain": (len(stacked), lambda: learn_plainly(plain, standard, labels)),
@@ -112,8 +112,8 @@ def measure(backbone: Backbone, device: torch.device, rounds: int) -> None:
         "learn, bfloat16": (len(stacked), learn(precision="bfloat16")),
         "learn, mixed and warped": (len(stacked), learn(mix="power", warps=2)),
         "score, plain": (32 * scored, lambda: score_plainly(plain, some)),
-        "score": (32 * scored, lambda: scorers["float32"].score_many(some, own)),
-        "score, bfloat16": (32 * scored, lambda: scorers["bfloat16"].score_many(some, own)),
+        "score": (32 * scored, lambda: scorers["float32"].score_many(some, some_ids)),
+        "score, bfloat16": (32 * scored, lambda: scorers["bfloat16"].score_many(some, some_ids)),
     }
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(1 + rounds):  # the first warms up

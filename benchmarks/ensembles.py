@@ -1,5 +1,5 @@
-"""How well the members and their ensembles tell anomalies on real and synthetic recordings: the report's Systems 2 and
-3, and Group MADE with mean spectra, which `pyasd fit` learns unless told otherwise.
+"""AUC and pAUC of members and their ensembles on real and synthetic recordings: the report's Systems 2 and 3, and
+Group MADE with mean spectra, which is the default of `pyasd fit`.
 
     python -m benchmarks.ensembles toycar --data FOLDER --out FOLDER [--seeds 0 1 2] [--epochs 20] [--made-epochs 100]
     python -m benchmarks.ensembles uav --members group-made --out FOLDER
@@ -112,15 +112,15 @@ def fitted(task: Task, recipe: Recipe, seed: int, path: Path) -> Detector:
         print(f"# {path.name}: {time.perf_counter() - start:.0f} s", flush=True)
         for machine_type, machine in detector.machines.items():
             for name, history in machine.histories.items():
-                told = f"{len(history.training)} epochs, the weights of epoch {history.kept + 1} kept"
+                summary = f"{len(history.training)} epochs, the weights of epoch {history.kept + 1} kept"
                 if history.accuracy:
-                    told += f", ID accuracy on the clips held out {history.accuracy[history.kept]:.1%}"
-                print(f"#   {machine_type} {name}: {told}", flush=True)
+                    summary += f", ID accuracy on held-out clips {history.accuracy[history.kept]:.1%}"
+                print(f"#   {machine_type} {name}: {summary}", flush=True)
     return pyasd.load(path)
 
 
 def with_spectrum(task: Task, detector: Detector) -> Detector:
-    """The detector with the member `spectrum` beside its own."""
+    """Return the detector with the member `spectrum` beside its own."""
     other = pyasd.fit(task.train, Recipe.of_kinds("spectrum"), **task.train_how).machines
     machines = {
         kind: Machine(
@@ -136,17 +136,17 @@ def with_spectrum(task: Task, detector: Detector) -> Detector:
 
 
 def normal_clips(task: Task) -> list[Clip]:
-    """The clips to learn from."""
+    """Return the clips to learn from."""
     return [clip for clip in find(task.train, **task.train_how) if clip.split != "test"]
 
 
 def held_out(task: Task, detector: Detector, seed: int, score_mode: str | None = None) -> pd.DataFrame:
-    """Scores of the training clips that validated the training: the same ones for every member."""
-    found, chosen = normal_clips(task), []
+    """Score the training clips that validated the training: the same ones for every member."""
+    normal, chosen = normal_clips(task), []
     for machine_type in detector.machines:
-        own = [clip for clip in found if clip.machine_type == machine_type]
-        mask = held_out_clips([clip.machine_id for clip in own], GroupMadeConfig.validation, seed)
-        chosen += [clip for clip, out in zip(own, mask, strict=True) if out]
+        of_type = [clip for clip in normal if clip.machine_type == machine_type]
+        mask = held_out_clips([clip.machine_id for clip in of_type], GroupMadeConfig.validation, seed)
+        chosen += [clip for clip, out in zip(of_type, mask, strict=True) if out]
     how = task.train_how | ({"ids": [clip.machine_id for clip in chosen]} if "ids" in task.train_how else {})
     paths = [clip.log_mel if clip.source.path is None else clip.source.path for clip in chosen]
     return detector.score(paths, score_mode=score_mode, **how)
@@ -155,16 +155,16 @@ def held_out(task: Task, detector: Detector, seed: int, score_mode: str | None =
 def standardised(
     table: pd.DataFrame, baselines: dict[str, dict[str, Baseline]], modes: dict[str, str]
 ) -> dict[str, list[float]]:
-    """Each member's scores in `table`, standardised by its baseline of the machine type."""
-    found: dict[str, list[float]] = {}
+    """Standardise each member's scores in `table` by its baseline of the machine type."""
+    scores: dict[str, list[float]] = {}
     for name, mode in modes.items():
         cells = zip(table["machine_type"], table["machine_id"], table[f"score.{name}"], strict=True)
-        found[name] = [baselines[kind][name].standardise(x, machine_id, mode) for kind, machine_id, x in cells]
-    return found
+        scores[name] = [baselines[kind][name].standardise(x, machine_id, mode) for kind, machine_id, x in cells]
+    return scores
 
 
 def rows(task: Task, detector: Detector, seed: int) -> Iterator[tuple[str, float, float]]:
-    """Every row of the table for one seed: what it is, AUC and pAUC."""
+    """Return every row of the table for one seed: what it is, AUC and pAUC."""
     members = detector.recipe.names
     test, held = detector.score(task.test, **task.test_how), held_out(task, detector, seed)
     if task.labels is not None:
@@ -212,7 +212,7 @@ def only(detector: Detector, name: str) -> Detector:
 
 
 def figures(table: pd.DataFrame, scores: Sequence[float] | pd.Series) -> tuple[float, float]:
-    """The challenge's average AUC and pAUC, in per cent."""
+    """Return the challenge's average AUC and pAUC, in per cent."""
     evaluated = pyasd.evaluate(table.assign(score=scores))
     last = evaluated.iloc[-1]
     return 100 * last["auc"], 100 * last["pauc"]

@@ -51,12 +51,12 @@ TARGETS: tuple[tuple[str, str, str, float], ...] = (
     ("head forward + backward", "float32", "times_compile", 3),
     ("samples to clip score", "bfloat16", "per_second", 150_000),
 )
-"""What the CUDA kernels are to reach on an H200: case, precision, column, value."""
+"""Targets of the CUDA kernels on an H200: case, precision, column, value."""
 
 
 @dataclass
 class Result:
-    """What became of a contestant.
+    """A contestant's times, or why it has none.
 
     Attributes:
         seconds: a call's, of each round; empty where there is only a `note` that says why.
@@ -75,8 +75,9 @@ class Result:
 
 
 def tested(tests: Path, operator: str, backend: str) -> tuple[bool, str]:
-    """Whether an operator's tests on a backend have passed, and what they left in `tests` in words: pytest's XML, in
-    one file or several, which are empty where tests did not end.
+    """Return whether an operator's tests on a backend have passed, and a summary in words.
+
+    pytest's XML is in `tests`: one file or several, which are empty where tests did not end.
     """
     total = failed = skipped = 0
     paths = sorted(tests.glob(f"{operator}-{backend}*.xml"))
@@ -95,7 +96,7 @@ def tested(tests: Path, operator: str, backend: str) -> tuple[bool, str]:
 
 
 def refused(contestant: Contestant, operator: str, device: torch.device, tests: Path | None) -> str | None:
-    """Why a contestant of ours isn't measured."""
+    """Return why a contestant of ours isn't measured."""
     if contestant.backend is None:
         return None
     reason = backends.available(device)[contestant.backend]
@@ -121,7 +122,7 @@ def peak_mib(run: Run, device: torch.device) -> float:
 def measure_case(
     case: Case, device: torch.device, rounds: int, deadline: float, tests: Path | None
 ) -> dict[str, Result]:
-    """Every contestant's result. Those whose turn comes after `deadline` (of `time.monotonic`) are left out."""
+    """Return every contestant's result. Those whose turn comes after `deadline` (of `time.monotonic`) are left out."""
     results = {name: Result(contestant) for name, contestant in case.contestants.items()}
     ready: dict[str, tuple[Run, int]] = {}
     for name, result in results.items():
@@ -157,7 +158,7 @@ def _turns(run: Run) -> Callable[[], object]:
 
 
 def rows_of(case: Case, results: dict[str, Result], roofline: Roofline, known: dict[str, str]) -> list[dict[str, str]]:
-    """The ledger's rows of a case."""
+    """Return the ledger's rows of a case."""
     rows = []
     for name, result in results.items():
         bound, limit = roofline.bound(case.work, result.contestant.precision)
@@ -179,7 +180,7 @@ def rows_of(case: Case, results: dict[str, Result], roofline: Roofline, known: d
 
 
 def _times(results: dict[str, Result], peer: str, ours: Result) -> str:
-    """How many times as fast as a peer in the same precision, else in float32: the median of the rounds' own ratios."""
+    """Return how many times as fast as a peer in the same precision, else in float32: the median of rounds' ratios."""
     same = results.get(f"{peer} {ours.contestant.precision}")
     other = same if same is not None and same.seconds else results.get(peer)
     if other is None or not other.seconds:
@@ -188,7 +189,7 @@ def _times(results: dict[str, Result], peer: str, ours: Result) -> str:
 
 
 def report(rows: list[dict[str, str]], roofline: Roofline, facts: list[str]) -> str:
-    """The rows as Markdown, and the targets with what was reached."""
+    """Return the rows as Markdown, and the targets with what was reached."""
     lines = ["# GPU report", "", *facts, "", f"Measured peaks: {roofline}.", ""]
     for case in dict.fromkeys(row["case"] for row in rows):
         own = [row for row in rows if row["case"] == case]
@@ -211,7 +212,7 @@ def report(rows: list[dict[str, str]], roofline: Roofline, facts: list[str]) -> 
 
 
 def targets(rows: list[dict[str, str]]) -> list[tuple[str, float, float]]:
-    """Each target: what, its value, and what was measured (`nan` where nothing was)."""
+    """Return each target: what, its value, and what was measured (`nan` where nothing was)."""
     by_name = {(row["case"], row["contestant"]): row for row in rows}
 
     def number(case: str, contestant: str, column: str) -> float:

@@ -1,4 +1,4 @@
-"""What is measured on a GPU: for each operator our calls, by backend and precision, and torch's, on the same input.
+"""Cases to measure on a GPU: for each operator our calls, by backend and precision, and torch's, on the same input.
 
 A contestant is made when its turn comes, and is then a function of the number of the call, by which it rotates
 over inputs that together are larger than the second-level cache.
@@ -28,7 +28,7 @@ COPIES = 3
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much goes into one call.
+    """Amount of work in one call.
 
     Attributes:
         clips: of ten seconds, in log-Mel and clip scores.

@@ -1,4 +1,4 @@
-"""What a GPU can do at best, measured on the spot: the bounds that `gpu.py` holds results against."""
+"""Peaks of a GPU, measured on the spot: the bounds that `gpu.py` holds results against."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXP_ROUNDS, EXP_BLOCK = 4096, 1024
 if triton is not None:
 
     @triton.jit
-    def exp_kernel(x, rounds, BLOCK: tl.constexpr):  # noqa: ANN001, ANN201 (pointers and numbers of Triton's)
+    def exp_kernel(x, rounds, BLOCK: tl.constexpr):  # noqa: ANN001, ANN201
         """Exponentials and nothing else, eight independent chains of them in each thread."""
         at = x + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         value = tl.load(at)
@@ -30,7 +30,7 @@ if triton is not None:
 
 @dataclass(frozen=True)
 class Work:
-    """What a frame, window or clip needs: the least, each input read and each output written once.
+    """Least work of a frame, window or clip: each input read and each output written once.
 
     Attributes:
         products: floating-point operations of matrix products, which tensor cores can do.
@@ -111,7 +111,7 @@ def seconds(run: Callable[[], object], calls: int, device: torch.device) -> floa
 
 
 def measure(device: torch.device, size: int = 8192, copied: int = 1 << 30) -> Roofline:
-    """The peaks of `device`, from square products of `size` and copies of `copied` bytes."""
+    """Measure the peaks of `device`, from square products of `size` and copies of `copied` bytes."""
     source = torch.ones(copied // 4, device=device)
     target = torch.empty_like(source)
     bandwidth = 2 * copied / fastest(lambda: target.copy_(source), device)

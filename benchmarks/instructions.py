@@ -26,7 +26,7 @@ LOOPS = {"log-mel": 20, "head": 2, "head-backward": 2}
 
 
 def call(native: Any, loop: str, data: dict[str, Any], isa: int, times: int) -> None:
-    """The loop so many times, by the extension alone: torch would take valgrind minutes to load."""
+    """Run the loop so many times, by the extension alone: torch would take valgrind minutes to load."""
     address = {name: x.ctypes.data for name, x in data.items()}
     if loop == "log-mel":
         tables = {name: address[name] for name in ("window", "starts", "counts", "weights")}
@@ -64,7 +64,7 @@ def call(native: Any, loop: str, data: dict[str, Any], isa: int, times: int) -> 
 
 
 def child(file: str, loop: str, data: str, isa: int, times: int) -> None:
-    """What runs under valgrind."""
+    """Run one loop: what valgrind counts."""
     spec = importlib.util.spec_from_file_location("_native", file)
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""What one core can do at best, measured on the spot: the bounds that results are held against."""
+"""Peaks of one core, measured on the spot: the bounds that results are held against."""
 
 from __future__ import annotations
 

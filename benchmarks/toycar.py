@@ -1,4 +1,4 @@
-"""How well each score tells anomalies on real recordings: ToyCar ID 04 of DCASE 2020 Task 2, as log-Mel arrays.
+"""AUC and pAUC of each score on real recordings: ToyCar ID 04 of DCASE 2020 Task 2, as log-Mel arrays.
 
     python benchmarks/toycar.py --data FOLDER [--seeds 3] [--epochs 100]
 

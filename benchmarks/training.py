@@ -1,4 +1,4 @@
-"""How long Group MADE takes to learn: the native kernels against eager torch.
+"""Time that Group MADE takes to learn: the native kernels against eager torch.
 
     python -m benchmarks.training [--data FOLDER] [--clips 200] [--epochs 10] [--threads 1]
 

@@ -38,7 +38,7 @@ BLOCK_F, BLOCK_M = 32, 32
 
 
 class Plan(Protocol):
-    """What the kernels ask of a log-Mel plan."""
+    """The settings that the kernels read of a log-Mel plan."""
 
     @property
     def n_fft(self) -> int:
@@ -50,11 +50,11 @@ class Plan(Protocol):
 
     @property
     def pad(self) -> str:
-        """How clips are continued: "reflect", else by zeros."""
+        """Padding at a clip's ends: "reflect", else zeros."""
 
     @property
     def floor(self) -> str:
-        """How `eps` is the floor under the power of a band: "add", else as a minimum."""
+        """Floor under the power of a band: "add" adds `eps` to it, else `eps` is its minimum."""
 
 
 class Tables(NamedTuple):

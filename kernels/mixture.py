@@ -28,11 +28,11 @@ HALF_LOG_TWO_PI = tl.constexpr(0.5 * math.log(2 * math.pi))
 
 
 class Shape(Protocol):
-    """What the kernels ask of a head's shape."""
+    """The numbers that the kernels read of a head's shape."""
 
     @property
     def prefix(self) -> Sequence[int]:
-        """How many hidden units each group sees."""
+        """Number of hidden units that each group sees."""
 
     @property
     def components(self) -> int:
@@ -157,7 +157,7 @@ def sum_kernel(parts, out, size, PARTS, BLOCK: tl.constexpr):
 
 
 INTERPRETED = not isinstance(density_kernel, triton.JITFunction)
-"""Whether `TRITON_INTERPRET=1` was set when the kernels were made."""
+"""True if `TRITON_INTERPRET=1` was set when the kernels were made."""
 
 
 def sum_parts(parts: Tensor, out: Tensor) -> None:
@@ -166,7 +166,7 @@ def sum_parts(parts: Tensor, out: Tensor) -> None:
 
 
 class Launch:
-    """What the launches for one head and batch share: tensors in the kernels' layout, and each group's arguments."""
+    """Arguments that one head's launches share: tensors in the kernels' layout, and each group's sizes and strides."""
 
     def __init__(self, tensors: Tensors, shape: Shape, precision: str) -> None:
         hidden, target, weight, bias = tensors

@@ -44,7 +44,7 @@ def input_kernel(
     """
     w = tl.program_id(0).to(tl.int64) * BLOCK_W + tl.arange(0, BLOCK_W)
     w_mask = w < windows
-    own = tl.program_id(2) * BLOCK_H
+    first_unit = tl.program_id(2) * BLOCK_H
     hidden += w[:, None] * hidden_stride
     if BLOCK_H > 0:
         d_hidden = tl.zeros((BLOCK_W, BLOCK_H), tl.float32)
@@ -69,19 +69,19 @@ def input_kernel(
             )
             d0, d1, d2 = gradients(x, logit, mean, log_scale, log_scale_min, g, top, rest, all_logits)
             if BLOCK_H > 0:
-                b = load_tile(row, d_mask, own, prefix, BLOCK_H, UPCAST).to(tl.float32)
+                b = load_tile(row, d_mask, first_unit, prefix, BLOCK_H, UPCAST).to(tl.float32)
                 d_hidden = tl.dot(d0, b, d_hidden, input_precision=PRECISION)
-                b = load_tile(row + weight_stride, d_mask, own, prefix, BLOCK_H, UPCAST).to(tl.float32)
+                b = load_tile(row + weight_stride, d_mask, first_unit, prefix, BLOCK_H, UPCAST).to(tl.float32)
                 d_hidden = tl.dot(d1, b, d_hidden, input_precision=PRECISION)
-                b = load_tile(row + 2 * weight_stride, d_mask, own, prefix, BLOCK_H, UPCAST).to(tl.float32)
+                b = load_tile(row + 2 * weight_stride, d_mask, first_unit, prefix, BLOCK_H, UPCAST).to(tl.float32)
                 d_hidden = tl.dot(d2, b, d_hidden, input_precision=PRECISION)
             d_x -= d1
             row += row_stride
             row_bias += 1
-        if own == 0:
+        if first_unit == 0:
             tl.store(d_target + at, d_x, mask=mask)
     if BLOCK_H > 0:
-        h = own + tl.arange(0, BLOCK_H)
+        h = first_unit + tl.arange(0, BLOCK_H)
         parts += tl.program_id(1).to(tl.int64) * parts_stride + w[:, None] * row_stride + h[None, :]
         mask = w_mask[:, None] & (h < prefix)[None, :]
         tl.store(parts, tl.load(parts, mask=mask, other=0.0) + d_hidden, mask=mask)
@@ -101,7 +101,7 @@ def weight_kernel(
     """
     d = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
     d_mask = d < dims
-    own = tl.program_id(2) * BLOCK_H
+    first_unit = tl.program_id(2) * BLOCK_H
     row = d * COMPONENTS + tl.program_id(1)
     weight += row[:, None] * row_stride
     bias += row
@@ -131,16 +131,16 @@ def weight_kernel(
         s1 += tl.sum(d1, axis=0)
         s2 += tl.sum(d2, axis=0)
         if BLOCK_H > 0:
-            a = load_tile(rows, w_mask, own, prefix, BLOCK_H, UPCAST).to(tl.float32)
+            a = load_tile(rows, w_mask, first_unit, prefix, BLOCK_H, UPCAST).to(tl.float32)
             w0 = tl.dot(tl.trans(d0), a, w0, input_precision=PRECISION)
             w1 = tl.dot(tl.trans(d1), a, w1, input_precision=PRECISION)
             w2 = tl.dot(tl.trans(d2), a, w2, input_precision=PRECISION)
-    if own == 0:
+    if first_unit == 0:
         tl.store(d_bias + row, s0, mask=d_mask)
         tl.store(d_bias + bias_stride + row, s1, mask=d_mask)
         tl.store(d_bias + 2 * bias_stride + row, s2, mask=d_mask)
     if BLOCK_H > 0:
-        h = own + tl.arange(0, BLOCK_H)
+        h = first_unit + tl.arange(0, BLOCK_H)
         d_weight += row[:, None] * row_stride + h[None, :]
         mask = d_mask[:, None] & (h < prefix)[None, :]
         tl.store(d_weight, w0, mask=mask)
@@ -153,10 +153,10 @@ def log_prob_backward(grad: Tensor, tensors: Tensors, shape: Shape, precision: s
 
     Args:
         grad: of the result, `[windows, groups]`, or `[windows, dims]` with `per_dim`.
-        tensors: see `mixture.log_prob`.
-        shape: see `mixture.log_prob`.
-        precision: `bfloat16` rounds `hidden` and `weight` alone, never a gradient.
-        per_dim: see `mixture.log_prob`.
+        tensors: see `mixture.Tensors`.
+        shape: the head's.
+        precision: "float32", or "bfloat16" to round `hidden` and `weight` alone, never a gradient.
+        per_dim: whether `grad` keeps the dimensions apart.
     """
     hidden, target, weight, bias = tensors
     windows, dims = target.shape

@@ -105,7 +105,7 @@ class Packed:
             self.biases[1 + i, : len(bias)] = bias
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """The last layer's outputs, after ReLU, for all windows of the frames.
+        """Compute the last layer's outputs, after ReLU, for all windows of the frames.
 
         Args:
             frames: `[frames, mels]` float32, standardised and contiguous.

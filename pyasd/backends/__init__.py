@@ -1,4 +1,4 @@
-"""Which implementation of an operator runs: `select` is the one place where that is decided.
+"""The choice of a backend: `select` is the one place where it is decided which implementation of an operator runs.
 
 A backend is a subclass of `contract.Backend`, whose methods default to the reference. To add one: write a module with
 an instance called `BACKEND`, add its name to `NAMES` and `PREFERENCE`, and run the tests, which compare every available

@@ -1,4 +1,4 @@
-"""What operators and backends agree on: the plan, shape, head and network types, and `class Backend`.
+"""The contract between operators and backends: the plan, shape, head and network types, and `class Backend`.
 
 A backend subclasses `Backend`, whose operators are the definition in lines of torch: each method that it doesn't
 override is the reference's. Importing this module loads numpy but not torch, so that a recipe can hold a `LogMelPlan`.
@@ -310,10 +310,10 @@ class Backend:
     """
 
     name: ClassVar[str]
-    """What `backend=` and `PYASD_BACKEND` call it."""
+    """The name that `backend=` and `PYASD_BACKEND` take."""
 
     batch_invariant: ClassVar[bool] = False
-    """Whether a clip's results in a batch are those that it has alone. Where they aren't, clips are scored one by one:
+    """True if a clip's results in a batch are those that it has alone. If they aren't, clips are scored one by one:
     torch's matrix products give the same row other bits in another batch."""
 
     def unavailable(self, device: torch.device | None = None) -> str | None:
@@ -379,10 +379,10 @@ class Backend:
 
         Args:
             grad: with respect to the log-likelihoods, of their shape.
-            x: see `mixture_log_prob`.
-            shape: see `mixture_log_prob`.
-            precision: see `mixture_log_prob`.
-            per_dim: see `mixture_log_prob`.
+            x: hidden units, targets, weights and biases.
+            shape: the head's.
+            precision: "float32", or "bfloat16" to round the factors of the product.
+            per_dim: whether `grad` keeps a group's dimensions apart.
         """
         import torch
 
@@ -434,7 +434,7 @@ class Backend:
 
 
 class _MixtureOutputs(NamedTuple):
-    """What the reference's two passes share: the head's outputs, each `[windows, dims, components]`, `log_scale` being
+    """Outputs that the reference's two passes share: the head's, each `[windows, dims, components]`, `log_scale` being
     clamped, and the factors of the product that made them.
     """
 

@@ -278,7 +278,7 @@ class _PackedNetwork(NamedTuple):
 _networks: weakref.WeakKeyDictionary[GroupMadeNetwork, dict[tuple[str, str], _PackedNetwork]] = (
     weakref.WeakKeyDictionary()
 )
-"""What was packed for each network, by precision and instruction set."""
+"""Packed layers of each network, by precision and instruction set."""
 
 
 def _pack_network(network: GroupMadeNetwork, precision: str) -> _PackedNetwork:

@@ -150,10 +150,10 @@ class CudaBackend(Backend):
         """Return `mixture_log_prob` of a shape that has a kernel, from products of warpgroups or of warps.
 
         Args:
-            x: see `mixture_log_prob`.
-            shape: see `mixture_log_prob`.
-            precision: see `mixture_log_prob`.
-            per_dim: see `mixture_log_prob`.
+            x: hidden units, targets, weights and biases.
+            shape: the head's.
+            precision: "float32" or "bfloat16".
+            per_dim: keep a group's dimensions apart.
             warpgroups: which products.
             wanted: the groups to compute; `None` is all. The outputs of others are left as they are.
             out: where to write; `None` allocates.
@@ -271,7 +271,7 @@ class CudaBackend(Backend):
 
 
 class _Queue(NamedTuple):
-    """Where kernels are enqueued."""
+    """The device and the stream on which kernels are enqueued."""
 
     device: int
     stream: int
@@ -307,11 +307,9 @@ def _clip_frames(
     lengths: tuple[int, ...],
     hop_length: int,
     device: torch.device,
-    queue: _Queue,  # noqa: ARG001 (a part of the cache's key)
+    queue: _Queue,  # noqa: ARG001  a key of the cache: what another stream copies may not be there yet
 ) -> Tensor:
-    """Return each clip's length and its first frame in the output, `[2, clips]` int64 on the device. By stream: what
-    another one copies may not be there yet.
-    """
+    """Return each clip's length and its first frame in the output, `[2, clips]` int64 on the device."""
     samples = torch.tensor(lengths)
     frames = 1 + samples // hop_length
     table = torch.stack([samples, frames.cumsum(0) - frames])

@@ -100,7 +100,7 @@ class TritonBackend(Backend):
 _packed: weakref.WeakKeyDictionary[GroupMadeNetwork, dict[str, trunk_kernel.Packed | None]] = (
     weakref.WeakKeyDictionary()
 )
-"""What was packed for each network, by precision; `None` where its layers are wider than the kernel takes."""
+"""Packed layers of each network, by precision; `None` where its layers are wider than the kernel takes."""
 
 
 @lru_cache(maxsize=32)

@@ -149,9 +149,9 @@ def mixture_log_likelihood(
 
     Args:
         hidden: `[windows, hidden]` float32.
-        target: `[windows, dims]` float32.
+        target: `[windows, dims]` float32; any strides.
         head: weights and degrees.
-        backend: see `mixture_log_prob`.
+        backend: "auto", "reference", "cpu", "cuda" or "triton".
         precision: see `mixture_log_prob`.
         scale: a loss's own factor costs nothing here, where it would cost a pass over all gradients afterwards.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from pyasd import ops
 from pyasd.backends.contract import Floor, Pad
@@ -29,15 +30,14 @@ def machine(clips: int = 3, n: int = 16000, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy((4000 * tones + 15 * rng.standard_normal((clips, n))).round().astype(np.int16))
 
 
-def librosa_log_mel(samples: np.ndarray, pad: Pad = "reflect", floor: Floor = "max") -> np.ndarray:
+def librosa_log_mel(samples: np.ndarray, pad: Pad = "reflect", floor: Floor = "max") -> NDArray[np.float64]:
     librosa = pytest.importorskip("librosa")
     power = librosa.feature.melspectrogram(
         y=samples, sr=16000, n_fft=1024, hop_length=512, n_mels=128, power=2.0, pad_mode=pad
     )
     eps = np.finfo(float).eps
-    decibels = 10 * np.log10(np.maximum(power, eps) if floor == "max" else power + eps)
-    log_mel: np.ndarray = np.asarray(decibels).T
-    return log_mel
+    decibels: NDArray[np.float64] = 10 * np.log10(np.maximum(power, eps) if floor == "max" else power + eps)
+    return decibels.transpose()
 
 
 def assert_within_tolerance(got: np.ndarray, expected: np.ndarray) -> None:
