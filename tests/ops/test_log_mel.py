@@ -37,7 +37,8 @@ def librosa_log_mel(samples: np.ndarray, pad: Pad = "reflect", floor: Floor = "m
     )
     eps = np.finfo(float).eps
     decibels: NDArray[np.float64] = 10 * np.log10(np.maximum(power, eps) if floor == "max" else power + eps)
-    return decibels.transpose()
+    log_mel: NDArray[np.float64] = decibels.T
+    return log_mel
 
 
 def assert_within_tolerance(got: np.ndarray, expected: np.ndarray) -> None:
