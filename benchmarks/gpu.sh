@@ -84,7 +84,7 @@ for backend in cuda triton; do
   start "log_mel-$backend" "$chosen" tests/test_ops_log_mel.py
   start "mixture-$backend-values" "$chosen and values_and_gradients" tests/test_ops_mixture.py
   start "mixture-$backend-others" "$chosen and not values_and_gradients" tests/test_ops_mixture.py
-  start "group_made-$backend" "$chosen" tests/test_ops_group_made.py tests/test_gpu.py
+  start "group_made-$backend" "$chosen" tests/ops/test_group_made.py tests/test_gpu.py
 done
 for name in "${!running[@]}"; do
   wait "${running[$name]}"
