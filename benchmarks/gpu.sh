@@ -81,10 +81,10 @@ start() {  # name, tests to choose, files
 for backend in cuda triton; do
   chosen=$backend
   [ "$backend" = cuda ] && chosen="cuda and not triton"
-  start "log_mel-$backend" "$chosen" tests/test_ops_log_mel.py
-  start "mixture-$backend-values" "$chosen and values_and_gradients" tests/test_ops_mixture.py
-  start "mixture-$backend-others" "$chosen and not values_and_gradients" tests/test_ops_mixture.py
-  start "group_made-$backend" "$chosen" tests/test_ops_group_made.py tests/test_gpu.py
+  start "log_mel-$backend" "$chosen" tests/ops/test_log_mel.py
+  start "mixture-$backend-values" "$chosen and values_and_gradients" tests/ops/test_mixture.py
+  start "mixture-$backend-others" "$chosen and not values_and_gradients" tests/ops/test_mixture.py
+  start "group_made-$backend" "$chosen" tests/ops/test_group_made.py tests/test_gpu.py
 done
 for name in "${!running[@]}"; do
   wait "${running[$name]}"

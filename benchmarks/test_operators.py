@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import cases
 
@@ -27,6 +27,6 @@ def _all() -> Iterator[object]:
 
 
 @pytest.mark.parametrize(("group", "run"), _all())
-def test_operator(benchmark: Any, group: str, run: cases.Contestant) -> None:
+def test_operator(benchmark: BenchmarkFixture, group: str, run: cases.Contestant) -> None:
     benchmark.group = f"{group}, 2 clips of 10 s"
     benchmark.pedantic(run, rounds=5, warmup_rounds=1)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 
 from pyasd.backends.contract import Precision
 
 CPU = torch.device("cpu")
+
+Value = TypeVar("Value")
+
+
+def by_device(table: Mapping[str, Value], device: torch.device) -> Value:
+    """Look up a device's type in a table of sizes; types that it hasn't take the CPU's."""
+    return table.get(device.type, table["cpu"])
 
 
 @dataclass(frozen=True)

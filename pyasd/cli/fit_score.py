@@ -63,7 +63,7 @@ def fit(
 
 @dataclass(frozen=True)
 class Table(Options):
-    """What becomes of the table of scores."""
+    """Options for the table of scores."""
 
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the whole table here, .csv or .parquet.")] = (
         None

@@ -1,4 +1,4 @@
-"""What commands print: lines on stderr, tables on stdout, progress bars on a terminal."""
+"""Printing of commands: lines on stderr, tables on stdout, progress bars on a terminal."""
 
 from __future__ import annotations
 

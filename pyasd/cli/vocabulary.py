@@ -94,4 +94,4 @@ WORDS: dict[str, Callable[[], str]] = {
     "statistics": _statistics,
     "systems": _systems,
 }
-"""What each placeholder of a help text stands for."""
+"""The meaning of each placeholder in a help text."""

@@ -1,4 +1,4 @@
-"""What the names of files and folders tell: which files are audio, and each clip's machine, split, domain and label."""
+"""Reading names of files and folders: which files are audio, and each clip's machine, split, domain and label."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LABELS = {"normal": 0, "abnormal": 1, "anomaly": 1}
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a path tells of its clip; see `Clip` for the attributes. What it doesn't tell is "", or `None`."""
+    """The facts about a clip in its path; see `Clip` for the attributes. A fact that is missing is "", or `None`."""
 
     machine_type: str = ""
     machine_id: str = ""

@@ -124,7 +124,9 @@ class Detector:
                 stands in its row.
             DeviceLost: a GPU failed; the rows so far are in `<out>.partial`.
         """
-        found = for_scoring(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
+        chosen = for_scoring(
+            find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
+        )
         scoring = Scoring(
             self,
             Compute.choose(device, backend, precision),
@@ -134,7 +136,7 @@ class Detector:
             progress=progress,
         )
         with open_table(out, self.recipe.names) as writer:
-            return collect(scoring, found, self.recipe.names, writer)
+            return collect(scoring, chosen, self.recipe.names, writer)
 
     def explain(  # noqa: PLR0913 (a public door: as `score`)
         self,
@@ -168,15 +170,15 @@ class Detector:
             ClipError: the clip can't be read, or is of a machine type that the detector never learnt.
             ValueError: not exactly one clip, or no such member or score mode.
         """
-        found = list(find(clip, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
-        if len(found) != 1:
-            raise ValueError(f"explain takes one clip, not {len(found)}")
+        listed = list(find(clip, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
+        if len(listed) != 1:
+            raise ValueError(f"explain takes one clip, not {len(listed)}")
         modes = self.score_modes(score_mode)
         member = member or next(iter(modes))
         if member not in modes:
             raise ValueError(f"no member {member!r}; this detector has {', '.join(modes)}")
         compute = Compute.choose(device, backend, "float32")
-        (item,) = extract(found, extraction(self.recipe, channel), compute.on([compute.device]))
+        (item,) = extract(listed, extraction(self.recipe, channel), compute.on([compute.device]))
         if item.error is not None:
             raise item.error
         assert item.log_mel is not None

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Explanation(NamedTuple):
-    """What a clip sounds like and where its score comes from.
+    """A clip's log-Mel, and a map of its score.
 
     Attributes:
         log_mel: `[frames, mels]` float32, in dB.

@@ -160,14 +160,14 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
         )  # fmt: skip
     recipe = files.find(files.DEFAULT).override(**({"statistics": "robust"} | settings))
     compute = Compute.choose(device, backend, precision)
-    found = list(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
+    listed = list(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
     windows = None if "epochs" in settings else RANKING_WINDOWS
     with open_table(out, recipe.names) as writer:
-        detector = _Fitting(recipe, compute, channel, seed or 0, progress, windows=windows).fit(found)
+        detector = _Fitting(recipe, compute, channel, seed or 0, progress, windows=windows).fit(listed)
         scoring = Scoring(
             detector, compute, channel=channel, unknown_ids=unknown_ids, score_mode=score_mode, progress=progress
         )
-        return collect(scoring, found, recipe.names, writer)
+        return collect(scoring, listed, recipe.names, writer)
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ class _Fitting:
                 stacklevel=2,
             )
         machine = Machine()
-        for member in self._able(recipe, data):
+        for member in self._members(recipe, data):
             run = self._run(member, data.machine_type)
             machine.histories[member.name] = member.fit(data, run)
             machine.members[member.name] = member
@@ -274,7 +274,7 @@ class _Fitting:
             f"training {member.name} {machine_type}".strip(),
         )
 
-    def _able(self, recipe: Recipe, data: TrainingSet) -> list[Member]:
+    def _members(self, recipe: Recipe, data: TrainingSet) -> list[Member]:
         """The members that can learn from the clips, not fitted yet; warns of those that can't.
 
         Raises:
@@ -283,15 +283,15 @@ class _Fitting:
         mels = recipe.features.n_mels
         members = [kinds()[x.kind](x.name, x.config, mels, self.seed) for x in recipe.members]
         obstacles = {member.name: member.obstacle(data.ids) for member in members}
-        able = [member for member in members if obstacles[member.name] is None]
+        possible = [member for member in members if obstacles[member.name] is None]
         reasons = list(dict.fromkeys(why for why in obstacles.values() if why is not None))
-        if not able:
+        if not possible:
             raise ValueError(f"{_prefix(data)}{'; '.join(reasons)}; or fit group-made")
         if reasons:
             left_out = [name for name, why in obstacles.items() if why is not None]
-            learnt = " and ".join(member.name for member in able)
+            learnt = " and ".join(member.name for member in possible)
             _warn([f"{'; '.join(reasons)}. {', '.join(left_out)} left out, {learnt} learnt"], data)
-        return able
+        return possible
 
 
 def _warn(remarks: Sequence[str], data: TrainingSet) -> None:

@@ -1,4 +1,4 @@
-"""What was learnt of one machine type."""
+"""The fitted state of one machine type."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyasd.training.run import History
 
 @dataclass(frozen=True)
 class Machine:
-    """What was learnt of one machine type, by member's name.
+    """The fitted state of one machine type, by member's name.
 
     Attributes:
         members: the fitted members.
@@ -37,8 +37,8 @@ class Fitted(Protocol):
 
     @property
     def recipe(self) -> Recipe:
-        """What it is made of."""
+        """Its features, members and combination."""
 
     @property
     def machines(self) -> Mapping[str, Machine]:
-        """What was learnt, by machine type."""
+        """The fitted state of each machine type."""

@@ -252,9 +252,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class _Lane:
-    """What scores on a device: scorers, of one mode each, by machine type and member, and how many clips they take at
-    once.
-    """
+    """The scorers on one device, of one mode each, by machine type and member; and how many clips they take at once."""
 
     scorers: dict[tuple[str, str], Scorer]
     limit: MemoryLimit

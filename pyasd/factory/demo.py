@@ -26,7 +26,7 @@ takes less than three minutes."""
 
 
 class Result(NamedTuple):
-    """What `run` made.
+    """The result of `run`.
 
     Attributes:
         detector: the fitted system.

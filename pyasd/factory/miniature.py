@@ -44,7 +44,7 @@ SUPPLEMENTS = 2
 
 @dataclass(frozen=True)
 class Miniature:
-    """What a miniature has.
+    """The size of a miniature.
 
     Attributes:
         seed: seed of the sounds.

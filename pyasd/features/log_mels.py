@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyasd import audio, ops
 from pyasd.clips import Clip
-from pyasd.compute import Compute
+from pyasd.compute import Compute, by_device
 from pyasd.errors import ClipError
 from pyasd.features.transfer import MemoryLimit, Uploader, too_large
 
@@ -33,7 +33,7 @@ BATCH_CLIPS = {"cpu": 16, "cuda": 256}
 
 @dataclass(frozen=True)
 class Features:
-    """What became of one clip.
+    """The log-Mel of one clip, or why it has none.
 
     Attributes:
         index: the clip's place in the input.
@@ -54,7 +54,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What is to be made of clips.
+    """Settings of an extraction.
 
     Attributes:
         plan: the features wanted; clips at other rates are resampled to its own.
@@ -100,20 +100,19 @@ def extract(
     compute = compute or Compute()
     if workers is None:
         workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    kind = compute.device.type if compute.device.type in BATCH_CLIPS else "cpu"
     finishers = [_Finisher(wanted.plan, compute.backend, device) for device in compute.devices]
-    size = batch_size or BATCH_CLIPS[kind]
+    size = batch_size or by_device(BATCH_CLIPS, compute.device)
     pool = ThreadPoolExecutor(workers, "pyasd-decode")
     try:
         decoded = _ahead(pool, clips, partial(_decode, wanted=wanted), 2 * size)
-        for number, batch in enumerate(_batches(decoded, size, BATCH_SAMPLES[kind])):
+        for number, batch in enumerate(_batches(decoded, size, by_device(BATCH_SAMPLES, compute.device))):
             yield from finishers[number % len(finishers)].finish(batch)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 _Decoded = tuple[Features, NDArray[Any] | None]
-"""What a thread makes of a clip, and its samples where they still have to go through the kernel."""
+"""A decoded clip: its features so far, and its samples where they still have to go through the kernel."""
 
 
 def _ahead(
@@ -155,7 +154,7 @@ def _batches(clips: Iterable[_Decoded], batch_size: int, batch_samples: int) -> 
 
 
 def _decode(index: int, clip: Clip, wanted: Extraction) -> _Decoded:
-    """What a thread does with one clip."""
+    """Decode one clip, in a thread."""
     plan, min_frames, ratio = wanted.plan, wanted.min_frames, wanted.ratio
     log_mel = clip.log_mel
     if log_mel is not None and ratio != 1:

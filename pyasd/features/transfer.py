@@ -42,9 +42,9 @@ class Uploader:
         """
         dtype = torch.from_numpy(np.empty(0, clips[0].dtype)).dtype
         padded = torch.empty(len(clips), max(map(len, clips)), dtype=dtype, pin_memory=self._stream is not None)
-        for row, own in zip(padded.numpy(), clips, strict=True):
-            row[: len(own)] = own
-            row[len(own) :] = 0
+        for row, samples in zip(padded.numpy(), clips, strict=True):
+            row[: len(samples)] = samples
+            row[len(samples) :] = 0
         if self._stream is None:
             return padded.to(self.device)
         with torch.cuda.stream(self._stream):
@@ -112,5 +112,5 @@ class MemoryLimit:
 
 
 def too_large(name: str, device: torch.device) -> str:
-    """What is said of a clip that a device has no memory for."""
+    """Return the message for a clip that a device has no memory for."""
     return f"{name}: {device} has too little memory for this clip: cut it into shorter ones, or give device='cpu'"

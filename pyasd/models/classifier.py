@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from pyasd import backends
 from pyasd.backends import cpu
-from pyasd.compute import Compute
+from pyasd.compute import Compute, by_device
 from pyasd.features.store import LogMels
 from pyasd.features.windows import images, repeat_frames
 from pyasd.models import augmentation, dense
@@ -506,7 +506,7 @@ class ClassifierScorer(Scorer):
         """Logits `[images, classes]` float64 of each clip's images, in passes of one size across clips."""
         device = stacks[0].device
         parts = []
-        for part in _passes(stacks, IMAGES_PER_PASS[device.type]):
+        for part in _passes(stacks, by_device(IMAGES_PER_PASS, device)):
             with torch.autocast(device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
                 parts.append(self._classifier(part).double())
         counts = [len(x) for x in stacks]

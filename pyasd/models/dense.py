@@ -1,4 +1,4 @@
-"""What the models of stacked frames share: dense layers with batch norm and ReLU, folded for scoring."""
+"""Dense layers with batch norm and ReLU for models of stacked frames, and the same folded for scoring."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def load_state(module: nn.Module, state: dict[str, Tensor]) -> None:
     Raises:
         ValueError: names or shapes don't fit the module.
     """
-    own = state_of(module)
-    wrong = sorted(own.keys() ^ state.keys()) or [k for k, v in own.items() if v.shape != state[k].shape]
+    needed = state_of(module)
+    wrong = sorted(needed.keys() ^ state.keys()) or [k for k, v in needed.items() if v.shape != state[k].shape]
     if wrong:
         raise ValueError(f"tensors are missing, unknown or of another shape: {', '.join(wrong[:5])}")
     module.load_state_dict(state, strict=False)
@@ -119,7 +119,7 @@ def unpack_names(packed: Tensor) -> tuple[str, ...]:
 
 
 def spread_over_frames(values: Tensor, which: Sequence[int]) -> Tensor:
-    """What each frame and band of a clip has on average in the windows that contain it.
+    """Average values of windows over each frame and band of a clip.
 
     Args:
         values: `[windows, frames, mels]`, of windows with a stride of one frame.

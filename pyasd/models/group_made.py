@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pyasd import ops
 from pyasd.backends.contract import LOG_SCALE_MIN, Precision
-from pyasd.compute import Compute
+from pyasd.compute import Compute, by_device
 from pyasd.models import dense
 from pyasd.models.member import Mode, Scorer, register
 from pyasd.models.moments import VARIANCE_FLOOR, Moments
@@ -380,7 +380,7 @@ class GroupMadeScorer(Scorer):
 
 def _passes(log_mels: Sequence[Tensor], frames: int) -> Iterator[list[Tensor]]:
     """Clips in turn, several to a pass, or pieces of long ones."""
-    most = BAND_WINDOWS_PER_PASS[log_mels[0].device.type]
+    most = by_device(BAND_WINDOWS_PER_PASS, log_mels[0].device)
     some: list[Tensor] = []
     windows = 0
     for log_mel in log_mels:

@@ -6,6 +6,7 @@ point group `pyasd.members` of a package of your own. docs/extending.md has a co
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -228,12 +229,17 @@ def register(member: M) -> M:
 @lru_cache(maxsize=None)
 def kinds() -> dict[str, type[Member]]:
     """Return all members' classes by kind: pyasd's own, then those of other packages (entry point `pyasd.members`).
+    Warn of one that can't be loaded.
 
     Raises:
         ValueError: an entry point is no member.
     """
     for point in metadata.entry_points(group=ENTRY_POINTS):
-        member = point.load()
+        try:
+            member = point.load()
+        except Exception as error:  # another package's fault costs its own member only
+            warnings.warn(f"the member {point.value} of {ENTRY_POINTS} can't be loaded: {error!r}", stacklevel=2)
+            continue
         if not (isinstance(member, type) and issubclass(member, Member)):
             raise ValueError(f"the entry point {point.value} of {ENTRY_POINTS} is no subclass of pyasd.models.Member")
         register(member)

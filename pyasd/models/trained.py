@@ -1,4 +1,4 @@
-"""What members have in common that learn by epochs from windows, with some clips held out."""
+"""The common part of members that learn by epochs from windows, with some clips held out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a detector is made of: its features, its members by name, and how their scores become one.
+"""Recipes: features, members by name, and how the members' scores become one.
 
 "Report" is Giri et al., "Unsupervised anomalous sound detection using self-supervised classification and Group
 Masked Autoencoder for density estimation", DCASE 2020 Challenge Task 2, technical report.
@@ -51,7 +51,7 @@ class MemberRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a detector is made of.
+    """The settings of a whole detector.
 
     Attributes:
         members: the ensemble's members, in the order of the table's columns.

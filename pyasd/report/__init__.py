@@ -1,1 +1,1 @@
-"""What a person looks at: pictures of clips and of where their scores come from."""
+"""Reports for people: pictures of clips and of where their scores come from."""

@@ -1,4 +1,4 @@
-"""What a reproduction writes: figures, all scores, the challenge's own files, and a page that says how they came."""
+"""The files of a reproduction: figures, all scores, the challenge's own files, and a page that says how they came."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMPARED = f"{_PARTS['development']}, {_RULES['2020']}"
 
 
 class Result(NamedTuple):
-    """What `reproduce` returns.
+    """The result of `reproduce`.
 
     Attributes:
         scores: all units' tables: a row for each seed and test clip.

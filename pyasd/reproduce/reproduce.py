@@ -38,7 +38,7 @@ QUICK_NOTICE = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What is reproduced.
+    """The scope of a reproduction.
 
     Attributes:
         systems: of the report, "1" to "4".

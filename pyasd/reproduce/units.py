@@ -39,7 +39,7 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Unit:
-    """What one unit needs.
+    """One unit: its clips, recipes and place.
 
     Attributes:
         machine_type, seed: which one it is.
@@ -71,7 +71,7 @@ class Unit:
 
 
 class Outcome(NamedTuple):
-    """What became of a unit.
+    """The outcome of a unit.
 
     Attributes:
         unit: the unit.
@@ -97,7 +97,7 @@ class _Training(NamedTuple):
 
 
 class _Notes(NamedTuple):
-    """What is kept beside a model: the warnings of its training, and how many clips could not be learnt from."""
+    """Notes kept beside a model: the warnings of its training, and how many clips could not be learnt from."""
 
     warnings: list[str]
     skipped: int

@@ -14,7 +14,7 @@ LIST = "the organisers' eval_data_list_<year>.csv"
 
 
 class Truth(NamedTuple):
-    """What the list of labels tells of a clip: 0 for normal or 1 for anomalous, and its domain ("" in 2020)."""
+    """A clip's entry in a list of labels: 0 for normal or 1 for anomalous, and its domain ("" in 2020)."""
 
     label: int
     domain: str

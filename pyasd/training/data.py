@@ -1,4 +1,4 @@
-"""What a member learns from: the normal clips of one machine type, and which of them are held out."""
+"""Training data: the normal clips of one machine type, and which of them are held out."""
 
 from __future__ import annotations
 

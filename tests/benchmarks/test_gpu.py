@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -147,3 +148,10 @@ def test_the_script_builds_and_stops_where_a_gpu_is_needed(tmp_path: Path) -> No
     assert "no CUDA device: torch finds none" in run.stderr
     assert "backend cpu: ready" in run.stdout
     assert not (tmp_path / "out" / "ledger.csv").exists()
+
+
+def test_the_script_names_tests_that_there_are() -> None:
+    script = (ROOT / "benchmarks" / "gpu.sh").read_text(encoding="utf-8")
+    named = set(re.findall(r"\btests/\w[\w/]*\.py", script))
+    assert named
+    assert not [path for path in sorted(named) if not (ROOT / path).is_file()]

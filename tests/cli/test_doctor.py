@@ -43,8 +43,9 @@ def test_doctor_says_which_cuda_kernels_run(pyasd: Command, monkeypatch: pytest.
 
     monkeypatch.setattr(backends, "available", lambda: dict.fromkeys(backends.NAMES))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(cuda, "hidden_layers_obstacle", lambda device: why)
-    monkeypatch.setattr(cuda, "warpgroups_obstacle", lambda device: why)
+    monkeypatch.setattr(cuda.CudaBackend, "unavailable", lambda self, device=None: None)
+    monkeypatch.setattr(cuda.CudaBackend, "hidden_layers_obstacle", lambda self, device: why)
+    monkeypatch.setattr(cuda.CudaBackend, "warpgroups_obstacle", lambda self, device: why)
     facts = {line[:18].strip(): line[18:] for line in pyasd("doctor").out.splitlines()}
     assert facts["backend cuda"] == "ready"
     assert facts["CUDA trunk"] == ("ready" if why is None else f"in torch: {why}")

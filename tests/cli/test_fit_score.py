@@ -24,7 +24,8 @@ def test_fit_score_evaluate(pyasd: Command, factory: Path, tmp_path: Path) -> No
     assert fitted == (0, f"{model}: <Detector group-made + spectrum (fan: 00, 02, 04)>\n", "")
     with safetensors.safe_open(model, "pt") as file:
         recipe = json.loads(file.metadata()["pyasd"])["recipe"]
-    assert (recipe["group_made"]["order"], recipe["group_made"]["score"]) == ("middle", "conditional")
+    made = next(member for member in recipe["member"] if member["kind"] == "group-made")
+    assert (made["order"], made["score"]) == ("middle", "conditional")
     assert [path.name for path in tmp_path.iterdir()] == ["fan.safetensors"]
 
     scored = pyasd("score", factory / "fan", "--model", model, "-o", scores, "--top", 3)

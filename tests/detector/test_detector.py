@@ -46,7 +46,7 @@ def test_fit_score_evaluate_a_factory(factory: Path, tmp_path: Path) -> None:
     assert list(table["status"].unique()) == ["ok"]
     assert table["label"].tolist() == [1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0] * 2
     assert (table["duration"] == 1).all()
-    written = pd.read_csv(tmp_path / "scores.csv", dtype={"machine_id": str})
+    written = pd.read_csv(tmp_path / "scores.csv", dtype={"machine_id": str}, float_precision="round_trip")
     np.testing.assert_array_equal(written["score"], table["score"])
     assert sorted(os.listdir(tmp_path)) == ["model.safetensors", "scores.csv"]
     averages = pyasd.evaluate(table).query("machine_id == 'average'")

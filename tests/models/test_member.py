@@ -62,6 +62,15 @@ def test_an_entry_point_that_is_no_member_is_told(tmp_path: Path) -> None:
     assert "ValueError: the entry point no_member:NUMBER of pyasd.members is no subclass of" in failed.stderr
 
 
+def test_another_packages_fault_costs_its_own_member_only(tmp_path: Path) -> None:
+    make_package(tmp_path, "broken_member", "import no_such_library\n", "broken = broken_member:Broken")
+    done = run_with(tmp_path, "from pyasd.models import kinds; print(*kinds())")
+    assert done.returncode == 0
+    assert done.stdout.split() == [*kinds()]
+    assert "the member broken_member:Broken of pyasd.members can't be loaded" in done.stderr
+    assert "no_such_library" in done.stderr
+
+
 # -- what all members promise ------------------------------------------------------------------------------------
 
 

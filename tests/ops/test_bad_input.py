@@ -242,7 +242,7 @@ def test_rows_far_apart(isa: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("much memory")  # never two of them at once
+@pytest.mark.huge
 def test_outputs_of_more_than_2_to_the_31_elements(isa: str) -> None:
     """Takes 9 GB of memory, three times over."""
     if isa == EMULATED:

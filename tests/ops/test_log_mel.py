@@ -36,8 +36,9 @@ def librosa_log_mel(samples: np.ndarray, pad: Pad = "reflect", floor: Floor = "m
         y=samples, sr=16000, n_fft=1024, hop_length=512, n_mels=128, power=2.0, pad_mode=pad
     )
     eps = np.finfo(float).eps
-    decibels = 10 * np.log10(np.maximum(power, eps) if floor == "max" else power + eps)
-    return np.asarray(decibels.T, dtype=np.float64)
+    decibels: NDArray[np.float64] = 10 * np.log10(np.maximum(power, eps) if floor == "max" else power + eps)
+    log_mel: NDArray[np.float64] = decibels.T
+    return log_mel
 
 
 def assert_within_tolerance(got: np.ndarray, expected: np.ndarray) -> None:

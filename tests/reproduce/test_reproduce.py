@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import pyasd
+from pyasd import detector
 from pyasd.clips import Clip
 from pyasd.datasets import dcase
 from pyasd.detector import Detector
@@ -177,7 +178,7 @@ def test_a_machine_type_with_one_id_and_classifiers_that_need_two(data: Path, fa
 def test_a_unit_that_fails_does_not_stop_the_others(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = units.fit
+    real = detector.fit
 
     def fit(clips: list[Clip], recipe: Recipe, **how: Any) -> Detector:
         if clips[0].machine_type == "fan":

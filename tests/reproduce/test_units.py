@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pyasd import detector
 from pyasd.clips import Clip
 from pyasd.detector import Detector
 from pyasd.recipes import Recipe
@@ -32,7 +33,7 @@ def test_a_further_system_trains_its_own_members_alone(
 ) -> None:
     group_made(data, tmp_path, machines=["fan"])
     trained: list[tuple[str, ...]] = []
-    real = units.fit
+    real = detector.fit
 
     def fit(clips: list[Clip], recipe: Recipe, **how: Any) -> Detector:
         trained.append(recipe.names)
@@ -56,7 +57,7 @@ def test_other_settings_are_learnt_anew(data: Path, tmp_path: Path) -> None:
 def test_clips_that_could_not_be_learnt_are_counted_not_read_from_a_warning(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = units.fit
+    real = detector.fit
 
     def fit(clips: list[Clip], recipe: Recipe, **how: Any) -> Detector:
         detector = real(clips, recipe, **how)

@@ -205,7 +205,8 @@ def test_a_disk_that_fills_up_keeps_whole_rows(tmp_path: Path) -> None:
 class HalfWritten:
     """A file whose disk takes half of what is written, and no more."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes] | None) -> None:
+        assert file is not None
         self.file = file
 
     def write(self, data: bytes) -> int:
