@@ -217,8 +217,12 @@ def register(member: M) -> M:
     """Make a class of members known by its `kind`: a class decorator.
 
     Raises:
-        ValueError: another class has that kind, or its config uses a name that recipes need.
+        ValueError: the class lacks its kind, its config or its modes; another class has that kind; or its config uses
+            a name that recipes need.
     """
+    for name in ("kind", "Config", "MODES"):
+        if not getattr(member, name, None):
+            raise ValueError(f"{member.__name__} has no {name}: see docs/extending.md")
     if taken := settings.field_names(member.Config) & {"kind", "name"}:
         raise ValueError(f"{member.__name__}'s settings can't be called {', '.join(sorted(taken))}: recipes need these")
     if _registered.setdefault(member.kind, member) is not member:

@@ -55,6 +55,14 @@ def test_settings_that_recipes_need_themselves_are_refused(name: str) -> None:
     assert "other" not in member._registered
 
 
+@pytest.mark.parametrize("name", ["kind", "Config", "MODES"])
+def test_a_class_that_lacks_what_recipes_and_help_need_is_refused(name: str) -> None:
+    other = type("Other", (Spectrum,), {"kind": "other", name: None})
+    with pytest.raises(ValueError, match=f"Other has no {name}: see docs/extending.md"):
+        register(other)
+    assert "other" not in member._registered
+
+
 def test_an_entry_point_that_is_no_member_is_told(tmp_path: Path) -> None:
     make_package(tmp_path, "no_member", "NUMBER = 3\n", "three = no_member:NUMBER")
     failed = run_with(tmp_path, "from pyasd.models import kinds; kinds()")
@@ -172,7 +180,7 @@ class LoudnessConfig(MemberConfig):
 class Loudness(Member):
     kind = "loudness"
     Config = LoudnessConfig
-    modes = (Mode("level", "dB", "how far the mean level lies from the normal one"),)
+    MODES = (Mode("level", "dB", "how far the mean level lies from the normal one"),)
 
     def fit(self, data, run):
         levels = torch.stack([x.double().mean() for x in data.log_mels])
