@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pyasd import fitting
 from pyasd.cli import app as cli
+from pyasd.reproduce import units
 
 
 def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -53,7 +53,7 @@ def test_ctrl_c_says_how_to_go_on(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fitting, "fit", interrupted)
+    monkeypatch.setattr(units, "fit", interrupted)
     code, _, err = command(capsys, "reproduce", "dcase2020", "--data", data, "--systems", 4, "-o", tmp_path)
     assert code == 130
     assert err == f"pyasd: stopped; the same command goes on with what is in {tmp_path}\n"

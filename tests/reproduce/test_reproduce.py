@@ -156,7 +156,7 @@ def test_a_machine_type_with_one_id(fan: Path, tmp_path: Path) -> None:
         path.unlink()
     result = group_made(fan, tmp_path / "out", systems=["2"])
     assert any(
-        "all fan clips are of machine ID '00': mobilenet learnt to tell it from its own" in x for x in result.notes
+        "fan: all clips are of machine ID '00': mobilenet learnt to tell it from its own" in x for x in result.notes
     )
     assert result.scores["system 2, mean"].notna().all()
 
