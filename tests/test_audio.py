@@ -347,7 +347,7 @@ def test_damage_of_any_kind_is_a_clip_s_error(tmp_path: Path, extension: str, su
 def test_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "folder.wav").mkdir()
     clip = Clip("folder.wav", FileSource(tmp_path / "folder.wav"))
-    with pytest.raises(ClipError, match=r"folder\.wav can't be opened \(Is a directory\)") as caught:
+    with pytest.raises(ClipError, match=r"folder\.wav is not a file: give audio files") as caught:
         audio.read(clip, RATE)
     assert caught.value.status == "unreadable"
     with pytest.raises(ClipError, match="is not a file"):
@@ -358,6 +358,7 @@ def test_no_right_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def refuse(*args: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
+    (tmp_path / "a.wav").touch()
     monkeypatch.setattr("builtins.open", refuse)
     error = fails(tmp_path / "a.wav")
     assert error.status == "unreadable"

@@ -5,11 +5,13 @@ No clip is opened here; of an archive the list of its files is read.
 
 from __future__ import annotations
 
+import errno
 import glob
 import heapq
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -17,8 +19,8 @@ from typing import Any, Literal
 import numpy as np
 
 from pyasd.clips.clip import Clip
-from pyasd.clips.names import EXTENSIONS, is_audio, parse
-from pyasd.clips.sources import UNREADABLE, ArraySource, FileSource, LogMelSource, Source, archive_members
+from pyasd.clips.names import EXTENSIONS, is_audio, parse, printable
+from pyasd.clips.sources import UNREADABLE, ArraySource, BrokenSource, FileSource, LogMelSource, Source, archive_members
 
 
 def find(
@@ -126,7 +128,7 @@ def in_archive(path: Path) -> Iterator[Clip]:
     members = archive_members(path.name)
     if members is None:
         raise ValueError(f"{path} is an archive of a kind that can't be read: unpack it, or make it a zip archive")
-    for source in members(path):
+    for source in _listed(members(path)):
         parts = PurePosixPath(source.member).parts
         if is_audio(source.member) and not any(part.startswith((".", "__MACOSX")) for part in parts):
             yield _record(source, path.parent / source.member)
@@ -134,8 +136,12 @@ def in_archive(path: Path) -> Iterator[Clip]:
 
 def _items(clips: Any, features: str) -> list[Any]:
     """Return `clips` as a list; what stands for one clip or place alone becomes a list of one."""
-    if isinstance(clips, (str, os.PathLike)) or _is_pair(clips):
+    if isinstance(clips, (str, os.PathLike)) or _is_pair(clips) or _is_record(clips):
         return [clips]
+    if isinstance(clips, Mapping):
+        raise TypeError(f"clips must be paths or arrays, not {type(clips).__name__}: give a list of its values")
+    if getattr(getattr(clips, "dtype", None), "kind", "") in tuple("OSTU"):  # a column of a table, an array of text
+        return list(clips)
     dimensions = getattr(clips, "ndim", None)
     if dimensions is not None:
         single = 2 if features == "log-mel" else 1
@@ -152,14 +158,33 @@ def _is_pair(item: Any) -> bool:
     return isinstance(item, tuple) and len(item) == 2 and hasattr(item[0], "ndim") and np.ndim(item[1]) == 0
 
 
+def _is_record(item: Any) -> bool:
+    """Return whether an item is an audio record of Hugging Face's datasets."""
+    return isinstance(item, Mapping) and {"array", "sampling_rate"} <= item.keys()
+
+
 def _expand(given: str, alone: bool) -> list[Clip] | Iterator[Clip]:
     """Return the clips of a path, folder, archive or glob: a list for a file, which is one clip, else an iterator."""
+    if not given:
+        if alone:
+            raise ValueError("an empty path was given: name a file, a folder or a glob; the current folder is '.'")
+        return [Clip("", BrokenSource("", "missing", "an empty path is no clip: leave it out"))]
     path = Path(given)
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", errno.ENOENT) in (errno.ENAMETOOLONG, errno.ELOOP) and not alone:
+            return [_from_file(path)]  # reading it says what is wrong
     if path.is_dir():
         return _not_empty(given, in_folder(path))
     readable = archive_members(given) is not None
     if path.is_file() if readable else given.lower().endswith(UNREADABLE):
-        return _not_empty(given, in_archive(path))
+        try:
+            return _not_empty(given, in_archive(path))
+        except _Damaged as error:
+            if alone:
+                raise ValueError(str(error)) from None
+            return [Clip(printable(path), BrokenSource(printable(path), "unreadable", str(error)))]
     if path.exists():
         return [_from_file(path)]
     matches = [Path(match) for match in glob.glob(given, recursive=True)] if glob.has_magic(given) else []
@@ -202,15 +227,41 @@ def _walk(folder: Path) -> Iterator[Path]:
         if real in seen:  # a link, back up or to a neighbour
             return
         seen.add(real)
-        for entry in sorted(os.scandir(here), key=lambda entry: entry.name):  # the order of paths, part by part
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)  # the order of paths, part by part
+        except OSError as error:
+            if here == folder:
+                raise
+            warnings.warn(f"{printable(here)} can't be listed ({error.strerror}): it is left out", stacklevel=2)
+            return
+        for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 yield from files(here / entry.name)
             elif is_audio(entry.name):
                 yield here / entry.name
 
     return files(folder)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+class _Damaged(ValueError):
+    """An archive's members can't be listed."""
+
+
+def _listed(members: Iterable[Source]) -> Iterator[Source]:
+    """Yield the members; raise `_Damaged` where the archive is."""
+    try:
+        yield from members
+    except ValueError as error:
+        raise _Damaged(str(error)) from None
 
 
 def _from_file(path: Path) -> Clip:
@@ -236,6 +287,8 @@ def _from_array(index: int, item: Any, sample_rate: int | None, features: str) -
     name = f"clip {index}"
     if _is_pair(item):
         item, sample_rate = item
+    elif _is_record(item):
+        item, sample_rate = item["array"], item["sampling_rate"]
     if not hasattr(item, "ndim"):
         raise TypeError(f"{name} must be a path or an array, not {type(item).__name__}")
     array = np.asarray(item)
@@ -248,6 +301,8 @@ def _from_array(index: int, item: Any, sample_rate: int | None, features: str) -
             f"{name}: samples must be [n] or [channels, n] in int16 or float (full scale 1), not {array.dtype} "
             f"{array.shape}"
         )
+    if array.ndim == 2 and array.shape[0] > array.shape[1] > 0:
+        raise ValueError(f"{name}: {array.shape} looks like [n, channels]: give [channels, n], as samples.T")
     if sample_rate is None or sample_rate < 1:
         raise ValueError(f"{name}: samples need their rate: give sample_rate=, or (samples, sample_rate) pairs")
     return Clip(name, ArraySource(name, array, int(sample_rate)))

@@ -70,17 +70,15 @@ class FileSource(Source):
     def open(self) -> BinaryIO:
         """Open the file; see `Source.open`."""
         try:
-            stream = open(self.path, "rb")  # noqa: SIM115 (the caller closes it)
-        except FileNotFoundError:
+            if not stat.S_ISREG(self.path.stat().st_mode):  # before it is opened: a pipe would wait for a writer
+                raise ClipError("unreadable", f"{self.where} is not a file: give audio files")
+            return open(self.path, "rb")
+        except (FileNotFoundError, ValueError):  # no file has a name with a zero byte in it
             raise ClipError("missing", f"{self.where} doesn't exist: check the spelling and the folder") from None
         except OSError as error:
             raise ClipError(
                 "unreadable", f"{self.where} can't be opened ({error.strerror}): check its rights"
             ) from None
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            stream.close()
-            raise ClipError("unreadable", f"{self.where} is not a file: give audio files")
-        return stream
 
     def size(self) -> int:
         """Return the file's size in bytes; 0 where it can't be looked at."""
@@ -120,6 +118,32 @@ class ZipSource(Source):
             return open_zip(self.path).getinfo(self.member).file_size
         except (OSError, ValueError, KeyError):  # opening it says what is wrong
             return 0
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenSource(Source):
+    """A place among several that no clip can be found in: it has a row that says why.
+
+    Attributes:
+        name: the place as it was given.
+        status: the row's.
+        reason: what is wrong, and the remedy.
+    """
+
+    name: str
+    status: str
+    reason: str
+    path = None
+    member = ""
+
+    @property
+    def where(self) -> str:
+        """The name."""
+        return self.name
+
+    def open(self) -> BinaryIO:
+        """Raise the ClipError that says what is wrong."""
+        raise ClipError(self.status, self.reason)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -184,12 +208,13 @@ def archive_members(name: str) -> Members | None:
 
 
 @lru_cache(maxsize=64)
-def _open_zip(path: Path, _stamp: tuple[int, int]) -> zipfile.ZipFile:
+def _open_zip(path: Path, _stamp: tuple[int, int, int]) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip archive, once for all threads that read from it: again only after it has changed.
+    """Open a zip archive, once for all threads that read from it: again after it has changed, and in a forked process,
+    which would share the file's position with its parent.
 
     Raises:
         ValueError: it is damaged, or no zip archive.
@@ -197,7 +222,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """
     info = path.stat()
     try:
-        return _open_zip(path, (info.st_mtime_ns, info.st_size))
+        return _open_zip(path, (info.st_mtime_ns, info.st_size, os.getpid()))
     except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         raise ValueError(f"{path} is no whole zip archive ({error}): copy or download it again") from None
 

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from pyasd.clips import Clip, find, for_fitting, for_scoring
 from pyasd.clips.find import in_archive
 from pyasd.clips.names import Names
-from pyasd.clips.sources import ArraySource, FileSource, ZipSource
+from pyasd.clips.sources import ArraySource, FileSource, ZipSource, open_zip
+from pyasd.errors import ClipError
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -313,3 +315,95 @@ def test_real_folders(real_data: Path) -> None:
     assert {clip.machine_id for clip in found} == {"00", "01"}
     assert sum(clip.split == "train" for clip in found) == 105
     assert sum(clip.label == 1 for clip in found) == 143
+
+
+# -- places that can't be read ------------------------------------------------------------------------------------
+
+
+def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.wav", "b.wav")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="an empty path was given"):
+        find("")
+    first, empty = find(["a.wav", ""])
+    assert (first.name, empty.name) == ("a.wav", "")
+    with pytest.raises(ClipError, match="leave it out") as caught:
+        empty.source.open()
+    assert caught.value.status == "missing"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    (clip,) = find(tmp_path)
+    with pytest.raises(ClipError, match="is not a file") as caught:
+        clip.source.open()
+    assert caught.value.status == "unreadable"
+
+
+def test_links_to_themselves_and_names_that_no_file_has_cost_their_own_rows(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav")
+    (tmp_path / "self").symlink_to("self")
+    (tmp_path / "self.wav").symlink_to("self.wav")
+    assert [Path(x.name).name for x in find(tmp_path)] == ["a.wav", "self.wav"]
+    for name in ("x" * 300 + ".wav", "a\0.wav", str(tmp_path / "self")):
+        good, bad = find([tmp_path / "a.wav", name])
+        assert good.name == str(tmp_path / "a.wav")
+        with pytest.raises(ClipError) as caught:
+            bad.source.open()
+        assert caught.value.status in ("missing", "unreadable")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can list every folder")
+def test_a_folder_that_cant_be_listed_is_told_and_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "locked/b.wav")
+    (tmp_path / "locked").chmod(0)
+    with pytest.warns(UserWarning, match=r"locked can't be listed \(Permission denied\): it is left out"):
+        assert [Path(x.name).name for x in find(tmp_path)] == ["a.wav"]
+    (tmp_path / "locked").chmod(0o700)
+
+
+def test_a_damaged_archive_beside_a_good_one_has_a_row(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "good.zip", "w") as file:
+        file.writestr("a.wav", b"x")
+    (tmp_path / "bad.zip").write_bytes(b"PK\3\4 and no more")
+    bad, good = find([tmp_path / "bad.zip", tmp_path / "good.zip"])
+    assert good.name == str(tmp_path / "good.zip" / "a.wav")
+    assert bad.name == str(tmp_path / "bad.zip")
+    with pytest.raises(ClipError, match="no whole zip archive") as caught:
+        bad.source.open()
+    assert caught.value.status == "unreadable"
+    with pytest.raises(ValueError, match="no whole zip archive"):
+        find(tmp_path / "bad.zip")
+
+
+def test_columns_of_tables_and_records_of_data_sets(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "b.wav")
+    paths = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
+    for given in (pd.Series(paths), pd.Index(paths), np.array(paths), np.array(paths, object)):
+        assert [x.name for x in find(given)] == paths
+    record = {"array": np.zeros(100, np.float32), "sampling_rate": 8000, "path": "x.wav"}
+    for given in (record, [record]):
+        (clip,) = find(given)
+        assert isinstance(clip.source, ArraySource)
+        assert clip.source.sample_rate == 8000
+    with pytest.raises(TypeError, match="not dict: give a list of its values"):
+        find({"a": paths[0]})
+
+
+def test_samples_as_soundfile_reads_them() -> None:
+    with pytest.raises(ValueError, match=r"looks like \[n, channels\]: give \[channels, n\], as samples.T"):
+        find([np.zeros((16000, 2), np.float32)], sample_rate=16000)
+    assert len(list(find([np.zeros((2, 16000), np.float32)], sample_rate=16000))) == 1
+
+
+def test_a_forked_process_opens_an_archive_anew(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("a.wav", b"x" * 100)
+    handle = open_zip(tmp_path / "a.zip")
+    assert open_zip(tmp_path / "a.zip") is handle
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(write, b"1" if open_zip(tmp_path / "a.zip") is not handle else b"0")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 1) == b"1"
