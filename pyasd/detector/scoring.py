@@ -18,7 +18,7 @@ from pyasd.audio import Channel
 from pyasd.clips import Clip
 from pyasd.compute import CPU, Compute
 from pyasd.detector.machine import Fitted, Machine
-from pyasd.detector.statistics import Baseline, combine
+from pyasd.detector.statistics import Baseline, combine, compressed_mean
 from pyasd.errors import ClipError, DeviceLost
 from pyasd.features.log_mels import Extraction, Features, extract
 from pyasd.features.transfer import Fetched, MemoryLimit, is_lost, too_large
@@ -246,7 +246,8 @@ class Scoring:
                 return
         standardised = [baselines[name].standardise(x, clip.machine_id, self.modes[name]) for name, x in scores.items()]
         row.combined = combine(standardised)
-        row.score = row.combined[self._detector.recipe.combine]
+        how = self._detector.recipe.combine
+        row.score = compressed_mean(standardised) if how == "signed-log" else row.combined[how]
         row.members = scores
 
 

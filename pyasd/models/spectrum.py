@@ -1,10 +1,11 @@
-"""The Mahalanobis distance of a clip's mean log-Mel from those of normal clips: the simplest model of a machine."""
+"""The Mahalanobis distance of a clip's statistics over time from those of normal clips, a machine's simplest model."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyasd.compute import Compute
-from pyasd.models import dense
+from pyasd.models import dense, shrinkage
 from pyasd.models.member import Member, MemberConfig, Mode, NormalScores, Scorer, register
 from pyasd.models.pooling import pool
 from pyasd.models.trained import VARIANCE_PRIOR_CLIPS
@@ -26,32 +27,58 @@ MIN_CLIPS = 3
 """Clips that some machine ID must have: its mean, and two that deviate from it."""
 
 
+OverTime = Literal["mean", "deviation", "change"]
+Covariance = Literal["shared", "held-out"]
+
+
 @dataclass(frozen=True)
 class SpectrumConfig(MemberConfig):
-    """The Mahalanobis distance of a clip's mean log-Mel (ours): it has no settings."""
+    """The Mahalanobis distance of a clip's statistics over time (ours).
+
+    Attributes:
+        over_time: statistics of each Mel band over the clip's frames: "mean", "deviation" (standard deviation; load and
+            speed that vary are told by nothing else) or "change" (standard deviation of the differences between
+            neighbouring frames).
+        covariance: "shared" by all machine IDs and shrunk as Ledoit and Wolf (2004) do it; or each ID's own, shrunk to
+            the shared one and to its diagonal as far as held-out clips like it best (see `shrinkage`).
+    """
+
+    over_time: tuple[OverTime, ...] = ("mean",)
+    covariance: Covariance = "shared"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.over_time or len(set(self.over_time)) != len(self.over_time):
+            raise ValueError(f"over_time needs statistics, each once, not {self.over_time}")
 
 
 @register
 class Spectrum(Member):
-    """A normal distribution of clips' mean log-Mels: a mean for each machine ID, and a covariance that all share.
+    """A normal distribution of clips' statistics over time for each machine ID.
 
     Attributes:
         ids: the machine IDs, sorted; empty before it has learnt any.
-        mean: `[ids, mels]` float64, in dB.
-        inverse_covariance: `[mels, mels]` float64, in 1 / dB squared, of the covariance within IDs.
+        mean: `[ids, dims]` float64, in dB; `dims` are the statistics, one after the other, of all bands.
+        inverse_covariance: in 1 / dB squared, float64: `[dims, dims]` where IDs share it, else `[ids, dims, dims]`.
     """
 
     kind = "spectrum"
     Config = SpectrumConfig
     MODES = (
-        Mode("mahalanobis", "share of the Mahalanobis distance", "Mahalanobis distance of the clip's mean log-Mel"),
+        Mode(
+            "mahalanobis",
+            "share of the Mahalanobis distance",
+            "Mahalanobis distance of the clip's mean spectrum, or of more statistics",
+        ),
     )
 
     def __init__(self, name: str, config: SpectrumConfig, mels: int, seed: int = 0) -> None:
         super().__init__(name, config, mels, seed)
         self.ids: tuple[str, ...] = ()
-        self.mean = torch.zeros(0, mels, dtype=torch.float64)
-        self.inverse_covariance = torch.eye(mels, dtype=torch.float64)
+        self.dims = mels * len(config.over_time)
+        self.mean = torch.zeros(0, self.dims, dtype=torch.float64)
+        self.inverse_covariance = torch.eye(self.dims, dtype=torch.float64)
+        self._held_out: NDArray[np.float64] | None = None
 
     def obstacle(self, ids: Sequence[str]) -> str | None:
         """Say that no machine ID has three clips, where that is so."""
@@ -63,16 +90,27 @@ class Spectrum(Member):
     def fit(self, data: TrainingSet, run: Run) -> History:
         """Learn from clips, all of them: nothing is held out, and there are no epochs.
 
-        The covariance is that of the clips about the means of their machine IDs, shrunk as Ledoit and Wolf (2004) do it
-        when bands are standardised, and as if one clip more, without correlations, had been seen.
+        A shared covariance is that of the clips about the means of their machine IDs, shrunk as Ledoit and Wolf (2004)
+        do it when bands are standardised, and as if one clip more, without correlations, had been seen.
         """
-        self._learn(_spectra(data.log_mels), data.ids)
+        features = self._features(data.log_mels)
+        if self.config.covariance == "shared":
+            self._learn(features, data.ids)
+        else:
+            self.ids = tuple(sorted(set(data.ids)))
+            self.mean, self.inverse_covariance, held_out = shrinkage.fit(features, data.ids)
+            self._held_out = torch.where(held_out.isnan(), held_out.nanmean(), held_out)[:, None].numpy()
         run.progress(run.stage, 1, 1, "")
         return History()
 
     def normal_scores(self, data: TrainingSet, run: Run) -> NormalScores:
         """Score each training clip as if it were held out, whatever `run.statistics` asks for; see `cross_validate`."""
-        return NormalScores(self.cross_validate(data.log_mels, data.ids), data.ids, VARIANCE_PRIOR_CLIPS)
+        held_out = self.cross_validate(data.log_mels, data.ids) if self._held_out is None else self._held_out
+        return NormalScores(held_out, data.ids, VARIANCE_PRIOR_CLIPS)
+
+    def _features(self, log_mels: Iterable[Tensor]) -> Tensor:
+        """Clips' statistics over time, `[clips, dims]` float64 on the CPU."""
+        return torch.stack([over_time(x, self.config.over_time).cpu() for x in log_mels])
 
     def cross_validate(self, log_mels: Sequence[Tensor], ids: Sequence[str]) -> NDArray[np.float64]:
         """Score each clip by a model of the others: a covariance lies too near to the clips that it was computed from.
@@ -83,13 +121,13 @@ class Spectrum(Member):
         Returns:
             `[clips, 1]` float64.
         """
-        spectra = _spectra(log_mels)
+        spectra = self._features(log_mels)
         machine_ids = np.array(ids)
         fold = np.empty(len(ids), int)
         fold[np.argsort(machine_ids, kind="stable")] = np.arange(len(ids)) % FOLDS
         scores = np.full((len(ids), 1), np.nan)
         for out in (fold == x for x in range(FOLDS)):
-            others = Spectrum(self.name, self.config, spectra.shape[1])
+            others = Spectrum(self.name, self.config, self.mels)
             known = np.isin(machine_ids, machine_ids[~out]) & out
             if known.any():
                 others._learn(spectra[~out], machine_ids[~out].tolist())
@@ -131,7 +169,8 @@ class Spectrum(Member):
         """
         ids = dense.unpack_names(state.get("ids", torch.empty(0)))
         shapes = {name: tuple(x.shape) for name, x in state.items() if name != "ids"}
-        if shapes != {"mean": (len(ids), self.mels), "precision": (self.mels, self.mels)}:
+        precision = (self.dims, self.dims) if self.config.covariance == "shared" else (len(ids), self.dims, self.dims)
+        if shapes != {"mean": (len(ids), self.dims), "precision": precision}:
             raise ValueError(f"tensors are missing, unknown or of another shape: {', '.join(shapes)}")
         self.ids, self.mean, self.inverse_covariance = ids, state["mean"], state["precision"]
 
@@ -141,12 +180,13 @@ class SpectrumScorer(Scorer):
 
     def __init__(self, spectrum: Spectrum, device: torch.device) -> None:
         self._ids = spectrum.ids
+        self._over_time: tuple[OverTime, ...] = spectrum.config.over_time
         self._mean = spectrum.mean.to(device)
         self._inverse_covariance = spectrum.inverse_covariance.to(device)
 
     def score_many(self, log_mels: Sequence[Tensor], machine_ids: Sequence[str | None]) -> Tensor:
-        """Compute how far clips' mean log-Mels lie from their machine ID's mean: the Mahalanobis distance (Mahalanobis,
-        1936) over the root of the number of bands, so that it is about 1 for normal clips.
+        """Compute how far clips' statistics lie from their machine ID's mean: the Mahalanobis distance (Mahalanobis,
+        1936) over the root of the number of dimensions, so that it is about 1 for normal clips.
 
         Args:
             log_mels: `[frames, mels]` float32 each, in dB.
@@ -156,34 +196,54 @@ class SpectrumScorer(Scorer):
             `[clips, 1]` float64.
         """
         pairs = zip(log_mels, machine_ids, strict=True)
-        return torch.stack([self.of_spectrum(pool(x, "mean"), machine_id) for x, machine_id in pairs])
+        return torch.stack([self.of_spectrum(over_time(x, self._over_time), machine_id) for x, machine_id in pairs])
 
     def of_spectrum(self, spectrum: Tensor, machine_id: str | None) -> Tensor:
-        """Score a clip whose mean log-Mel is `[mels]` float64: `[1]`."""
-        return self._shares(spectrum, self._means(machine_id)).sum(1).amin(0, keepdim=True).clamp(min=0).sqrt()
+        """Score a clip whose statistics are `[dims]` float64: `[1]`."""
+        return self._shares(spectrum, self._rows(machine_id)).sum(1).amin(0, keepdim=True).clamp(min=0).sqrt()
 
     def explain(self, log_mel: Tensor, mode: str = "mahalanobis", machine_id: str | None = None) -> Tensor:
-        """Compute each frame's and band's share of the score, `[frames, mels]` float32: summed over bands and averaged
-        over frames they are the score. Shares of bands that deviate as the others let expect can be negative.
+        """Compute each frame's and band's share of the score, `[frames, mels]` float32.
+
+        With the mean alone, shares summed over bands and averaged over frames are the score. With further statistics
+        they are its gradient times how far the band is from its mean: the score to first order. Shares of bands that
+        deviate as the others let expect can be negative.
         """
-        spectrum, means = pool(log_mel, "mean"), self._means(machine_id)
-        squares = self._shares(spectrum, means).sum(1)
-        mean = means[squares.argmin()]
-        slope = (spectrum - mean) @ self._inverse_covariance / (len(mean) * squares.amin().sqrt().clamp(min=1e-12))
-        return ((log_mel - mean) * slope).float()
+        rows = self._rows(machine_id)
+        features = over_time(log_mel, self._over_time)
+        squares = self._shares(features, rows).sum(1)
+        row = rows[int(squares.argmin())]
+        if self._over_time == ("mean",):
+            mean, inverse = self._mean[row], self._inverse_covariance
+            inverse = inverse if inverse.ndim == 2 else inverse[row]
+            slope = (features - mean) @ inverse / (len(mean) * squares.amin().sqrt().clamp(min=1e-12))
+            return ((log_mel - mean) * slope).float()
+        with torch.enable_grad():
+            x = log_mel.detach().double().requires_grad_()
+            score = self._shares(over_time(x, self._over_time), [row]).sum().clamp(min=1e-24).sqrt()
+            (gradient,) = torch.autograd.grad(score, x)
+        return (gradient * (log_mel - log_mel.double().mean(0)) * len(log_mel)).nan_to_num().float()
 
-    def _means(self, machine_id: str | None) -> Tensor:
-        if machine_id not in self._ids:
-            return self._mean
-        place = self._ids.index(machine_id)
-        return self._mean[place : place + 1]
+    def _rows(self, machine_id: str | None) -> list[int]:
+        """Places of the machine IDs that a clip is compared with: its own, or all where that wasn't learnt."""
+        return [self._ids.index(machine_id)] if machine_id in self._ids else list(range(len(self._ids)))
 
-    def _shares(self, spectrum: Tensor, means: Tensor) -> Tensor:
-        """Each band's share of the squared score about each of the means, `[ids, mels]`."""
-        deviation = spectrum - means
-        return deviation * (deviation @ self._inverse_covariance) / len(spectrum)
+    def _shares(self, spectrum: Tensor, rows: list[int]) -> Tensor:
+        """Each dimension's share of the squared score about the means of some machine IDs, `[rows, dims]`."""
+        deviation = spectrum - self._mean[rows]
+        if self._inverse_covariance.ndim == 2:
+            return deviation * (deviation @ self._inverse_covariance) / len(spectrum)
+        products = [x @ self._inverse_covariance[row] for x, row in zip(deviation, rows, strict=True)]
+        return deviation * torch.stack(products) / len(spectrum)
 
 
-def _spectra(log_mels: Sequence[Tensor]) -> Tensor:
-    """Clips' mean log-Mels, `[clips, mels]` float64 on the CPU."""
-    return torch.stack([pool(x, "mean").cpu() for x in log_mels])
+def over_time(log_mel: Tensor, statistics: Sequence[OverTime]) -> Tensor:
+    """Compute statistics of each Mel band over a clip's frames, `[statistics * mels]` float64."""
+    values = []
+    for name in statistics:
+        if name == "mean":
+            values.append(pool(log_mel, "mean"))
+        else:
+            x = log_mel.double()
+            values.append((x if name == "deviation" else x.diff(dim=0)).std(0, correction=0))
+    return torch.cat(values)

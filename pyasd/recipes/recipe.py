@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pyasd import settings
 from pyasd.models.member import MIN_FRAMES, MemberConfig, kinds
 from pyasd.ops import LogMelPlan
 from pyasd.tables import Combination
 from pyasd.training.run import StatisticsPolicy
+
+Combine = Literal["mean", "max", "signed-log"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Recipe:
     Attributes:
         members: the ensemble's members, in the order of the table's columns.
         features: the log-Mel that feeds every member.
-        combine: how the members' standardised scores are combined (report section 2.3).
+        combine: how the members' standardised scores are combined: their "mean" or "max" (report section 2.3), or
+            "signed-log" (ours), the mean of `sign(z) log(1 + |z|)`: tails of members weigh alike then, however heavy.
         statistics: what standardises scores: mean and variance of all `training` clips (the report), or of the
             `held-out` ones alone, those that validated the training; or `robust`: median and median absolute
             deviation of all training clips, for recordings that may have anomalies among them.
@@ -64,7 +67,7 @@ class Recipe:
 
     members: tuple[MemberRecipe, ...]
     features: LogMelPlan = field(default_factory=LogMelPlan)
-    combine: Combination = "mean"
+    combine: Combine = "mean"
     statistics: StatisticsPolicy = "training"
 
     def __post_init__(self) -> None:

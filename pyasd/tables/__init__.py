@@ -3,4 +3,4 @@
 from typing import Literal
 
 Combination = Literal["mean", "max"]
-"""How the members' standardised scores are made one. A table has a column for each; a recipe chooses one of them."""
+"""How the members' standardised scores are made one, in columns of their own."""

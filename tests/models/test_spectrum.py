@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.spatial import distance
@@ -14,7 +15,7 @@ from sklearn.covariance import LedoitWolf
 
 import pyasd
 from pyasd.models import spectrum
-from pyasd.models.spectrum import Spectrum, SpectrumConfig
+from pyasd.models.spectrum import OverTime, Spectrum, SpectrumConfig, over_time
 from pyasd.recipes import Recipe, files
 from pyasd.training.data import TrainingSet
 from pyasd.training.run import Run
@@ -206,9 +207,9 @@ def test_it_ranks_clips_without_a_model() -> None:
         assert table["score"].argmax() == 20
 
 
-def test_it_needs_few_frames_and_has_no_settings() -> None:
+def test_it_needs_few_frames_and_no_epochs() -> None:
     assert RECIPE.min_frames == 5
-    with pytest.raises(ValueError, match=r"\[spectrum\] has no setting 'epochs'; it has none"):
+    with pytest.raises(ValueError, match=r"\[spectrum\] has no setting 'epochs'; it has covariance, over_time"):
         Recipe.from_dict({"members": ["spectrum"], "spectrum": {"epochs": 3}})
     with pytest.raises(TypeError, match="'epochs'"):
         pyasd.fit(log_mels(4), RECIPE, ids="00", epochs=3, **HOW)
@@ -221,3 +222,79 @@ def test_tensors_that_do_not_fit_are_refused(fitted: tuple[Spectrum, list[torch.
             make().load_state(state | wrong)
     with pytest.raises(ValueError, match="another shape"):
         make().load_state({name: x for name, x in state.items() if name != "ids"})
+
+
+# -- more statistics, and covariances by held-out likelihood -----------------------------------------------------------
+
+WIDE = SpectrumConfig(over_time=("mean", "deviation", "change"), covariance="held-out")
+
+
+def test_statistics_over_time_are_numpys() -> None:
+    clip = log_mels(1)[0]
+    x = clip.double().numpy()
+    expected = np.concatenate([x.mean(0), x.std(0), np.diff(x, axis=0).std(0)])
+    np.testing.assert_allclose(over_time(clip, WIDE.over_time), expected, rtol=1e-12)
+
+
+def test_a_band_that_sways_is_told_by_its_spread_alone() -> None:
+    """Each clip's mean is that of normal ones; the last one's band 3 goes up and down."""
+    normal = log_mels(40)
+    odd = log_mels(1, seed=9)[0]
+    odd[:, 3] += 12 * torch.tensor([1.0, -1.0]).repeat(len(odd) // 2)
+    cases: list[tuple[tuple[OverTime, ...], bool]] = [(("mean",), False), (("mean", "deviation"), True)]
+    for over, found in cases:
+        member = Spectrum("spectrum", SpectrumConfig(over_time=over, covariance="held-out"), MELS)
+        data = TrainingSet(normal, ["00"] * 40)
+        member.fit(data, Run())
+        held_out = member.normal_scores(data, Run()).scores[:, 0]
+        score = float(member.scorer().score(odd, "00"))
+        assert (score > held_out.max()) == found
+
+
+def test_the_fast_system_is_saved_loaded_and_explained(tmp_path: Path) -> None:
+    clips, ids = log_mels(24), ["00", "01"] * 12
+    detector = pyasd.fit(clips, "fast", ids=ids, n_mels=MELS, out=tmp_path / "fast.safetensors", **HOW)
+    new = log_mels(6, seed=3)
+    table = detector.score(new, ids=["00", "01"] * 3, **HOW)
+    loaded = pyasd.load(tmp_path / "fast.safetensors")
+    pd.testing.assert_frame_equal(loaded.score(new, ids=["00", "01"] * 3, **HOW), table)
+    baselines = detector.machines[""].baselines
+    z = [
+        [baselines[name].standardise(row[f"score.{name}"], row["machine_id"], "mahalanobis") for name in baselines]
+        for row in table.to_dict("records")
+    ]
+    expected = [np.mean([np.sign(x) * np.log(1 + abs(x)) for x in row]) for row in z]
+    np.testing.assert_allclose(table["score"], expected, rtol=1e-12)
+    np.testing.assert_allclose(table["score.mean"], np.mean(z, 1), rtol=1e-12)
+    for name in ("spectrum", "spread"):
+        score_map = detector.explain(new[0], ids="00", member=name, **HOW).score_map
+        assert score_map.shape == new[0].shape
+        assert np.isfinite(score_map).all()
+    pooled = detector.score(new, ids="07", unknown_ids="pool", **HOW)
+    assert (pooled["score.spread"] <= table["score.spread"] + 1e-12).all(), "the nearest ID counts"
+
+
+def test_the_explanation_of_a_spread_points_to_the_band_that_sways() -> None:
+    data = TrainingSet(log_mels(40), ["00"] * 40)
+    member = Spectrum("spread", WIDE, MELS)
+    member.fit(data, Run())
+    odd = log_mels(1, seed=9)[0]
+    odd[:, 3] += 12 * torch.tensor([1.0, -1.0]).repeat(len(odd) // 2)
+    shares = member.scorer().explain(odd, "mahalanobis", "00").mean(0)
+    assert int(shares.argmax()) == 3
+
+
+@pytest.mark.parametrize("wrong", [{"over_time": ()}, {"over_time": ("mean", "mean")}, {"over_time": ("median",)}])
+def test_statistics_that_there_are_not(wrong: dict[str, tuple[str, ...]]) -> None:
+    with pytest.raises(ValueError, match="over_time"):
+        SpectrumConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_fewest_clips_of_the_fast_system() -> None:
+    for ids in (["00"] * 3, ["00"] * 5 + ["01"]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table = pyasd.fit(log_mels(len(ids)), "fast", ids=ids, n_mels=MELS, **HOW).score(
+                log_mels(2, seed=5), ids="00", **HOW
+            )
+        assert np.isfinite(table["score"]).all()
