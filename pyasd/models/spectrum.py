@@ -27,6 +27,9 @@ MIN_CLIPS = 3
 """Clips that some machine ID must have: its mean, and two that deviate from it."""
 
 
+MAX_IDS = 256
+"""Machine IDs that can have a covariance each: 1.2 MB for three statistics of 128 bands."""
+
 OverTime = Literal["mean", "deviation", "change"]
 Covariance = Literal["shared", "held-out"]
 
@@ -81,7 +84,12 @@ class Spectrum(Member):
         self._held_out: NDArray[np.float64] | None = None
 
     def obstacle(self, ids: Sequence[str]) -> str | None:
-        """Say that no machine ID has three clips, where that is so."""
+        """Say that no machine ID has three clips, or that there are too many for a covariance each, where that is so."""
+        count = len(set(ids))
+        if self.config.covariance == "held-out" and count > MAX_IDS:
+            return (
+                f'{self.name} keeps a covariance of each machine ID, and there are {count:,}: take covariance="shared"'
+            )
         if max(Counter(ids).values()) >= MIN_CLIPS:
             return None
         compares = f"{self.name} compares an ID's clips with each other"

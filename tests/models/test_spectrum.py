@@ -284,6 +284,13 @@ def test_the_explanation_of_a_spread_points_to_the_band_that_sways() -> None:
     assert int(shares.argmax()) == 3
 
 
+def test_a_covariance_each_is_for_some_hundred_ids() -> None:
+    ids = [f"{i:04}" for i in range(300) for _ in range(3)]
+    assert Spectrum("spread", SpectrumConfig(), MELS).obstacle(ids) is None
+    why = Spectrum("spread", WIDE, MELS).obstacle(ids)
+    assert why == 'spread keeps a covariance of each machine ID, and there are 300: take covariance="shared"'
+
+
 @pytest.mark.parametrize("wrong", [{"over_time": ()}, {"over_time": ("mean", "mean")}, {"over_time": ("median",)}])
 def test_statistics_that_there_are_not(wrong: dict[str, tuple[str, ...]]) -> None:
     with pytest.raises(ValueError, match="over_time"):
