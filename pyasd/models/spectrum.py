@@ -84,7 +84,7 @@ class Spectrum(Member):
         self._held_out: NDArray[np.float64] | None = None
 
     def obstacle(self, ids: Sequence[str]) -> str | None:
-        """Say that no machine ID has three clips, or that there are too many for a covariance each, where that is so."""
+        """Say that no machine ID has three clips, or that there are too many for a covariance each."""
         count = len(set(ids))
         if self.config.covariance == "held-out" and count > MAX_IDS:
             return (

@@ -41,7 +41,10 @@ def test_the_systems_are_the_reports() -> None:
         "group-made": ("group-made",),
         "group-made-spectrum": ("group-made", "spectrum"),
         "autoencoder": ("autoencoder",),
+        "fast": ("spectrum", "spread"),
     }
+    fast = systems.pop("fast")
+    assert (fast.combine, {x.kind for x in fast.members}) == ("signed-log", {"spectrum"})
     assert all(member.name == member.kind for recipe in systems.values() for member in recipe.members)
     assert systems["4"] == Recipe.of_kinds("group-made")
     assert systems["group-made"] == systems["4"].override(score="bands")
@@ -200,7 +203,10 @@ def test_pretrained_weights_lie_beside_their_recipe(tmp_path: Path) -> None:
         ('members = ["group-made"]\ncombine = "median"', ["combine", "mean, max", "'median'"]),
         ("members = ]", ["is not TOML", "line 1"]),
         ('members = "group-made"', ["members must be a list", "'group-made'"]),
-        ('members = ["spectrum"]\n[spectrum]\nepochs = 3', ["[spectrum] has no setting 'epochs'; it has none"]),
+        (
+            'members = ["spectrum"]\n[spectrum]\nepochs = 3',
+            ["[spectrum] has no setting 'epochs'; it has covariance, over_time"],
+        ),
         ("[[member]]\nepochs = 3", ["[[member]] has no kind", "group-made", "spectrum"]),
         ('[[member]]\nkind = "transformer"', ["member must be one of", "spectrum", "'transformer'"]),
         ('[[member]]\nkind = "mobilenet"\nepoch = 3', ["[mobilenet]", "'epoch'", "epochs"]),
