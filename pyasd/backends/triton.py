@@ -7,6 +7,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +26,10 @@ from pyasd.backends.contract import (
 if TYPE_CHECKING:
     from pyasd.kernels import log_mel as log_mel_kernel
     from pyasd.kernels import trunk as trunk_kernel
+
+
+OLDEST_TRITON = (3, 7)
+"""The oldest version that its kernels are known to compile with; 3.3 fails on them."""
 
 
 class TritonBackend(Backend):
@@ -50,6 +55,9 @@ class TritonBackend(Backend):
             return "no GPU that torch can use" if built else "this torch is a build without CUDA and ROCm"
         if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
             return "the GPU is older than compute capability 8.0, the first with TF32"
+        version = metadata.version("triton")
+        if tuple(int(x) for x in version.split(".")[:2]) < OLDEST_TRITON:
+            return f"Triton {version} can't compile its kernels: {'.'.join(map(str, OLDEST_TRITON))} can, install it"
         return None
 
     def log_mel(self, samples: Tensor, plan: LogMelPlan, lengths: Sequence[int]) -> Tensor:

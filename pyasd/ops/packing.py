@@ -15,7 +15,8 @@ _unpacked: dict[tuple[type, str], Any] = {}
 
 def pack(settings: object) -> str:
     """Return the fields of a dataclass of numbers, strings, `None` and tuples of them as one string."""
-    return str(tuple(vars(settings).values()))
+    names: tuple[str, ...] = settings.__match_args__  # type: ignore[attr-defined]
+    return str(tuple([getattr(settings, name) for name in names]))  # not `vars`, which older compilers can't follow
 
 
 def unpack(kind: type[Settings], packed: str) -> Settings:

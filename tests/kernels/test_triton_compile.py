@@ -222,3 +222,12 @@ def test_cpu_tensors_are_refused_with_the_reason() -> None:
     assert "TRITON_INTERPRET=1" in reason
     with pytest.raises(BackendUnavailable, match="TRITON_INTERPRET"):
         ops.log_mel(torch.zeros(1, 16000), ops.LogMelPlan(), backend="triton")
+
+
+def test_an_old_triton_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    assert backend.unavailable(torch.device("cuda")) is None
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "3.3.0")
+    reason = backend.unavailable(torch.device("cuda"))
+    assert reason == "Triton 3.3.0 can't compile its kernels: 3.7 can, install it"
