@@ -134,7 +134,7 @@ def log_mel(clips: int = 64) -> Case:
     except ImportError:
         pass
     return Case(
-        "log-Mel", "tests/test_ops_log_mel.py", clips, contestants, 0, _log_mel_flop, 0, SAMPLES * 2 + 313 * 128 * 4
+        "log-Mel", "tests/ops/test_log_mel.py", clips, contestants, 0, _log_mel_flop, 0, SAMPLES * 2 + 313 * 128 * 4
     )
 
 
@@ -181,7 +181,7 @@ def head_forward(clips: int = 64) -> Case:
 
     return Case(
         "head forward",
-        "tests/test_ops_mixture.py",
+        "tests/ops/test_mixture.py",
         clips,
         {
             "pyasd": lambda: ops.mixture_log_prob(hidden, target, head, "cpu"),
@@ -220,7 +220,7 @@ def head_both(clips: int = 8) -> Case:
 
     return Case(
         "head forward + backward",
-        "tests/test_ops_mixture.py",
+        "tests/ops/test_mixture.py",
         clips,
         {
             "pyasd": each(lambda h, x: ops.mixture_log_likelihood(h, x, head, "cpu")),
@@ -276,7 +276,7 @@ def trunk(clips: int = 64) -> Case:
 
     return Case(
         "trunk",
-        "tests/test_ops_group_made.py",
+        "tests/ops/test_group_made.py",
         clips,
         {
             "pyasd": ours("float32"),
@@ -334,7 +334,7 @@ def clip_scores(clips: int = 64) -> Case:
 
     return Case(
         "samples to clip score",
-        "tests/test_ops_group_made.py",
+        "tests/ops/test_group_made.py",
         clips,
         {
             "pyasd": ours("float32"),
@@ -355,7 +355,7 @@ def archive(clips: int = 324) -> Case:
     log_mel = -60 + 5 * torch.randn(clips * WINDOWS + 4, 128)
     return Case(
         "windows of one long recording",
-        "tests/test_ops_group_made.py",
+        "tests/ops/test_group_made.py",
         clips,
         {
             "pyasd": lambda: ops.group_made_score(log_mel, network, None, "cpu"),
@@ -385,7 +385,7 @@ def threads(clips: int = 32) -> Case:
 
     return Case(
         "samples to clip score on two threads",
-        "tests/test_ops_group_made.py",
+        "tests/ops/test_group_made.py",
         clips,
         {"pyasd": on(2), "pyasd on one thread": on(1)},
         WINDOWS * 2 * (_trunk_connected + _connected),

@@ -31,7 +31,7 @@ from benchmarks.gpu_roofline import Roofline, measure, seconds
 from pyasd import backends
 
 OPERATORS = ("log_mel", "mixture", "group_made")
-"""Each has its tests in tests/test_ops_<operator>.py."""
+"""Each has its tests in tests/ops/test_<operator>.py."""
 
 COLUMNS = (
     "date", "commit", "gpu", "torch", "triton", "case", "contestant", "units", "unit", "ms", "per_second",

@@ -18,7 +18,7 @@ from .conftest import guarded, make_head, make_windows
 pytestmark = pytest.mark.usefixtures("warpgroups")
 
 VALUES = 4.0
-"""Multiple of torch's own float32 error that the kernels may err by, as on the CPU (tests/test_ops_mixture.py)."""
+"""Multiple of torch's own float32 error that the kernels may err by, as on the CPU (tests/ops/test_mixture.py)."""
 
 
 def forward(

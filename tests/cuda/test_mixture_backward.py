@@ -13,7 +13,7 @@ from pyasd.backends.reference import BACKEND as reference
 from .conftest import guarded, make_head, make_windows
 
 GRADIENTS = 8.0
-"""Multiple of torch's own float32 error that gradients may err by, as on the CPU (tests/test_ops_mixture.py)."""
+"""Multiple of torch's own float32 error that gradients may err by, as on the CPU (tests/ops/test_mixture.py)."""
 
 
 def backward(

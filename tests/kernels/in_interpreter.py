@@ -23,7 +23,7 @@ from pyasd.kernels import trunk
 ORDERS = {"causal": [1, 2, 3, 4, 5], "middle": [1, 2, 5, 3, 4]}
 
 VALUES, GRADIENTS = 4.0, 8.0
-"""Multiples of torch's own float32 error that the kernels may err by: see `test_ops_mixture.py`."""
+"""Multiples of torch's own float32 error that the kernels may err by: see `tests/ops/test_mixture.py`."""
 
 
 @pytest.fixture(autouse=True)
@@ -244,7 +244,7 @@ def test_group_made_equals_float64(
     exact = reference.group_made_log_prob(log_mel.double(), in_double(network), *args)
     if precision == "float32":
         assert_within_budget(got, plain, exact, VALUES)
-    else:  # a sum next to a rounding boundary rounds either way, in torch as here: see test_ops_group_made.py
+    else:  # a sum next to a rounding boundary rounds either way, in torch as here: see tests/ops/test_group_made.py
         error, allowed = ((x - exact).abs() / (1 + exact.abs()) for x in (got, plain))
         assert error.mean() <= 4 * allowed.mean() + 1e-6
         assert error.max() <= max(4 * allowed.max().item(), 0.02)
