@@ -1,4 +1,4 @@
-"""Where and how the work is done: devices, backend and arithmetic. "auto" is decided once, then it only travels."""
+"""Choose the devices, the backend and the precision. "auto" is decided here, once; the rest is handed the choice."""
 
 from __future__ import annotations
 

@@ -353,7 +353,9 @@ def test_importing_pyasd_opens_no_file() -> None:
     assert not files_opened("pyasd")
 
 
-@pytest.mark.parametrize("modules", ["pyasd.ops", "pyasd.detector, pyasd.models, pyasd.datasets, pyasd.tables.table"])
+@pytest.mark.parametrize(
+    "modules", ["pyasd.ops", "pyasd.recipes.files", "pyasd.detector, pyasd.models, pyasd.datasets, pyasd.tables.table"]
+)
 def test_importing_opens_no_data_file(modules: str) -> None:
     """Recipes and years are read when they are asked for. What libraries open is their own affair."""
     libraries = "import torch, numpy" if modules == "pyasd.ops" else "import torch, pandas, pyarrow.parquet"

@@ -55,7 +55,7 @@ class Recordings(Options):
 
 @dataclass(frozen=True)
 class Hardware(Options):
-    """Where the work is done, and in which arithmetic."""
+    """Choose the device, the backend and the precision."""
 
     panel = "Hardware"
 

@@ -1,4 +1,4 @@
-"""Where clips come from: files, members of archives, and arrays.
+"""List and open the sources of clips: files, members of archives, and arrays.
 
 A further kind of archive is one entry of `register`: a function that lists an archive's members as sources.
 """
@@ -25,7 +25,7 @@ from pyasd.errors import ClipError
 
 
 class Source(ABC):
-    """Where a clip comes from. Sources are small records that can be pickled; none holds an open file.
+    """Open one clip: a file, a member of an archive, or an array. Sources can be pickled: they hold no open file.
 
     Attributes:
         path: the file, or the archive that the clip is in; `None` for arrays.

@@ -1,4 +1,4 @@
-"""Where clips come from: files, archives, arrays; and that a further kind of archive is one function."""
+"""Open clips from files, archives and arrays; show that a further kind of archive is one function."""
 
 from __future__ import annotations
 

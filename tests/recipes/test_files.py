@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +61,6 @@ def test_each_value_of_a_shipped_recipe_has_its_source(name: str) -> None:
     assert lines[0].startswith("# ")
     for line in lines:
         assert line.startswith("#") or "=" not in line or "  # " in line, line
-
-
-def test_no_recipe_is_read_before_it_is_asked_for() -> None:
-    code = (
-        "import sys, pathlib; opened = []; "
-        "sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == 'open' else None); "
-        "import pyasd.ops, pyasd.recipes.files; print([x for x in opened if x.endswith('.toml')])"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "[]"
 
 
 # -- of one's own ------------------------------------------------------------------------------------------------
