@@ -18,9 +18,12 @@ from torch import Tensor
 
 from benchmarks.roofline import Roofline
 from pyasd import ops
-from pyasd.backends.contract import Precision
-from pyasd.features.log_mels import BATCH_CLIPS
+from pyasd.backends.contract import LOG_SCALE_MIN, Precision
 from pyasd.models.group_made import GroupMadeConfig
+
+BATCH_CLIPS = 16
+"""Clips in one call, as `pyasd.features` has them on a CPU, which isn't imported here: it needs what reads audio files,
+and a machine that is lent for its GPU may not have that."""
 
 SAMPLES = 160_000  # ten seconds at 16 kHz
 WINDOWS = 309
@@ -152,7 +155,7 @@ def eager_head(hidden: Tensor, target: Tensor, masked: Tensor, bias: Tensor) -> 
     """The mixture head in eager torch, from weights that are masked already."""
     out = torch.addmm(bias, hidden, masked.T).view(-1, 3, DIMS, COMPONENTS)
     logit, mean, log_scale = out.unbind(1)
-    log_scale = log_scale.clamp(min=GroupMadeConfig.log_scale_min)
+    log_scale = log_scale.clamp(min=LOG_SCALE_MIN)
     z = (target[..., None] - mean) * torch.exp(-log_scale)
     log_density = torch.log_softmax(logit, -1) - 0.5 * z.square() - log_scale - 0.5 * math.log(2 * math.pi)
     return torch.logsumexp(log_density, -1).view(-1, 5, DIMS // 5).sum(-1)
@@ -296,7 +299,7 @@ def _score(
 ) -> list[Tensor]:
     """Clips' scores as a detector gets them: log-Mels of a batch at a time, scored together."""
     scores = []
-    for some in samples.split(BATCH_CLIPS["cpu"]):
+    for some in samples.split(BATCH_CLIPS):
         log_mels = ops.log_mel(some, plan, backend="cpu")
         clips, frames = log_mels.shape[:2]
         nll = ops.group_made_score(log_mels.flatten(0, 1), network, None, "cpu", precision, lengths=[frames] * clips)

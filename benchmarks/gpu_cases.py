@@ -66,8 +66,7 @@ class Case:
         operator: the operator whose tests must have passed: see `gpu.py`.
         unit: what is counted, "frames", "windows" or "clips"; `units` of them go into a call.
         work: of one unit, for the bound.
-        contestants: by name; ours come first.
-        eager, compiled: names of the contestants that ours are compared with.
+        contestants: by name; ours come first, and are compared with "eager torch" and "torch.compile".
     """
 
     name: str
@@ -76,8 +75,6 @@ class Case:
     units: int
     work: Work
     contestants: dict[str, Contestant]
-    eager: str = "eager torch"
-    compiled: str = "torch.compile"
 
 
 def _ours(

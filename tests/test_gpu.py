@@ -22,10 +22,9 @@ pytestmark = pytest.mark.gpu
 PLAN = ops.LogMelPlan()
 
 
-@pytest.fixture(params=["cuda", "triton"])
-def engine(request: pytest.FixtureRequest, make_engine: Any) -> Engine:
-    engine: Engine = make_engine(request.param)
-    return engine
+@pytest.fixture
+def engine(gpu_engine: Engine) -> Engine:
+    return gpu_engine
 
 
 def network(seed: int = 0) -> ops.GroupMadeNetwork:
@@ -67,6 +66,7 @@ def test_clip_scores_are_the_cpus(engine: Engine) -> None:
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=0)
 
 
+@pytest.mark.cuda
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_hidden_layers_run_in_their_kernel(make_engine: Any, precision: Precision) -> None:
     """Where it disagrees with the reference, `cuda` quietly leaves them to torch: not on this device."""
@@ -84,6 +84,7 @@ def test_hidden_layers_run_in_their_kernel(make_engine: Any, precision: Precisio
     assert error <= (1e-5 if precision == "float32" else 0.02)
 
 
+@pytest.mark.cuda
 def test_products_of_warpgroups_where_the_device_has_them(make_engine: Any) -> None:
     cuda = make_engine("cuda").implementation
     why = cuda.warpgroups_obstacle(torch.device("cuda", torch.cuda.current_device()))

@@ -4,11 +4,15 @@ They are tested on the host, in an emulation of CUDA's thread blocks; a run on a
 is used for the first time, every operator is compared there with the reference on a small shape (`_self_check`), and
 the backend reports itself unavailable, with the reason, where that fails. Group MADE's hidden layers have a check of
 their own (`hidden_layers_obstacle`), since torch can stand in for their kernel beside the head's.
+
+PYASD_CUDA=0 in the environment turns the backend off, PYASD_WGMMA=0 the head's products of warpgroups: for a device on
+which one of them hangs or dies before it can be compared.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import weakref
 from collections.abc import Sequence
 from functools import lru_cache, partial
@@ -51,6 +55,8 @@ class CudaBackend(Backend):
         """Return why this backend can't run on `device`; the first time, every operator is checked there."""
         if _why is not None:
             return _why
+        if os.environ.get("PYASD_CUDA") == "0":
+            return "PYASD_CUDA=0 turns it off"
         if device is not None and device.type != "cuda":
             return "its kernels run on CUDA tensors"
         count, reason = _cuda.device_count()
@@ -132,6 +138,8 @@ class CudaBackend(Backend):
         """Return why the head's forward kernel multiplies by warps (`mma.sync`) on `device`, not by warpgroups
         (`wgmma`), where it can run; `None` if it does.
         """
+        if os.environ.get("PYASD_WGMMA") == "0":
+            return "PYASD_WGMMA=0 turns them off"
         if _cuda.device(device.index or 0)["capability"][0] != 9:
             return "devices of compute capability 9 alone have wgmma"
         return self_check.forward_disagreement(partial(self.log_prob_by, warpgroups=True), device)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pyasd.kernels import trunk as trunk_kernel
 
 
-OLDEST_TRITON = (3, 7)
+OLDEST_TRITON = (3, 6)
 """The oldest version that its kernels are known to compile with; 3.3 fails on them."""
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cases, gpu
+from benchmarks import cases
+from pyasd.features import log_mels
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,6 +17,5 @@ def test_the_tests_of_a_case_are_there(key: str) -> None:
     assert (ROOT / cases.CASES[key](1).tests).is_file()
 
 
-@pytest.mark.parametrize("operator", gpu.OPERATORS)
-def test_the_tests_of_an_operator_are_there(operator: str) -> None:
-    assert (ROOT / f"tests/ops/test_{operator}.py").is_file()
+def test_calls_are_as_large_as_the_pipeline_makes_them() -> None:
+    assert log_mels.BATCH_CLIPS["cpu"] == cases.BATCH_CLIPS

@@ -230,4 +230,4 @@ def test_an_old_triton_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatc
     assert backend.unavailable(torch.device("cuda")) is None
     monkeypatch.setattr("importlib.metadata.version", lambda name: "3.3.0")
     reason = backend.unavailable(torch.device("cuda"))
-    assert reason == "Triton 3.3.0 can't compile its kernels: 3.7 can, install it"
+    assert reason == "Triton 3.3.0 can't compile its kernels: 3.6 can, install it"
