@@ -37,11 +37,13 @@ constexpr float kInfinity = __builtin_huge_valf();
 // e^x for x <= 0 as a factor of a sum of such: the error that rounding x log2(e) makes, |x| 2^-24 e^x, is below 2^-24.
 PYASD_DEVICE float exp_for_sum(float x) { return exp2_hardware(x * 1.44269504088896341f); }
 
-// logsumexp of numbers that come one by one, as log(total) + peak.
+// logsumexp of numbers that come one by one, as log(total) + peak. It has no initial values of its own: nvcc 13.0 gives
+// them to the first row alone of a two-dimensional array, and zeros to the others.
 struct LogSum {
-  float peak = -3.4028235e38f;  // finite, so that an infinite number gives no NaN
-  float total = 0.0f;
+  float peak, total;
 };
+
+constexpr float kLowest = -3.4028235e38f;  // the peak of none: finite, so that an infinite number gives no NaN
 
 PYASD_DEVICE void add(LogSum& sum, float x) {  // a NaN never is larger, but stays in the total
   const bool larger = x > sum.peak;

@@ -81,7 +81,7 @@ PYASD_DEVICE void store(const ForwardArgs& args, const Unit& unit, int unit_inde
         put(args.out + 2 * windows * dims + at, l.peak + log_(l.total));
         continue;
       }
-      const float peak = c.peak > LogSum{}.peak ? c.peak : -kInfinity;  // -infinity where no density was above it
+      const float peak = c.peak > kLowest ? c.peak : -kInfinity;  // -infinity where no density was above it
       const float value = log_mixture(l.peak, l.total, peak, c.total);
       if (args.mode == kPerDim && there) put(args.out + at, value);
       sum[i / 2] += dim < unit.dims ? value : 0.0f;
@@ -134,6 +134,7 @@ forward_kernel(ForwardArgs args) {
         const int dim = half * 8 + lane % 4 * 2 + i % 2;
         const bool there = dim < unit.dims && row[i / 2] < input.windows;
         target[half][i] = there ? input.target[row[i / 2] * input.target_stride + unit.first_dim + dim] : 0.0f;
+        logits[half][i] = components[half][i] = {kLowest, 0.0f};
       }
     }
     const int unit_steps = steps_of(unit.prefix), chunks = now.chunks(unit);

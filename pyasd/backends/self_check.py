@@ -99,9 +99,10 @@ def small_mixture(device: torch.device) -> tuple[MixtureTensors, MixtureShape]:
 
 
 def _log_prob(mixture_log_prob: MixtureLogProb, x: MixtureTensors, shape: MixtureShape) -> Iterator[_Result]:
-    for precision in ("float32", "bfloat16"):
-        exact = REFERENCE.mixture_log_prob(x.double(), shape, precision, False)
-        yield _Result(f"mixture_log_prob ({precision})", mixture_log_prob(x, shape, precision, False), exact)
+    far = x._replace(target=100 * x.target)  # from every Gaussian, so that each density's exponential is zero
+    for precision, (where, given) in itertools.product(("float32", "bfloat16"), (("", x), (", far targets", far))):
+        exact = REFERENCE.mixture_log_prob(given.double(), shape, precision, False)
+        yield _Result(f"mixture_log_prob ({precision}{where})", mixture_log_prob(given, shape, precision, False), exact)
 
 
 def _hidden_layers(hidden_layers: HiddenLayers, device: torch.device) -> Iterator[_Result]:

@@ -96,7 +96,8 @@ def test_every_frame_size_equals_float64(each_engine: Engine, n_fft: int, n_mels
     exact = reference.log_mel(samples.double() / 32768, plan, frames).view_as(got)
     plain = reference.log_mel(samples.float() / 32768, plan, frames).view_as(got)
     heard = exact.amax(-1, keepdim=True) - exact <= 80
-    assert ((got - exact).abs() <= 4 * (plain - exact)[heard].abs().max() + 1e-4)[heard].all()
+    used = (got - exact)[heard].abs() / (4 * (plain - exact)[heard].abs().max() + 1e-4)
+    assert (used <= 1).all(), f"{used.max():.3g} times the budget, {(used > 1).sum()} of {used.numel()}"
 
 
 def test_other_frame_sizes_go_through_the_reference(engine: Engine) -> None:

@@ -75,7 +75,8 @@ def assert_within_budget(got: Tensor, plain: Tensor, exact: Tensor, times: float
     """Element by element, an error at most `times` the largest that plain float32 torch makes at such a size."""
     size = 1 + exact.abs()
     budget = times * ((plain - exact).abs() / size).max() + 1e-6
-    assert ((got - exact).abs() <= budget * size).all()
+    used = (got - exact).abs() / (budget * size)
+    assert (used <= 1).all(), f"{used.max():.3g} times the budget, {(used > 1).sum()} of {used.numel()}"
 
 
 # hidden, dims, components, windows: ragged in every direction
