@@ -31,7 +31,7 @@ import torch
 
 from benchmarks import gpu_cases
 from benchmarks.gpu_cases import Case, Contestant, Run
-from benchmarks.gpu_roofline import Roofline, measure, seconds
+from benchmarks.gpu_roofline import Roofline, Work, measure, seconds
 from pyasd import backends
 from pyasd.errors import BackendUnavailable
 
@@ -165,7 +165,7 @@ def ledger(results: Results, tests: Path | None) -> list[dict[str, str]]:
     for row in results.rows.values():
         cells = results.known | {key: str(row[key]) for key in ("case", "contestant", "units", "unit", "note")}
         if "seconds" in row and roofline is not None:
-            bound, limit = roofline.bound(gpu_cases.Work(**row["work"]), row["precision"])
+            bound, limit = roofline.bound(Work(**row["work"]), row["precision"])
             bound *= row["units"]
             cells |= {
                 "ms": f"{row['seconds'] * 1e3:.4f}",

@@ -85,7 +85,9 @@ class Session:
         with (self.out / "log.txt").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def start(self, argv: Sequence[str | Path], log: Path, extra: dict[str, str] | None = None) -> subprocess.Popen:
+    def start(
+        self, argv: Sequence[str | Path], log: Path, extra: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a process whose output goes to a file; `finish` ends it and all that it has started."""
         with log.open("w") as file:
             return subprocess.Popen(
@@ -93,7 +95,7 @@ class Session:
                 env=self.environment | (extra or {}), cwd=self.work / "tree", start_new_session=True,
             )  # fmt: skip
 
-    def finish(self, process: subprocess.Popen, seconds: float) -> int | str:
+    def finish(self, process: subprocess.Popen[bytes], seconds: float) -> int | str:
         """Return a process's exit code, "out of time", or the signal that ended it."""
         try:
             code: int | str = process.wait(max(1.0, min(seconds, self.left())))
@@ -144,7 +146,17 @@ def build(session: Session, python: str) -> bool:
         cuda = "ON" if shutil.which("nvcc") else "AUTO"
         session.say(f"== build, CUDA {cuda} {' '.join(options)}")
         pybind11 = subprocess.run([python, "-m", "pybind11", "--cmakedir"], capture_output=True, text=True).stdout
-        configure = ["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", *options]
+        configure: list[str | Path] = [
+            "cmake",
+            "-S",
+            ROOT,
+            "-B",
+            folder,
+            "-G",
+            "Ninja",
+            "-DCMAKE_BUILD_TYPE=Release",
+            *options,
+        ]
         configure += [f"-DPYASD_CUDA={cuda}", f"-Dpybind11_DIR={pybind11.strip()}", f"-DPython_EXECUTABLE={python}"]
         log = session.out / "build.txt"
         if not session.run(configure, log, 60) or not session.run(["cmake", "--build", folder], log, 200):
@@ -185,7 +197,18 @@ def test(session: Session, python: str, seconds: float, triton_processes: int) -
             name = f"{operator}-{backend}"
             xml = session.tests / f"{name}.xml"
             xml.touch()  # stays empty when the tests don't end
-            argv = [python, "-m", "pytest", "-q", "-rfEs", "--tb=short", "-p", "no:cacheprovider", "--junitxml", xml]
+            argv: list[str | Path] = [
+                python,
+                "-m",
+                "pytest",
+                "-q",
+                "-rfEs",
+                "--tb=short",
+                "-p",
+                "no:cacheprovider",
+                "--junitxml",
+                xml,
+            ]
             argv += ["-m", f"gpu and {backend}", *files]
             if backend == "triton" and triton_processes > 1:
                 argv += ["-n", str(triton_processes)]
@@ -231,7 +254,17 @@ def measure(session: Session, python: str, only: str, seconds: float, options: S
         left = end - time.monotonic()
         if left < 5:
             break
-        argv = [python, "-m", "benchmarks.gpu", session.out, "--only", only, "--seconds", f"{left:.0f}", *options]
+        argv: list[str | Path] = [
+            python,
+            "-m",
+            "benchmarks.gpu",
+            session.out,
+            "--only",
+            only,
+            "--seconds",
+            f"{left:.0f}",
+            *options,
+        ]
         went_well = session.run(argv, log, left)
         session.say(tail(log, 40) if went_well else "")
         if went_well:

@@ -234,3 +234,42 @@ def test_out_of_memory_is_torchs_own_error_and_nothing_is_broken(engine: Engine)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         ops.mixture_log_prob(hidden.expand(many, -1), target.expand(many, -1), head, engine.backend, per_dim=True)
     assert torch.equal(ops.mixture_log_prob(hidden, target, head, engine.backend, per_dim=True), expected)
+
+
+@pytest.mark.cuda
+def test_two_cuda_graphs_of_one_network(make_engine: Any) -> None:
+    """Weights that one graph packs are in its own memory: another graph, replayed first, must not read them."""
+    engine = make_engine("cuda")
+    samples, head, fresh = engine.put(machine(5), network(7).head, network(7).head)
+    h, x = engine.put(torch.randn(33, 128).relu(), torch.randn(33, 640))
+    expected = ops.mixture_log_prob(h, x, head, engine.backend)
+    ops.log_mel(samples, PLAN, backend=engine.backend)
+    graphs, outs = [torch.cuda.CUDAGraph() for _ in range(2)], []
+    for graph in graphs:
+        with torch.cuda.graph(graph):
+            outs.append(ops.mixture_log_prob(h, x, fresh, engine.backend))
+    for graph, out in zip(reversed(graphs), reversed(outs), strict=True):
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(out, expected)
+    assert torch.equal(ops.mixture_log_prob(h, x, fresh, engine.backend), expected)
+    ragged = [samples.shape[1], *[samples.shape[1] - 1000] * 4]
+    with pytest.raises(RuntimeError, match="clips of one length"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        ops.log_mel(samples, PLAN, ragged, engine.backend)
+
+
+@pytest.mark.cuda
+def test_another_stream_waits_for_the_weights(make_engine: Any) -> None:
+    engine = make_engine("cuda")
+    head = engine.put(network(8)).head
+    hidden, target = engine.put(torch.randn(33, 128).relu(), torch.randn(33, 640))
+    expected = ops.mixture_log_prob(hidden, target, engine.put(network(8)).head, engine.backend)
+    torch.cuda.synchronize()
+    first, second = torch.cuda.Stream(), torch.cuda.Stream()
+    with torch.cuda.stream(first):
+        torch.cuda._sleep(200_000_000)  # some 0.1 s, which the packing stands behind
+        ops.mixture_log_prob(hidden, target, head, engine.backend)
+    with torch.cuda.stream(second):
+        got = ops.mixture_log_prob(hidden, target, head, engine.backend)
+    torch.cuda.synchronize()
+    assert torch.equal(got, expected)

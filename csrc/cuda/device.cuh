@@ -12,6 +12,10 @@
 
 #include <cuda_runtime.h>
 
+#include <mutex>
+#include <set>
+#include <utility>
+
 #define PYASD_KERNEL(threads, blocks) static __global__ void __launch_bounds__(threads, blocks)
 #define PYASD_DEVICE static __device__ __forceinline__
 #define PYASD_MEMBER __device__ __forceinline__
@@ -20,21 +24,6 @@
 
 namespace pyasd {
 namespace cuda {
-
-// Runs kernel(args) in `grid` blocks with `shared_bytes` of dynamic shared memory on a stream of the current device;
-// returns a cudaError_t.
-template <class Args>
-int launch(void (*kernel)(Args), unsigned grid, unsigned threads, int shared_bytes, void* stream, const Args& args) {
-  if (grid == 0) return cudaSuccess;
-  if (shared_bytes > 48 << 10) {
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-    if (error != cudaSuccess) return error;
-  }
-  // clang-format off
-  kernel<<<grid, threads, std::size_t(shared_bytes), static_cast<cudaStream_t>(stream)>>>(args);
-  // clang-format on
-  return cudaGetLastError();
-}
 
 // Of the current device: the most bytes of dynamic shared memory that a block may have; multiprocessors.
 inline int device_attribute(cudaDeviceAttr attribute) {
@@ -45,6 +34,40 @@ inline int device_attribute(cudaDeviceAttr attribute) {
 }
 inline int shared_memory_limit() { return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 inline int multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
+
+// Allows a kernel all the shared memory that a block may have on the current device, once: the limit is the kernel's,
+// not the launch's, and threads that set it to what each needs would lower it for one another.
+template <class Args>
+cudaError_t allow_shared_memory(void (*kernel)(Args)) {
+  static std::mutex mutex;
+  static std::set<std::pair<int, void (*)(Args)> > allowed;
+  int device = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error != cudaSuccess) return error;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (allowed.count({device, kernel}) > 0) return cudaSuccess;
+  error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_memory_limit());
+  if (error == cudaSuccess) allowed.insert({device, kernel});
+  return error;
+}
+
+// Runs kernel(args) in `grid` blocks with `shared_bytes` of dynamic shared memory on a stream of the current device;
+// returns a cudaError_t.
+template <class Args>
+int launch(void (*kernel)(Args), unsigned grid, unsigned threads, int shared_bytes, void* stream, const Args& args) {
+  if (grid == 0) return cudaSuccess;
+  if (shared_bytes > 48 << 10) {
+    const cudaError_t error = allow_shared_memory(kernel);
+    if (error != cudaSuccess) {
+      cudaGetLastError();  // the runtime remembers errors: this one is dealt with
+      return error;
+    }
+  }
+  // clang-format off
+  kernel<<<grid, threads, std::size_t(shared_bytes), static_cast<cudaStream_t>(stream)>>>(args);
+  // clang-format on
+  return cudaGetLastError();
+}
 
 // cudaSuccess where the current device can run a kernel, which must have been compiled for its architecture.
 template <class Args>

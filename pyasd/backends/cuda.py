@@ -32,7 +32,7 @@ from pyasd.backends.contract import (
     MixtureShape,
     MixtureTensors,
 )
-from pyasd.backends.layout import layer, whole, whole_rows
+from pyasd.backends.layout import is_capturing, layer, refuse_in_capture, whole, whole_rows, without_waiting
 from pyasd.backends.versions import version
 
 _why: str | None = None
@@ -40,6 +40,8 @@ try:
     from pyasd import _cuda
 except ImportError:
     _why = "the extension pyasd._cuda is not built here: the build found no CUDA compiler"
+
+RUN_BEFORE = "run once with this plan and network before capturing"
 
 WINDOWS_PER_PASS = 1 << 16
 """Windows that go through Group MADE at once, about 200 clips: 34 MB of frames and as much of hidden units."""
@@ -273,6 +275,8 @@ class CudaBackend(Backend):
             if made is None:
                 target = network.standardised_windows(frames)
                 made = network.hidden_layers(target, precision), target
+            if not wanted:
+                continue
             x = head.tensors(*made)
             self.log_prob_by(x, head.shape, precision, per_dim, warpgroups=warpgroups, wanted=wanted, out=rows)
         return out
@@ -302,6 +306,7 @@ class _LogMelTables(NamedTuple):
 
 @lru_cache(maxsize=32)
 def _log_mel_tables(plan: LogMelPlan, device: torch.device) -> _LogMelTables:
+    refuse_in_capture(device, RUN_BEFORE)
     starts, counts, weights = plan.mel_weights
     angle = -2 * np.pi * np.arange(plan.n_fft) / plan.n_fft
     twiddle = np.stack([np.cos(angle), np.sin(angle)], -1)
@@ -321,15 +326,17 @@ def _clip_frames(
     samples = torch.tensor(lengths)
     frames = 1 + samples // hop_length
     table = torch.stack([samples, frames.cumsum(0) - frames])
-    if device.type == "cuda":  # a copy from pinned memory doesn't make the host wait for the stream
-        return table.pin_memory().to(device, non_blocking=True)
-    return table
+    return without_waiting(table, device)
 
 
 class _Packed(NamedTuple):
     key: tuple[object, ...]
     head: _cuda.MixtureHead
     packed: Tensor
+    stream: int
+    """On which the weights were packed."""
+    ready: torch.cuda.Event | None
+    """When they were."""
 
 
 _packed: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -339,16 +346,23 @@ _packed: WeakIdKeyDictionary = WeakIdKeyDictionary()
 def _pack(weight: Tensor, bias: Tensor, shape: MixtureShape, precision: str) -> _Packed:
     queue = _queue(weight)
     current = version(weight, bias)
-    key = (current, shape, precision, queue)  # by stream: what another one packs may not be there yet
+    key = (current, shape, precision)
     known: _Packed | None = _packed.get(weight)  # type: ignore[no-untyped-call]
+    capturing = is_capturing(weight.device)
     if current is not None and known is not None and known.key == key:
+        if known.ready is not None and known.stream != queue.stream and not capturing:  # a capture waits beforehand
+            stream = torch.cuda.current_stream(weight.device)
+            stream.wait_event(known.ready)
+            known.packed.record_stream(stream)
         return known
     head = _head(shape, weight.shape[1], precision)
     plain_weight, plain_bias = whole(weight), whole(bias)
     packed = weight.new_empty(head.packed_size // 4)
     head.pack(weight=plain_weight.data_ptr(), bias=plain_bias.data_ptr(), packed=packed.data_ptr(), **queue._asdict())
-    result = _Packed(key, head, packed)
-    if current is not None:
+    on_gpu = weight.device.type == "cuda" and not capturing
+    ready = torch.cuda.current_stream(weight.device).record_event() if on_gpu else None
+    result = _Packed(key, head, packed, queue.stream, ready)
+    if current is not None and not capturing:  # else it is in the graph's memory, which is filled when that is replayed
         _packed[weight] = result
     return result
 
@@ -385,6 +399,7 @@ def _pack_trunk(network: GroupMadeNetwork, precision: str) -> _PackedTrunk | Non
     """Pack the layers on the host, where the weights' zeros tell what the masks hide: waits for the device once."""
     known = _trunks.setdefault(network, {})
     if precision not in known:
+        refuse_in_capture(network.band_mean.device, RUN_BEFORE)
         known[precision] = None
         if max(len(bias) for _, bias in network.layers) <= _cuda.max_trunk_width:
             layers = [(whole(weight.cpu()), whole(bias.cpu())) for weight, bias in network.layers]

@@ -21,7 +21,7 @@ def is_lost(error: BaseException) -> bool:
     return (kind is not None and isinstance(error, kind)) or (
         isinstance(error, RuntimeError)
         and not isinstance(error, torch.cuda.OutOfMemoryError)
-        and any(words in str(error) for words in ("CUDA error", "HIP error"))
+        and any(words in str(error) for words in ("CUDA error", "CUDA: ", "HIP error"))
     )
 
 

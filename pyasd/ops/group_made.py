@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyasd import backends
 from pyasd.backends.contract import GroupMadeNetwork, Precision
+from pyasd.backends.layout import without_waiting
 
 
 def group_made_score(
@@ -99,5 +100,4 @@ def _windows_within(lengths: list[int], frames: int, device: torch.device) -> Te
         return (starts + torch.arange(lengths[0] - frames + 1, device=device)).flatten()
     ends = np.cumsum(lengths)
     rows = np.concatenate([np.arange(e - n, e - frames + 1) for e, n in zip(ends, lengths, strict=True)])
-    indices = torch.from_numpy(rows)
-    return (indices.pin_memory() if device.type == "cuda" else indices).to(device, non_blocking=True)
+    return without_waiting(torch.from_numpy(rows), device)

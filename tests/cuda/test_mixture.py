@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyasd import ops
+from pyasd.backends import cuda as backend
 from pyasd.backends import self_check
 from pyasd.backends.cuda import CudaBackend
 from pyasd.backends.reference import BACKEND as reference
@@ -176,3 +177,18 @@ def test_self_check_passes_and_would_fail(cuda: CudaBackend, monkeypatch: pytest
     reason = self_check.disagreement(cuda, torch.device("cpu"))
     assert reason is not None
     assert "the self-check failed: CUDA: more shared memory" in reason
+
+
+def test_weights_packed_in_a_cuda_graph_are_not_kept(cuda: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are in the graph's memory, which holds them only when it is replayed."""
+    head = make_head(16, 20, 2)
+    h, x = make_windows(head, 3)
+    monkeypatch.setattr(backend, "is_capturing", lambda device: True)
+    forward(cuda, head, h, x)
+    assert head.weight not in backend._packed
+    monkeypatch.setattr(backend, "is_capturing", lambda device: False)
+    forward(cuda, head, h, x)
+    known = backend._packed[head.weight]
+    monkeypatch.setattr(backend, "is_capturing", lambda device: True)
+    forward(cuda, head, h, x)
+    assert backend._packed[head.weight] is known, "those that were there before are used"

@@ -31,9 +31,9 @@ def test_compute_capability_9_alone_has_them(
 
     monkeypatch.setattr(cuda, "log_prob_by", recorded)
     assert cuda.warpgroups_obstacle(CPU) is None
-    assert asked == [True, True]  # checked in both precisions
+    assert asked == [True] * 4  # checked in both precisions, with near targets and far ones
     cuda.mixture_log_prob(*self_check.small_mixture(CPU), "float32", False)
-    assert asked[2:] == [True]
+    assert asked[4:] == [True]
 
 
 def test_warps_where_they_disagree(cuda: CudaBackend, emulation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

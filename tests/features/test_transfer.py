@@ -77,6 +77,7 @@ def test_other_errors_are_not_swallowed() -> None:
 
 def test_what_a_lost_device_looks_like() -> None:
     assert is_lost(RuntimeError("CUDA error: an illegal memory access was encountered\nmore"))
+    assert is_lost(RuntimeError("CUDA: an illegal memory access was encountered"))  # our own extension's
     assert is_lost(RuntimeError("HIP error: unspecified launch failure"))
     assert not is_lost(no_memory())
     assert not is_lost(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
