@@ -75,8 +75,13 @@ class Tables(NamedTuple):
 
 @triton.jit
 def split(x, AXIS: tl.constexpr):
-    """`x` in two exact parts, the first a whole number, of at most 10 bits, of units common to all along `AXIS`."""
-    unit = tl.expand_dims(tl.max(tl.abs(x), AXIS), AXIS) * 24576.0  # 1.5 * 2**14: adding it rounds to 2**-9 of the max
+    """`x` in two exact parts, the first a whole number, of at most 10 bits, of units common to all along `AXIS`.
+
+    The unit is a power of two times 1.5: a product of more bits would be rounded in the sum and, where the compiler
+    contracts it with the difference, not there, and `high` would now and then have more bits than TF32.
+    """
+    bits = tl.max(tl.abs(x), AXIS).to(tl.int32, bitcast=True) & 0x7F800000  # the power of two at or below the maximum
+    unit = tl.expand_dims(bits.to(tl.float32, bitcast=True), AXIS) * 49152.0  # 1.5 * 2**15: rounds to 2**-8 of that
     high = (x + unit) - unit
     return high, x - high
 

@@ -168,7 +168,7 @@ def sum_parts(parts: Tensor, out: Tensor) -> None:
 class Launch:
     """Arguments that one head's launches share: tensors in the kernels' layout, and each group's sizes and strides."""
 
-    def __init__(self, tensors: Tensors, shape: Shape, precision: str) -> None:
+    def __init__(self, tensors: Tensors, shape: Shape, precision: str, kernel: str = "mixture") -> None:
         hidden, target, weight, bias = tensors
         self.windows, self.hidden_units = hidden.shape
         self.dims, self.groups, self.prefix = target.shape[1], len(shape.prefix), shape.prefix
@@ -180,7 +180,7 @@ class Launch:
         self.weight = weight.contiguous().view(3, self.dims, shape.components, self.hidden_units)
         self.bias = bias.contiguous().view(3, self.dims, shape.components)
         self.log_scale_min = shape.log_scale_min
-        self.block, options = tiles("mixture")
+        self.block, options = tiles(kernel)
         self.window_tiles = triton.cdiv(self.windows, self.block["BLOCK_W"])
         self.dim_tiles = triton.cdiv(self.group_dims, self.block["BLOCK_D"])
         self.options: dict[str, Any] = {

@@ -17,9 +17,6 @@ from .mixture import Launch, Shape, Tensors, load_tile, log_density, outputs, su
 CHUNK = 2
 """Tiles of dimensions that a program of `input_kernel` walks over."""
 
-BLOCK_H = 128
-"""Hidden units, at most, whose gradients a program makes; for more, several compute the same outputs."""
-
 
 @triton.jit
 def gradients(x, logit, mean, log_scale, log_scale_min, grad, peak, log_total, logit_lse):
@@ -166,14 +163,15 @@ def log_prob_backward(grad: Tensor, tensors: Tensors, shape: Shape, precision: s
         return hidden.new_empty(hidden.shape), d_target, d_weight, torch.zeros_like(bias)
     d_bias = bias.new_empty(bias.shape)
     with torch.cuda.device_of(hidden):
-        launch = Launch(tensors, shape, precision)
+        launch = Launch(tensors, shape, precision, "mixture_backward")
+        widest = launch.options.pop("BLOCK_H")
         kept = target.new_empty(3, windows, dims).unbind()
         launch.density(kept[0], kept[1:])
         chunks = triton.cdiv(launch.dim_tiles, CHUNK)
         parts = target.new_zeros(chunks, *hidden.shape)
         for g, dims_of_group, inputs, numbers in launch.each_group():
             prefix = launch.prefix[g]
-            block = min(BLOCK_H, max(16, triton.next_power_of_2(prefix))) if prefix else 0
+            block = min(widest, max(16, triton.next_power_of_2(prefix))) if prefix else 0
             hidden_tiles = triton.cdiv(prefix, block) if prefix else 1
             group_grad = grad[:, dims_of_group] if per_dim else grad[:, g : g + 1].expand(-1, launch.group_dims)
             inputs += [group_grad, *(x[:, dims_of_group] for x in kept)]
