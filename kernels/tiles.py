@@ -24,8 +24,8 @@ TILES: dict[str, dict[str, tuple[dict[str, int], dict[str, int]]]] = {
         "amd": ({"BLOCK_W": 64, "BLOCK_K": 32}, {"num_warps": 8, "num_stages": 1}),
     },
 }
-"""By kernel and vendor: the tile, and how it is launched. W are windows, D dimensions, K the depth of a product's step, H
-the most hidden units whose gradients a program makes; for more, several compute the same outputs.
+"""By kernel and vendor: the tile, and how it is launched. W are windows, D dimensions, K the depth of a product's step,
+H the most hidden units whose gradients a program makes; for more, several compute the same outputs.
 """
 
 
