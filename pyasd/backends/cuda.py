@@ -1,8 +1,9 @@
 """The native CUDA backend: kernels for compute capability 8.0 and above, compiled ahead of time.
 
-They are tested on the host, in an emulation of CUDA's thread blocks; a run on a GPU is outstanding. So before a device
-is used for the first time, every operator is compared there with the reference on a small shape (`_self_check`), and
-the backend reports itself unavailable, with the reason, where that fails. Group MADE's hidden layers have a check of
+They are tested on the host, in an emulation of CUDA's thread blocks, and have run on an H200 (docs/performance.md). On
+other devices they have not: so before a device is used for the first time, every operator is compared there with the
+reference on a small shape (`_self_check`), and the backend reports itself unavailable, with the reason, where that
+fails. Group MADE's hidden layers have a check of
 their own (`hidden_layers_obstacle`), since torch can stand in for their kernel beside the head's.
 
 PYASD_CUDA=0 in the environment turns the backend off, PYASD_WGMMA=0 the head's products of warpgroups: for a device on
