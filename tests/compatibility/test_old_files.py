@@ -18,9 +18,10 @@ from .files import FOLDER, IDS, MODELS, RECIPE, SCORES, log_mels, scores
 
 KEY = ("mode", "clip", "machine_id", "column")
 
-TOLERANCE = 1e-6
+TOLERANCE = {"classifier-spectrum": 1e-4}
 """Other instruction sets and math libraries round sums otherwise: the error of a score, relative to its size and to the
-standard deviations that it is counted in."""
+standard deviations that it is counted in; 1e-6 where no other is named. oneDNN's convolutions for SSE 4.1, AVX2 and
+AVX-512 sum in other orders, which moves a classifier's score by up to 2e-5 (the recorded ones come from AVX2)."""
 
 
 def expected(name: str) -> dict[tuple[str, ...], float]:
@@ -37,7 +38,8 @@ def test_an_old_model_gives_the_same_scores(name: str, backend: str) -> None:
     actual = {tuple(row[x] for x in KEY): row["value"] for row in scores(detector, name, backend)}
     assert actual.keys() == wanted.keys()
     values, reference = np.array([actual[key] for key in wanted]), np.array(list(wanted.values()))
-    np.testing.assert_allclose(values, reference, rtol=TOLERANCE, atol=TOLERANCE)
+    tolerance = TOLERANCE.get(name, 1e-6)
+    np.testing.assert_allclose(values, reference, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", MODELS)
