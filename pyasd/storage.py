@@ -1,11 +1,13 @@
 """Files that are whole or not there: atomic writing, and named tensors with a JSON header in a safetensors file.
 
-Models and checkpoints are never pickled: a file can't execute code.
+Models and checkpoints are never pickled: a file can't execute code. A checksum over header and tensors tells a file
+that was damaged on the way.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -86,7 +88,8 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: M
     import safetensors.torch
 
     plain = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
-    data = safetensors.torch.save(plain, {HEADER: json.dumps(header)})
+    text = json.dumps({"checksum": _checksum(plain, header), "header": header})
+    data = safetensors.torch.save(plain, {HEADER: text})  # one key: safetensors writes several in any order
     with atomic(path) as partial:
         partial.write_bytes(data)
 
@@ -96,7 +99,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
 
     Raises:
         FileNotFoundError: there is no such file.
-        ModelFileError: the file is truncated, or not one of pyasd's.
+        ModelFileError: the file is truncated or damaged, or not one of pyasd's.
     """
     import safetensors
 
@@ -105,16 +108,33 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
         raise FileNotFoundError(f"there is no model file {path}" + (": it is a folder" if path.is_dir() else ""))
     try:
         with safetensors.safe_open(path, "pt") as file:
-            header = dict(json.loads((file.metadata() or {})[HEADER]))
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (no mapping)
+            outer = dict(json.loads((file.metadata() or {})[HEADER]))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except safetensors.SafetensorError as error:
         if _is_truncated(path):
             raise ModelFileError(f"{path} is truncated: copy it again, or fit the model again") from error
         raise ModelFileError(f"{path} is not a model file of pyasd: give one that `pyasd fit -o` wrote") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelFileError(
             f"{path} is a safetensors file, but not one of pyasd's: give one that `pyasd fit -o` wrote"
         ) from error
+    if not outer.keys() & {"checksum", "header"}:
+        return tensors, outer  # files of version 0.1 have no checksum
+    header = outer.get("header")
+    if outer.get("checksum") != _checksum(tensors, header) or not isinstance(header, dict):
+        raise ModelFileError(f"{path} is damaged: it doesn't fit its checksum. Copy it again, or fit the model again")
+    return tensors, header
+
+
+def _checksum(tensors: Mapping[str, Tensor], header: Any) -> str:
+    """The SHA-256 of the header and of each tensor's name, type, shape and bytes, in the order of their names."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for name, x in sorted(tensors.items()):
+        digest.update(f"{name} {x.dtype} {tuple(x.shape)}\n".encode())
+        digest.update(x.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _is_truncated(path: Path) -> bool:

@@ -43,6 +43,10 @@ need bounded memory."""
 # -- log-Mel -----------------------------------------------------------------------------------------------------
 
 
+MAX_MELS, MAX_N_FFT = 4096, 2**20
+"""Larger settings are a slip: ten bands to a semitone, and frames of a minute."""
+
+
 @dataclass(frozen=True)
 class LogMelPlan:
     """Settings of a log-Mel spectrogram and their tables (report section 2.1, challenge baseline).
@@ -78,10 +82,10 @@ class LogMelPlan:
         check_types(self)
         nyquist = self.sample_rate / 2
         f_max = nyquist if self.f_max is None else self.f_max
-        if self.sample_rate < 1 or self.hop_length < 1 or self.n_mels < 1:
-            raise ValueError(f"sample_rate, hop_length and n_mels must be positive: {self}")
-        if self.n_fft < 4 or self.n_fft % 2:
-            raise ValueError(f"n_fft must be even and at least 4, not {self.n_fft}")
+        if self.sample_rate < 1 or self.hop_length < 1 or not 1 <= self.n_mels <= MAX_MELS:
+            raise ValueError(f"sample_rate and hop_length must be positive, n_mels from 1 to {MAX_MELS}: {self}")
+        if not 4 <= self.n_fft <= MAX_N_FFT or self.n_fft % 2:
+            raise ValueError(f"n_fft must be even, from 4 to {MAX_N_FFT}, not {self.n_fft}")
         if not 0 <= self.f_min < f_max <= nyquist:
             raise ValueError(f"need 0 <= f_min < f_max <= {nyquist:g} Hz, got f_min={self.f_min}, f_max={self.f_max}")
 

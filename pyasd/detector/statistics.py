@@ -73,9 +73,26 @@ class Baseline:
 
     @classmethod
     def from_tensors(cls, ids: Sequence[str], modes: Sequence[str], tensors: Mapping[str, Tensor]) -> Baseline:
-        """Return the baseline that `tensors()` gave."""
+        """Return the baseline that `tensors()` gave.
+
+        Raises:
+            KeyError: a tensor is missing.
+            ValueError: they can't be the statistics of these IDs and modes: of another shape, not finite, negative, or
+                not those of the sample beside them.
+        """
         count, mean, variance, sample = (tensors[x].numpy() for x in ("count", "mean", "variance", "sample"))
-        return cls(tuple(modes), Moments(tuple(ids), count, mean, variance), sample)
+        if sample.shape != (len(ids), len(modes), SAMPLE_SIZE):
+            raise ValueError(f"the sample of normal scores has the shape {sample.shape}")
+        moments = Moments(tuple(ids), count, mean, variance).check("statistics", len(modes))
+        if np.isnan(sample[:, :, 0]).any() or (np.diff(sample) < 0).any() or np.isinf(sample).any():
+            raise ValueError("the sample of normal scores is not one")
+        lowest, quarter, three_quarters, highest = np.nanquantile(sample, (0, 0.25, 0.75, 1), axis=2)
+        slack = 1e-6 * (np.abs(mean) + highest - lowest)
+        if ((mean < lowest - slack) | (mean > highest + slack)).any():
+            raise ValueError("statistics: a mean lies outside the scores that it is of")
+        if ((variance == 0) & (quarter < three_quarters)).any():  # a robust one is 0 where half of the scores agree
+            raise ValueError("statistics: a variance is 0, and its scores differ")
+        return cls(tuple(modes), moments, sample)
 
 
 def combine(scores: Sequence[float]) -> dict[Combination, float]:

@@ -54,12 +54,18 @@ class Autoencoder(TrainedMember, nn.Module):
     config: AutoencoderConfig
 
     def __init__(self, name: str, config: AutoencoderConfig, mels: int, seed: int = 0) -> None:
+        self.size(config, mels)  # refuses what is too large before it is made
         super().__init__(name, config, mels, seed)
         generator = torch.Generator().manual_seed(seed)
         dims = config.frames * mels
         self.trunk = dense.DenseStack([dims, *config.hidden], generator, batch_norm_eps=config.batch_norm_eps)
         self.output = dense.glorot_linear(config.hidden[-1], dims, generator)
         self.eval()
+
+    @classmethod
+    def size(cls, config: AutoencoderConfig, mels: int) -> int:
+        """Return its number of weights; see `Member.size`."""
+        return dense.count_weights([config.frames * mels, *config.hidden, config.frames * mels])
 
     def forward(self, windows: Tensor) -> Tensor:
         """Reconstruct windows `[n, frames * mels]` float32, in dB."""

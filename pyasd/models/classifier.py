@@ -64,6 +64,11 @@ MODES = (
 Module = TypeVar("Module", bound=nn.Module)
 
 
+MAX_WIDTH, MAX_IMAGE_FRAMES, MAX_VARIANTS = 8.0, 8192, 256
+"""Larger settings are a slip: a network of over 200 million weights, images of four minutes, and more copies of each
+machine ID than any task has IDs."""
+
+
 @dataclass(frozen=True)
 class ClassifierConfig(TrainedConfig):
     """Classifiers of machine IDs: report section 2.2.
@@ -111,11 +116,14 @@ class ClassifierConfig(TrainedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width <= 0 or self.image_frames < 32 or self.image_hop < 1 or self.warps < 0:
+        if not 0 < self.width <= MAX_WIDTH or not 32 <= self.image_frames <= MAX_IMAGE_FRAMES or self.image_hop < 1:
             raise ValueError(
-                "need width > 0, image_frames >= 32 (the networks halve images five times), image_hop >= 1 and warps "
-                f">= 0, got {self.width}, {self.image_frames}, {self.image_hop} and {self.warps}"
+                f"need width above 0 and up to {MAX_WIDTH:g}, image_frames from 32 (the networks halve images five "
+                f"times) to {MAX_IMAGE_FRAMES} and image_hop >= 1, got {self.width}, {self.image_frames} and "
+                f"{self.image_hop}"
             )
+        if not 0 <= self.warps <= MAX_VARIANTS or len(self.ratios) > MAX_VARIANTS:
+            raise ValueError(f"warps and ratios are up to {MAX_VARIANTS}, not {self.warps} and {len(self.ratios)}")
         if not 0 <= self.mix_probability <= 1 or not 0 <= self.margin < 1.6 or self.scale <= 0:
             raise ValueError(
                 "need 0 <= mix_probability <= 1, 0 <= margin < 1.6 and scale > 0, got "

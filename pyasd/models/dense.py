@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -12,6 +13,25 @@ from pyasd.features.windows import frame_windows
 WINDOWS_PER_PASS = 4096
 """Windows that go through a model at once in scoring: bounds the memory of hours-long clips. Every clip is cut at
 the same places whatever it is scored with, so that its score has the same bits."""
+
+
+MAX_WEIGHTS = 2**28
+"""Weights that dense layers may have, 1 GiB: settings that ask for more are a slip, or a model file that is none."""
+
+
+def count_weights(widths: Sequence[int]) -> int:
+    """Return the number of weights of dense layers of these widths, the input's first.
+
+    Raises:
+        ValueError: they are more than `MAX_WEIGHTS`.
+    """
+    weights = sum(before * after for before, after in itertools.pairwise(widths))
+    if weights > MAX_WEIGHTS:
+        raise ValueError(
+            f"layers of {', '.join(map(str, widths))} units have {weights:,} weights, more than {MAX_WEIGHTS:,}: give "
+            "smaller or fewer layers"
+        )
+    return weights
 
 
 class DenseStack(nn.Module):
@@ -98,14 +118,30 @@ def load_state(module: nn.Module, state: dict[str, Tensor]) -> None:
     """Give `module` the tensors of `state_of`.
 
     Raises:
-        ValueError: names or shapes don't fit the module.
+        ValueError: names, shapes or types don't fit the module, or a number can't be what its name says.
     """
     needed = state_of(module)
     wrong = sorted(needed.keys() ^ state.keys()) or [k for k, v in needed.items() if v.shape != state[k].shape]
     if wrong:
         raise ValueError(f"tensors are missing, unknown or of another shape: {', '.join(wrong[:5])}")
+    for name, x in state.items():
+        check_values(name, x, needed[name].dtype)
     module.load_state_dict(state, strict=False)
     module.eval()
+
+
+def check_values(name: str, x: Tensor, dtype: torch.dtype) -> None:
+    """Check that a model file's tensor is of its type, finite, and above zero where it is a variance or a scale.
+
+    Raises:
+        ValueError: it isn't; the message names the tensor.
+    """
+    if x.dtype != dtype:
+        raise ValueError(f"{name} is {x.dtype}, not {dtype}")
+    if not x.isfinite().all():
+        raise ValueError(f"{name} is not finite")
+    if (name.endswith("band_scale") and not (x > 0).all()) or (name.endswith("running_var") and not (x >= 0).all()):
+        raise ValueError(f"{name} must be positive")  # the variance of a unit that never wakes is 0
 
 
 def pack_names(names: Sequence[str]) -> Tensor:

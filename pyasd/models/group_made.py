@@ -136,6 +136,7 @@ class GroupMade(TrainedMember, nn.Module):
     band_scale: Tensor
 
     def __init__(self, name: str, config: GroupMadeConfig, mels: int, seed: int = 0) -> None:
+        self.size(config, mels)  # refuses what is too large before it is made
         super().__init__(name, config, mels, seed)
         self.bands: Moments | None = None
         self.degrees = frame_degrees(config.frames, config.order)
@@ -155,6 +156,12 @@ class GroupMade(TrainedMember, nn.Module):
         self.register_buffer("band_mean", torch.zeros(mels))
         self.register_buffer("band_scale", torch.ones(mels))
         self.eval()
+
+    @classmethod
+    def size(cls, config: GroupMadeConfig, mels: int) -> int:
+        """Return its number of weights; see `Member.size`."""
+        dims = config.frames * mels
+        return dense.count_weights([dims, *config.hidden, 3 * dims * config.components])
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -271,10 +278,7 @@ class GroupMade(TrainedMember, nn.Module):
         if "ids" in weights:
             ids = dense.unpack_names(weights.pop("ids"))
             count, mean, variance = (weights.pop(f"bands.{x}", torch.empty(0)).numpy() for x in _BAND_MOMENTS)
-            shape = (len(ids), self.mels)
-            if (count.shape, mean.shape, variance.shape) != (shape[:1], shape, shape):
-                raise ValueError("tensors are missing, unknown or of another shape: bands")
-            self.bands = Moments(ids, count, mean, variance)
+            self.bands = Moments(ids, count, mean, variance).check("bands", self.mels)
         dense.load_state(self, weights)
 
 

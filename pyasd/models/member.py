@@ -139,6 +139,16 @@ class Member(ABC):
         self.mels = mels
         self.seed = seed
 
+    @classmethod
+    def size(cls, config: Any, mels: int) -> int:  # noqa: ARG003 (a member may ask)
+        """Return how many numbers its tensors have at the least: a model file that has fewer is none, which is found
+        out before anything of that size is made.
+
+        Raises:
+            ValueError: they are more than any model needs.
+        """
+        return 0
+
     @property
     def modes(self) -> tuple[Mode, ...]:
         """The scores that it can give as it is now."""

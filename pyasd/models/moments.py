@@ -28,6 +28,22 @@ class Moments:
     mean: NDArray[np.float64]
     variance: NDArray[np.float64]
 
+    def check(self, what: str, columns: int) -> Moments:
+        """Return the moments, once it is sure that they can be some: those of a file may not be, as `what` then says.
+
+        Raises:
+            ValueError: their shapes don't fit the IDs and so many columns, a mean is not finite, a variance is negative
+                or not finite, or an ID has no clip.
+        """
+        shape = (len(self.ids), columns)
+        if (self.count.shape, self.mean.shape, self.variance.shape) != (shape[:1], shape, shape) or not self.ids:
+            raise ValueError(f"{what}: the tensors aren't those of {len(self.ids)} machine IDs and {columns} columns")
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.variance).all()):
+            raise ValueError(f"{what}: a mean or a variance is not finite")
+        if (self.variance < 0).any() or (self.count < 1).any():
+            raise ValueError(f"{what}: a variance is negative, or a machine ID has no clip")
+        return self
+
     @classmethod
     def of(cls, values: NDArray[np.float64], ids: Sequence[str], robust: bool = False, prior: float = 0.0) -> Moments:
         """Compute the moments of clips' values.

@@ -80,7 +80,7 @@ class Spectrum(Member):
         self.ids: tuple[str, ...] = ()
         self.dims = mels * len(config.over_time)
         self.mean = torch.zeros(0, self.dims, dtype=torch.float64)
-        self.inverse_covariance = torch.eye(self.dims, dtype=torch.float64)
+        self.inverse_covariance = torch.zeros(0, dtype=torch.float64)
         self._held_out: NDArray[np.float64] | None = None
 
     def obstacle(self, ids: Sequence[str]) -> str | None:
@@ -180,6 +180,10 @@ class Spectrum(Member):
         precision = (self.dims, self.dims) if self.config.covariance == "shared" else (len(ids), self.dims, self.dims)
         if shapes != {"mean": (len(ids), self.dims), "precision": precision}:
             raise ValueError(f"tensors are missing, unknown or of another shape: {', '.join(shapes)}")
+        for name in shapes:
+            dense.check_values(name, state[name], torch.float64)
+        if not (state["precision"].diagonal(dim1=-2, dim2=-1) > 0).all():
+            raise ValueError("precision must have a positive diagonal")
         self.ids, self.mean, self.inverse_covariance = ids, state["mean"], state["precision"]
 
 

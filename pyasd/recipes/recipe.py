@@ -74,6 +74,8 @@ class Recipe:
         settings.check_types(self)
         if not self.members or len(set(self.names)) != len(self.members):
             raise ValueError(f"a recipe needs members, each by a name of its own, not {self.names}")
+        for member in self.members:
+            kinds()[member.kind].size(member.config, self.features.n_mels)  # too large: told before clips are read
 
     @classmethod
     def of_kinds(cls, *names: str) -> Recipe:

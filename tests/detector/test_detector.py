@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +270,72 @@ def test_what_is_no_model_is_told(detector: Detector, tmp_path: Path) -> None:
     storage.write(path, {}, {"format": FORMAT})
     with pytest.raises(ModelFileError, match="not a whole detector"):
         pyasd.load(path)
+
+
+@pytest.fixture
+def stored(detector: Detector, tmp_path: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """A model file, its tensors and its header."""
+    path = tmp_path / "model.safetensors"
+    detector.save(path)
+    return path, *storage.read(path)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "value", "told"),
+    [
+        ("statistics.variance", -1.0, "negative"),
+        ("statistics.variance", 0.0, "is 0, and its scores differ"),
+        ("statistics.variance", math.inf, "not finite"),
+        ("statistics.mean", math.inf, "not finite"),
+        ("statistics.mean", 1e30, "outside the scores"),
+        ("statistics.count", 0, "no clip"),
+        ("statistics.sample", math.nan, "sample of normal scores"),
+        ("statistics.sample", math.inf, "sample of normal scores"),
+        ("bands.variance", -1.0, "bands: a variance is negative"),
+        ("head_weight", math.nan, "head_weight is not finite"),
+        ("trunk.bn1.running_var", -1.0, "running_var must be positive"),
+        ("band_scale", 0.0, "band_scale must be positive"),
+    ],
+)
+def test_numbers_that_no_fit_gives_are_told(stored: Any, tensor: str, value: float, told: str) -> None:
+    path, tensors, header = stored
+    changed = tensors[f"0/group-made/{tensor}"].clone()
+    changed.view(-1)[0] = value
+    storage.write(path, tensors | {f"0/group-made/{tensor}": changed}, header)
+    with pytest.raises(ModelFileError, match=rf"model\.safetensors is not a whole detector.*{told}"):
+        pyasd.load(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        (("format",), "x", ""),
+        (("machines",), [], "no machine"),
+        (("machines", 0, "members"), {}, "no members"),
+        (("machines", 0, "machine_type"), 5, "5 is no machine type"),
+        (("machines", 0, "members", "group-made", "modes"), [], "modes"),
+        (("machines", 0, "members", "group-made", "ids"), [1, 2], "no machine IDs"),
+        (("recipe", "member", 0, "components"), 10**7, "weights"),
+        (("recipe", "member", 0, "components"), 20, "its settings ask for"),
+        (("recipe", "member", 0, "hidden"), [10**9], "weights"),
+        (("recipe", "member", 0, "frames"), 10**9, "units"),
+        (("recipe", "features", "n_mels"), 10**8, "n_mels from 1 to"),
+        (("recipe", "features", "n_fft"), 10**9, "n_fft must be"),
+    ],
+)
+def test_headers_of_no_model_are_told_before_anything_is_made(
+    stored: Any, place: tuple[Any, ...], value: Any, told: str
+) -> None:
+    path, tensors, header = stored
+    part = header
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    storage.write(path, tensors, header)
+    began = time.perf_counter()
+    with pytest.raises(ModelFileError, match=rf"model\.safetensors is not a whole detector.*{told}"):
+        pyasd.load(path)
+    assert time.perf_counter() - began < 1
 
 
 # -- ranking without a model -------------------------------------------------------------------------------------

@@ -139,3 +139,26 @@ def test_the_documentation_has_every_key_and_its_default() -> None:
             value = getattr(defaults, key.name)
             shown = "none" if value is None else f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"
             assert f"| `{key.name}` | {shown} |" in text, (part.__name__, key.name, shown)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"components": 10**7}, "weights"),
+        ({"hidden": (10**9,)}, "weights"),
+        ({"frames": 10**8}, "units"),
+        ({"n_mels": 10**8}, "n_mels from 1 to"),
+        ({"n_fft": 2**30}, "n_fft must be"),
+    ],
+)
+def test_settings_that_no_machine_has_room_for_are_told(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Recipe.of_kinds("group-made").override(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"width": 1e6}, {"image_frames": 10**8}, {"warps": 10**6}, {"ratios": [0.5] * 999}]
+)
+def test_classifiers_that_no_machine_has_room_for_are_told(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="up to"):
+        Recipe.of_kinds("mobilenet").override(**changes)
