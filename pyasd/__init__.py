@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pyasd.detector import Detector, fit, load, score
+    from pyasd.detector import Detector, fit, load, plan, score
     from pyasd.tables.evaluation import evaluate
 
 _HOMES = {
@@ -21,10 +21,11 @@ _HOMES = {
     "evaluate": "pyasd.tables.evaluation",
     "fit": "pyasd.detector",
     "load": "pyasd.detector",
+    "plan": "pyasd.detector",
     "score": "pyasd.detector",
 }
 
-__all__ = ["Detector", "evaluate", "fit", "load", "score"]
+__all__ = ["Detector", "evaluate", "fit", "load", "plan", "score"]
 
 
 def __getattr__(name: str) -> Any:

@@ -121,7 +121,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
     if not outer.keys() & {"checksum", "header"}:
         return tensors, outer  # files of version 0.1 have no checksum
     header = outer.get("header")
-    if outer.get("checksum") != _checksum(tensors, header) or not isinstance(header, dict):
+    whole = outer.keys() == {"checksum", "header"} and outer["checksum"] == _checksum(tensors, header)
+    if not whole or not isinstance(header, dict):
         raise ModelFileError(f"{path} is damaged: it doesn't fit its checksum. Copy it again, or fit the model again")
     return tensors, header
 

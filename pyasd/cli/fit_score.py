@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @command
 def fit(
     clips: Clips,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The model's file, such as fan.safetensors.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The model's file, such as fan.safetensors.", show_default=False),
+    ] = None,
     system: Annotated[
         str,
         typer.Option(
@@ -29,6 +32,20 @@ def fit(
         ),
     ] = "group-made-spectrum",
     seed: Seed = 0,
+    machines: Annotated[
+        str,
+        typer.Option(
+            help="What tells machine types where names of data sets don't: folder (those that differ), names, none "
+            "(all are of one machine), or auto: folders, unless they are called by dates, numbers or words like day."
+        ),
+    ] = "auto",
+    doubtful: Annotated[
+        str,
+        typer.Option(help="Clips without a label whose names have a word such as broken: refuse, or learn as healthy."),
+    ] = "refuse",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what each group of clips is taken for, and learn nothing.")
+    ] = False,
     *,
     recipe: RecipeChanges,
     recordings: Recordings,
@@ -37,8 +54,9 @@ def fit(
     """Learn what healthy machines sound like, and write the model to one file.
 
     Folders and names as in the DCASE challenges tell machine types, machine IDs and what is normal
-    (fan/train/normal_id_00_00000000.wav): one model per machine type is learnt, from the clips in train/ where there
-    are any, and never from anomalies. Clips without such names are all taken to be of one healthy machine.
+    (fan/train/normal_id_00_00000000.wav): one model per machine type is learnt, never from anomalies, nor from
+    validation and test clips where there are others. Clips without such names are taken to be healthy, of one machine
+    or of one for each folder; --dry-run shows what is taken for what.
 
     A run that was killed goes on from its checkpoint when the same command is given again.
 
@@ -46,19 +64,37 @@ def fit(
 
     - `pyasd fit recordings/ -o line3.safetensors` learns all clips of a folder
 
+    - `pyasd fit recordings/ --dry-run` shows what would be learnt
+
     - `pyasd fit dcase/fan -o fan.safetensors --epochs 20 --order middle` learns dcase/fan/train
 
     - `pyasd fit mic/*.flac -o mic.safetensors --channel mean` averages the channels of each recording
     """
     import pyasd
 
+    if dry_run:
+        _print_plan(pyasd.plan(clips, machines=cast(Any, machines), **recordings.about_clips()))
+        return True
+    if out is None:
+        raise ValueError("give the model's file: --out fan.safetensors, or -o; or --dry-run")
     with terminal.progress() as progress:
         detector = pyasd.fit(
-            clips, system, out=out, seed=seed, progress=progress, **recordings.arguments(), **hardware.given(),
+            clips, system, out=out, seed=seed, machines=cast(Any, machines), doubtful=cast(Any, doubtful),
+            progress=progress, **recordings.arguments(), **hardware.given(),
             **recipe.given(),
         )  # fmt: skip
     terminal.console().print(Text(f"{out}: {detector!r}"), soft_wrap=True)
     return not detector.skipped
+
+
+def _print_plan(plan: DataFrame) -> None:
+    table = terminal.table("clips", "learnt:", "machine:", "ID:", "split:", "label:", "folder:")
+    for row in plan.itertuples():
+        learnt = "yes" if row.learnt else "no"
+        table.add_row(
+            str(row.clips), learnt, Text(row.machine_type), Text(row.machine_id), row.split, row.label, Text(row.folder)
+        )
+    terminal.console().print(table)
 
 
 @dataclass(frozen=True)

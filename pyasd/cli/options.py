@@ -50,7 +50,11 @@ class Recordings(Options):
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `pyasd.fit` and `pyasd.score` that say the same."""
         channel = int(self.channel) if self.channel.isdecimal() else self.channel
-        return {"channel": channel, "ids": self.id, "machine_type": self.machine_type}
+        return {"channel": channel, **self.about_clips()}
+
+    def about_clips(self) -> dict[str, Any]:
+        """Return those of them that say what is known of the clips."""
+        return {"ids": self.id, "machine_type": self.machine_type}
 
 
 @dataclass(frozen=True)

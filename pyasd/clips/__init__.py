@@ -1,6 +1,9 @@
 """Which clips there are: what paths, folders, globs, archives and arrays stand for, and what names tell of each."""
 
+from pyasd.clips.choose import Doubtful, Group, Machines, for_fitting, for_scoring, groups, name_machines
 from pyasd.clips.clip import Clip
-from pyasd.clips.find import find, for_fitting, for_scoring
+from pyasd.clips.find import find
 
-__all__ = ["Clip", "find", "for_fitting", "for_scoring"]
+__all__ = [
+    "Clip", "Doubtful", "Group", "Machines", "find", "for_fitting", "for_scoring", "groups", "name_machines",
+]  # fmt: skip

@@ -21,9 +21,12 @@ class Clip:
         source: where its bytes, samples or log-Mel are.
         machine_type: "" when the path doesn't tell.
         machine_id: as the name spells it, such as "00"; "" when unknown.
-        split: "train", "test", "supplemental" (2025: clips of clean machines, or of noise alone) or "".
+        split: "train", "validation", "test", "supplemental" (2025: clips of clean machines, or of noise alone) or "".
         domain: "source" or "target" where a name of the challenges from 2021 on tells, else "".
         label: 0 for normal, 1 for anomalous, `None` when unknown.
+        doubt: why it may be anomalous although its label doesn't say so: a word in its path, such as "broken"; or "".
+        folders: the folders that it lies in, from below the place that was given, outermost first.
+        named: whether it was given by its own path, and not found in a folder, glob or archive.
     """
 
     name: str
@@ -33,6 +36,9 @@ class Clip:
     split: str = ""
     domain: str = ""
     label: int | None = None
+    doubt: str = ""
+    folders: tuple[str, ...] = ()
+    named: bool = False
 
     @property
     def log_mel(self) -> NDArray[np.floating[Any]] | None:

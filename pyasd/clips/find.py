@@ -5,11 +5,13 @@ No clip is opened here; of an archive the list of its files is read.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import heapq
 import itertools
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pyasd.clips.clip import Clip
-from pyasd.clips.names import EXTENSIONS, is_audio, parse, printable
+from pyasd.clips.names import EXTENSIONS, LABELS, OTHER_AUDIO, SPLITS, is_audio, parse, printable
 from pyasd.clips.sources import UNREADABLE, ArraySource, BrokenSource, FileSource, LogMelSource, Source, archive_members
 
 
@@ -63,11 +65,12 @@ def find(
     if not items:
         raise ValueError("no clips given: name files, folders, globs or arrays")
     listings: list[list[Clip] | Iterator[Clip]] = []
+    root = _common_folder(items)
     for index, item in enumerate(items):
         if isinstance(item, Clip):
             listings.append([item])
         elif isinstance(item, (str, os.PathLike)):
-            listings.append(_expand(os.fspath(item), alone=len(items) == 1))
+            listings.append(_expand(os.fspath(item), root))
         else:
             listings.append([_from_array(index, item, sample_rate, features)])
     listed: Iterator[Clip] = itertools.chain.from_iterable(listings)
@@ -83,39 +86,19 @@ def find(
     return _with_ids(listed, each)
 
 
-def for_fitting(clips: Iterable[Clip]) -> list[Clip]:
-    """Return the clips to learn from: those that aren't labelled anomalous; where some of these are training clips,
-    without test and supplemental ones.
-
-    Raises:
-        ValueError: all clips are labelled anomalous.
-    """
-    clips = list(clips)
-    normal = [clip for clip in clips if clip.label != 1]
-    if not normal:
-        raise ValueError(f"all {len(clips)} clips are labelled anomalous: learning needs clips of healthy machines")
-    if any(clip.split == "train" for clip in normal):
-        return [clip for clip in normal if clip.split not in ("test", "supplemental")]
-    return normal
-
-
-def for_scoring(clips: Iterable[Clip]) -> list[Clip]:
-    """Return the clips to score: all of them; where there are both training and test clips, without training and
-    supplemental ones.
-    """
-    clips = list(clips)
-    if {"train", "test"} <= {clip.split for clip in clips}:
-        return [clip for clip in clips if clip.split not in ("train", "supplemental")]
-    return clips
-
-
-def in_folder(folder: Path) -> Iterator[Clip]:
+def in_folder(folder: Path, remark: bool = False) -> Iterator[Clip]:
     """List the clips in a folder and its subfolders, sorted by path; hidden files and folders are left out.
+
+    Args:
+        folder: the folder.
+        remark: warn at the end of archives and of audio of other kinds that lie there and aren't listed.
 
     Raises:
         OSError: a folder can't be listed.
     """
-    return map(_from_file, _walk(folder))
+    # a link's own name, such as "latest", is no machine's
+    real = Path(os.path.realpath(folder))
+    return (_from_file(path, folder, real) for path in _walk(folder, remark))
 
 
 def in_archive(path: Path) -> Iterator[Clip]:
@@ -129,9 +112,10 @@ def in_archive(path: Path) -> Iterator[Clip]:
     if members is None:
         raise ValueError(f"{path} is an archive of a kind that can't be read: unpack it, or make it a zip archive")
     for source in _listed(members(path)):
-        parts = PurePosixPath(source.member).parts
-        if is_audio(source.member) and not any(part.startswith((".", "__MACOSX")) for part in parts):
-            yield _record(source, path.parent / source.member)
+        parts = PurePosixPath(source.member.replace("\\", "/")).parts  # some programs' archives have Windows' paths
+        inside = [part for part in parts if part not in ("/", "..")]
+        if is_audio(source.member) and not any(part.startswith((".", "__MACOSX")) for part in inside):
+            yield _record(source, path.parent.joinpath(*inside), path.parent)
 
 
 def _items(clips: Any, features: str) -> list[Any]:
@@ -163,8 +147,24 @@ def _is_record(item: Any) -> bool:
     return isinstance(item, Mapping) and {"array", "sampling_rate"} <= item.keys()
 
 
-def _expand(given: str, alone: bool) -> list[Clip] | Iterator[Clip]:
-    """Return the clips of a path, folder, archive or glob: a list for a file, which is one clip, else an iterator."""
+def _common_folder(items: Sequence[Any]) -> Path | None:
+    """The folder in which all paths among several items lie; `None` for a single item, or on several drives."""
+    if len(items) < 2:
+        return None
+    folders = {os.path.dirname(os.path.abspath(os.fspath(x))) for x in items if isinstance(x, (str, os.PathLike))}
+    with contextlib.suppress(ValueError):
+        return Path(os.path.commonpath(folders))
+    return None
+
+
+def _expand(given: str, root: Path | None) -> list[Clip] | Iterator[Clip]:
+    """Return the clips of a path, folder, archive or glob: a list for a file, which is one clip, else an iterator.
+
+    Args:
+        given: the path.
+        root: the folder in which all paths that were given lie; `None` for this one alone.
+    """
+    alone = root is None
     if not given:
         if alone:
             raise ValueError("an empty path was given: name a file, a folder or a glob; the current folder is '.'")
@@ -174,9 +174,9 @@ def _expand(given: str, alone: bool) -> list[Clip] | Iterator[Clip]:
         path.stat()
     except (OSError, ValueError) as error:
         if getattr(error, "errno", errno.ENOENT) in (errno.ENAMETOOLONG, errno.ELOOP) and not alone:
-            return [_from_file(path)]  # reading it says what is wrong
+            return [_named(path, root)]  # reading it says what is wrong
     if path.is_dir():
-        return _not_empty(given, in_folder(path))
+        return _not_empty(given, in_folder(path, remark=True))
     readable = archive_members(given) is not None
     if path.is_file() if readable else given.lower().endswith(UNREADABLE):
         try:
@@ -186,13 +186,14 @@ def _expand(given: str, alone: bool) -> list[Clip] | Iterator[Clip]:
                 raise ValueError(str(error)) from None
             return [Clip(printable(path), BrokenSource(printable(path), "unreadable", str(error)))]
     if path.exists():
-        return [_from_file(path)]
+        return [_named(path, root)]
     matches = [Path(match) for match in glob.glob(given, recursive=True)] if glob.has_magic(given) else []
     if matches:
-        return _not_empty(given, map(_from_file, _merged(matches)))
+        before = Path(given[: re.search(r"[*?\[]", given).start()] + "x").parent  # type: ignore[union-attr]
+        return _not_empty(given, (_from_file(path, before, before) for path in _merged(matches)))
     if alone:
         raise FileNotFoundError(f"{given} doesn't exist: check the spelling and the current folder, {Path.cwd()}")
-    return [_from_file(path)]
+    return [_named(path, root)]
 
 
 def _not_empty(place: str, clips: Iterator[Clip]) -> Iterator[Clip]:
@@ -216,11 +217,14 @@ def _merged(matches: Sequence[Path]) -> Iterator[Path]:
     return (path for path, _ in itertools.groupby(heapq.merge(files, *map(_walk, folders))))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, remark: bool = False) -> Iterator[Path]:
     """Yield the audio files of a folder and its subfolders, sorted by path; hidden ones are left out, links are
-    followed. A folder is listed when the walk comes to it.
+    followed, unless they lead to what the walk comes to anyway. A folder is listed when the walk comes to it. `remark`
+    as in `in_folder`.
     """
     seen: set[str] = set()
+    left_out: dict[str, list[Path]] = {}
+    inside = os.path.join(os.path.realpath(folder), "")
 
     def files(here: Path) -> Iterator[Path]:
         real = os.path.realpath(here)
@@ -238,11 +242,25 @@ def _walk(folder: Path) -> Iterator[Path]:
             if entry.name.startswith("."):
                 continue
             if _is_folder(entry):
-                yield from files(here / entry.name)
+                if not entry.is_symlink() or not os.path.realpath(entry.path).startswith(inside):
+                    yield from files(here / entry.name)
             elif is_audio(entry.name):
                 yield here / entry.name
+            elif remark and (why := _why_left_out(entry.name)):
+                left_out.setdefault(why, []).append(here / entry.name)
 
-    return files(folder)
+    yield from files(folder)
+    for why, paths in left_out.items():
+        warnings.warn(f"{printable(folder)}: {len(paths):,} {why}; the first is {printable(paths[0])}", stacklevel=2)
+
+
+def _why_left_out(name: str) -> str:
+    """Say of a file in a folder why it isn't listed, where somebody may miss it."""
+    if name.lower().endswith(OTHER_AUDIO):
+        return "files of audio that can't be read are left out: convert them to WAV or FLAC"
+    if archive_members(name) is not None or name.lower().endswith(UNREADABLE):
+        return "archives in the folder are left out: give them by name"
+    return ""
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -264,13 +282,20 @@ def _listed(members: Iterable[Source]) -> Iterator[Source]:
         raise _Damaged(str(error)) from None
 
 
-def _from_file(path: Path) -> Clip:
-    return _record(FileSource(path), path)
+def _named(path: Path, root: Path | None) -> Clip:
+    """Return the record of a file that was given by its own path, among others in `root`."""
+    return replace(_record(FileSource(path), path.absolute(), root or path.absolute().parent), named=True)
 
 
-def _record(source: Source, path: Path) -> Clip:
-    """Return the record of a source, with what `path` tells."""
-    names = parse(path)
+def _from_file(path: Path, root: Path, real: Path) -> Clip:
+    """Return the record of a file that was found in `root`, a folder whose own name is `real`."""
+    return _record(FileSource(path), real / path.relative_to(root), real)
+
+
+def _record(source: Source, path: Path, root: Path) -> Clip:
+    """Return the record of a source, with what `path` tells. Folders tell split and label from `root` on."""
+    below = path.parent.parts[len(root.parts) :]
+    names = parse(path, len(below) + 1)
     return Clip(
         name=source.where,
         source=source,
@@ -279,6 +304,8 @@ def _record(source: Source, path: Path) -> Clip:
         split=names.split,
         domain=names.domain,
         label=names.label,
+        doubt=names.doubt,
+        folders=tuple(x for x in below if x.casefold() not in SPLITS and x.casefold() not in LABELS),
     )
 
 

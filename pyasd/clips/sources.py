@@ -90,20 +90,36 @@ class FileSource(Source):
 
 @dataclass(frozen=True, slots=True)
 class ZipSource(Source):
-    """A member of a zip archive."""
+    """A member of a zip archive.
+
+    Attributes:
+        entry: its place in the archive's list, for an archive can have several members of one name.
+    """
 
     path: Path
     member: str
+    entry: int
 
     @property
     def where(self) -> str:
         """The path as if the archive were a folder, printable."""
-        return printable(self.path / self.member)
+        return f"{printable(self.path)}/{printable(Path(self.member)) if self.member else ''}"
+
+    def _entry(self) -> zipfile.ZipInfo:
+        """The entry, which must still be this member's.
+
+        Raises:
+            KeyError: the archive has changed.
+        """
+        entries = open_zip(self.path).infolist()
+        if self.entry >= len(entries) or entries[self.entry].filename != self.member:
+            raise KeyError(f"no item {self.member!r} in its place")
+        return entries[self.entry]
 
     def open(self) -> BinaryIO:
         """Unpack the member into memory, checked against the archive's checksum; see `Source.open`."""
         try:
-            return io.BytesIO(open_zip(self.path).read(self.member))
+            return io.BytesIO(open_zip(self.path).read(self._entry()))
         except FileNotFoundError:
             raise ClipError("missing", f"{self.where}: the archive {self.path} doesn't exist any more") from None
         except (KeyError, ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
@@ -115,7 +131,7 @@ class ZipSource(Source):
     def size(self) -> int:
         """Return the member's unpacked size in bytes, as the archive claims it; 0 where it can't be looked at."""
         try:
-            return open_zip(self.path).getinfo(self.member).file_size
+            return self._entry().file_size
         except (OSError, ValueError, KeyError):  # opening it says what is wrong
             return 0
 
@@ -228,8 +244,9 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def _zip_members(path: Path) -> Iterator[Source]:
-    for name in sorted(open_zip(path).namelist()):
-        yield ZipSource(path, name)
+    names = open_zip(path).namelist()
+    for entry in sorted(range(len(names)), key=names.__getitem__):
+        yield ZipSource(path, names[entry], entry)
 
 
 register(".zip", _zip_members)

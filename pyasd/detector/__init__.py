@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyasd.detector.detector import Detector, load
 from pyasd.detector.explanation import Explanation
-from pyasd.detector.fitting import fit, score
+from pyasd.detector.fitting import fit, plan, score
 from pyasd.detector.machine import Machine
 
-__all__ = ["Detector", "Explanation", "Machine", "fit", "load", "score"]
+__all__ = ["Detector", "Explanation", "Machine", "fit", "load", "plan", "score"]

@@ -17,7 +17,7 @@ from pyasd.clips import find, for_scoring
 from pyasd.compute import Compute
 from pyasd.detector.explanation import Explanation
 from pyasd.detector.machine import Machine
-from pyasd.detector.scoring import Scoring, UnknownIds, extraction, locate, score_modes
+from pyasd.detector.scoring import Scoring, UnknownIds, extraction, locate, recognise, score_modes
 from pyasd.detector.statistics import Baseline
 from pyasd.detector.table import collect, open_table
 from pyasd.errors import ModelFileError
@@ -182,7 +182,7 @@ class Detector:
         if item.error is not None:
             raise item.error
         assert item.log_mel is not None
-        machine_type, machine_id = locate(self, item.clip, "pool")
+        machine_type, machine_id = locate(self, recognise(self, item.clip), "pool")
         members = self.machines[machine_type].members
         if member not in members:
             raise ValueError(f"{machine_type} has no member {member!r}: its clips or machine IDs were too few")

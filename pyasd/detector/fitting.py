@@ -8,13 +8,13 @@ import urllib.parse
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyasd import storage
 from pyasd.audio import Channel
-from pyasd.clips import Clip, find, for_fitting
+from pyasd.clips import Clip, Doubtful, Machines, find, for_fitting, groups, name_machines
 from pyasd.compute import Compute
 from pyasd.detector.detector import ClipFeatures, Detector, load
 from pyasd.detector.machine import Machine
@@ -50,6 +50,8 @@ def fit(  # noqa: PLR0913 (a public door: what clips are, how they are heard, an
     sample_rate: int | None = None,
     features: ClipFeatures = "audio",
     machine_type: str | None = None,
+    machines: Machines = "auto",
+    doubtful: Doubtful = "refuse",
     channel: Channel = 0,
     seed: int = 0,
     device: str = "auto",
@@ -60,8 +62,8 @@ def fit(  # noqa: PLR0913 (a public door: what clips are, how they are heard, an
 ) -> Detector:
     """Learn what machines sound like when they are healthy: one model per machine type, over all its machine IDs.
 
-    Where some clips are training clips (in a folder `train`), test and supplemental clips are left out. Clips
-    whose name or folder says that they are anomalous are never learnt from.
+    Validation, test and supplemental clips (in folders `val`, `test`, ...) are left out, unless there are no others.
+    Clips whose name or folder says that they are anomalous are never learnt from. `plan` shows what would be learnt.
 
     Args:
         clips: paths, folders, globs, archives or arrays; see `clips.find`.
@@ -70,6 +72,8 @@ def fit(  # noqa: PLR0913 (a public door: what clips are, how they are heard, an
         features: what arrays hold, "audio" or "log-mel".
         machine_type: instead of the one that paths tell.
         system: the name of a recipe that comes with pyasd, a recipe, or its TOML file (docs/recipes.md).
+        machines: what tells machine types where names of data sets don't: see `clips.name_machines`.
+        doubtful: "refuse" clips without a label whose names have a word such as "broken", or "learn" them as healthy.
         out: file to save the detector to. While training, checkpoints lie in a folder beside it, named `out` with
             `.checkpoint` added: the same call after a kill resumes there, and ends with the same detector.
         channel: which channel of a clip, from 0, or "mean".
@@ -88,7 +92,8 @@ def fit(  # noqa: PLR0913 (a public door: what clips are, how they are heard, an
     """
     recipe = files.find(system).override(**settings)
     path = None if out is None else storage.check_writable(out)
-    normal = for_fitting(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
+    found = list(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
+    normal = for_fitting(name_machines(found, machines), doubtful)
     checkpoints = None if path is None else path.with_name(path.name + ".checkpoint")
     compute = Compute.choose(device, backend, precision)
     detector = _Fitting(recipe, compute, channel, seed, progress, checkpoints).fit(normal)
@@ -99,6 +104,37 @@ def fit(  # noqa: PLR0913 (a public door: what clips are, how they are heard, an
         with contextlib.suppress(OSError):  # training was over at once, or something of somebody else's lies in it
             checkpoints.rmdir()
     return detector
+
+
+def plan(
+    clips: Any,
+    *,
+    ids: Sequence[str] | str | None = None,
+    machine_type: str | None = None,
+    machines: Machines = "auto",
+) -> DataFrame:
+    """List what `fit` takes clips for, without reading one.
+
+    Args:
+        clips: paths, folders, globs or archives.
+        ids: see `fit`, as all that follow.
+        machine_type: instead of the one that paths tell.
+        machines: what tells machine types.
+
+    Returns:
+        A row for each group of clips that are taken for the same: `folder`, `machine_type`, `machine_id`, `split`,
+        `label` ("normal", "anomalous" or ""), `clips`, how many there are, and `learnt`: whether `fit` learns them.
+
+    Raises:
+        FileNotFoundError, ValueError, TypeError: the arguments don't make sense, or no clip can be learnt from.
+    """
+    import pandas as pd
+
+    found = name_machines(list(find(clips, ids=ids, machine_type=machine_type)), machines)
+    rows = groups(found, for_fitting(found, "learn"))
+    words = {None: "", 0: "normal", 1: "anomalous"}
+    columns = ("folder", "machine_type", "machine_id", "split", "label", "clips", "learnt")
+    return pd.DataFrame([asdict(x) | {"label": words[x.label]} for x in rows], columns=list(columns))
 
 
 def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)

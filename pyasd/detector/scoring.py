@@ -7,8 +7,9 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -69,6 +70,16 @@ def announced(items: Iterable[Features], progress: Progress, stage: str, total: 
     for done, item in enumerate(items):
         yield item
         progress(stage, done + 1, total, item.clip.name)
+
+
+def recognise(detector: Fitted, clip: Clip) -> Clip:
+    """Return the clip with the machine type that its folders tell: where its name tells none, the innermost folder that
+    is called as one that was learnt.
+    """
+    if clip.machine_type or "" in detector.machines:
+        return clip
+    known = (part for part in reversed(Path(clip.name).parts[:-1]) if part in detector.machines)
+    return replace(clip, machine_type=next(known, ""))
 
 
 def locate(detector: Fitted, clip: Clip, unknown_ids: UnknownIds) -> tuple[str, str | None]:
@@ -185,13 +196,14 @@ class Scoring:
         rows = []
         by_type: dict[str, list[_Located]] = {}
         for item in batch:
-            row = self._row(item)
+            clip = recognise(self._detector, item.clip)
+            row = self._row(item, clip)
             rows.append(row)
             try:
                 if item.error is not None:
                     raise item.error
                 assert item.log_mel is not None
-                machine_type, machine_id = locate(self._detector, item.clip, self._unknown_ids)
+                machine_type, machine_id = locate(self._detector, clip, self._unknown_ids)
             except ClipError as error:
                 row.status, row.error = error.status, str(error)
                 continue
@@ -210,8 +222,7 @@ class Scoring:
                 parts.append(_Part(machine, list(itertools.islice(waiting, count)), scores, lane.limit.device))
         return _Begun(rows, parts)
 
-    def _row(self, item: Features) -> Row:
-        clip = item.clip
+    def _row(self, item: Features, clip: Clip) -> Row:
         return Row(
             clip=clip.name,
             machine_type=clip.machine_type,

@@ -43,7 +43,7 @@ def read_labels(path: str | os.PathLike[str]) -> dict[tuple[str, str], Truth]:
         if len(row) == 1:
             machine_type = row[0].strip()
         elif row:
-            names = parse(Path(row[1]))
+            names = parse(Path(row[1]), folders=0)
             if not machine_type or names.label is None or (len(row) > 2 and row[2].strip() != str(names.label)):
                 raise ValueError(f"{path}, line {number}: {','.join(row)!r} is no row of a list of labels: give {LIST}")
             truth[machine_type, label_key(row[0])] = Truth(names.label, names.domain)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import safetensors
-import safetensors.torch
 import soundfile
 
+from pyasd import storage
 from pyasd.tables import evaluation
 from pyasd.tables import table as results
 
@@ -22,8 +20,7 @@ def test_fit_score_evaluate(pyasd: Command, factory: Path, tmp_path: Path) -> No
     model, scores = tmp_path / "fan.safetensors", tmp_path / "scores.csv"
     fitted = pyasd("fit", factory / "fan", "-o", model, "--epochs", 1, "--order", "middle", "--score", "conditional")
     assert fitted == (0, f"{model}: <Detector group-made + spectrum (fan: 00, 02, 04)>\n", "")
-    with safetensors.safe_open(model, "pt") as file:
-        recipe = json.loads(file.metadata()["pyasd"])["recipe"]
+    recipe = storage.read(model)[1]["recipe"]
     made = next(member for member in recipe["member"] if member["kind"] == "group-made")
     assert (made["order"], made["score"]) == ("middle", "conditional")
     assert [path.name for path in tmp_path.iterdir()] == ["fan.safetensors"]
@@ -76,3 +73,38 @@ def test_a_plain_folder_without_a_model(pyasd: Command, tmp_path: Path) -> None:
     assert len(rows) == 7
     assert rows[0].rstrip().endswith(str(odd))
     assert "Halle 3 [0] Pümpe.wav" in outcome.out
+
+
+def test_a_dry_run_shows_what_would_be_learnt(pyasd: Command, factory: Path) -> None:
+    shown = pyasd("fit", factory / "fan", "--dry-run")
+    assert (shown.code, shown.err) == (0, "")
+    lines = [line.split() for line in shown.out.splitlines()]
+    folder = str(factory / "fan")
+    clips = {split: len(list((factory / "fan" / split).glob("normal_id_00_*"))) for split in ("train", "test")}
+    assert [str(clips["train"]), "yes", "fan", "00", "train", "normal", f"{folder}/train"] in lines
+    assert [str(clips["test"]), "no", "fan", "00", "test", "normal", f"{folder}/test"] in lines
+    without = pyasd("fit", factory / "fan")
+    assert without.code == 2
+    assert "--out" in without.err
+
+
+def test_folders_are_machines_in_fitting_and_in_scoring(pyasd: Command, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, gain in (("pump1", 3000), ("pump2", 300)):
+        (tmp_path / "recordings" / name).mkdir(parents=True)
+        for i in range(6):
+            samples = (gain * rng.standard_normal(RATE)).astype(np.int16)
+            soundfile.write(tmp_path / "recordings" / name / f"{i}.wav", samples, RATE)
+    model, table = tmp_path / "pumps.safetensors", tmp_path / "scores.csv"
+    fitted = pyasd("fit", tmp_path / "recordings", "-o", model, "--system", "fast")
+    assert fitted.code == 0
+    assert "folders pump1, pump2 are taken for machine types" in fitted.err
+    assert "(pump1: ; pump2: )" in fitted.out
+    (tmp_path / "recordings" / "new.wav").write_bytes((tmp_path / "recordings/pump1/0.wav").read_bytes())
+    scored = pyasd("score", tmp_path / "recordings", "--model", model, "-o", table)
+    assert scored.code == 1
+    rows = results.read(table)
+    assert list(rows["machine_type"]) == ["", *["pump1"] * 6, *["pump2"] * 6]
+    assert list(rows["status"]) == ["unknown-id"] + ["ok"] * 12
+    together = pyasd("fit", tmp_path / "recordings", "-o", model, "--system", "fast", "--machines", "none")
+    assert (together.code, together.err) == (0, "")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-import safetensors
 import safetensors.torch
 import soundfile
 
+from pyasd import storage
 from pyasd.detector import table as detector_table
 from pyasd.recipes import files
 from pyasd.tables import table as results
@@ -39,7 +38,7 @@ def test_empty_folder(pyasd: Command, model: Path, tmp_path: Path) -> None:
 
 
 def test_no_readable_clip(pyasd: Command, model: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "bad"
+    folder = tmp_path / "texts"
     folder.mkdir()
     for name in ("normal_id_00_00000000.wav", "normal_id_00_00000001.wav"):
         (folder / name).write_text("this is not audio")
@@ -63,9 +62,8 @@ def test_bad_model_files(pyasd: Command, factory: Path, model: Path, tmp_path: P
     usage_error(pyasd("score", clip, "--model", bad), bad, "pyasd fit")
     safetensors.torch.save_file({}, bad)
     usage_error(pyasd("score", clip, "--model", bad), bad, "pyasd fit")
-    with safetensors.safe_open(model, "pt") as file:
-        header = json.loads(file.metadata()["pyasd"]) | {"format": 99}
-    safetensors.torch.save_file(safetensors.torch.load_file(model), bad, {"pyasd": json.dumps(header)})
+    tensors, header = storage.read(model)
+    storage.write(bad, tensors, header | {"format": 99})
     usage_error(pyasd("score", clip, "--model", bad), bad, "format 99", "upgrade")
     usage_error(pyasd("score", clip, "--model", tmp_path), tmp_path)
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pyasd.clips import Clip, find, for_fitting, for_scoring
+from pyasd.clips import Clip, find
 from pyasd.clips.find import in_archive
 from pyasd.clips.names import Names
 from pyasd.clips.sources import ArraySource, FileSource, ZipSource, open_zip
@@ -117,7 +117,7 @@ def test_clips_in_a_zip_archive(tmp_path: Path) -> None:
     found = list(find(path))
     assert [known(clip) for clip in found] == [("fan", "02", "test", 1), ("fan", "00", "train", 0)]
     assert found[0].name == str(path / "fan/test/anomaly_id_02_00000001.wav")
-    assert found[0].source == ZipSource(path, "fan/test/anomaly_id_02_00000001.wav")
+    assert found[0].source == ZipSource(path, "fan/test/anomaly_id_02_00000001.wav", 0)
     assert [clip.source.size() for clip in found] == [10, 10]
     assert found == list(find(found)) == list(find([found[0], found[1]])), "records are clips"
     assert [clip.name for clip in in_archive(path)] == [clip.name for clip in found]
@@ -258,7 +258,7 @@ def test_the_clips_of_one_folder_are_looked_at_one_by_one(tmp_path: Path, monkey
     touch(tmp_path, *(f"{number:04d}.wav" for number in range(5000)))
     parsed: list[Path] = []
 
-    def spy(path: Path) -> Names:
+    def spy(path: Path, folders: int) -> Names:
         parsed.append(path)
         return Names()
 
@@ -276,36 +276,39 @@ def test_the_order_is_that_of_sorted_paths(tmp_path: Path) -> None:
     assert [clip.source.path for clip in find(f"{tmp_path}/**")] == paths
 
 
-# -- fitting and scoring -----------------------------------------------------------------------------------------
+def test_a_link_renames_no_machine(tmp_path: Path) -> None:
+    touch(tmp_path, "fan/train/normal_id_00_0.wav", "fan/test/normal_id_00_1.wav")
+    (tmp_path / "a latest").symlink_to(tmp_path / "fan")
+    assert [known(clip)[0] for clip in find(tmp_path / "a latest")] == ["fan", "fan"]
+    assert [known(clip)[0] for clip in find(tmp_path)] == ["fan", "fan"]
+    assert [clip.name for clip in find(tmp_path)] == [str(x) for x in sorted((tmp_path / "fan").rglob("*.wav"))]
 
 
-def labelled(*splits_and_labels: tuple[str, int | None]) -> list[Clip]:
-    return [
-        Clip(f"{i}", FileSource(Path(f"{i}")), split=split, label=label)
-        for i, (split, label) in enumerate(splits_and_labels)
-    ]
+def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, "1.wav", "2.m4a", "sub/3.WEBM", "4.zip", "notes.txt")
+    with pytest.warns(UserWarning, match="left out") as told:
+        assert len(list(find(tmp_path))) == 1
+    said = sorted(str(x.message) for x in told)
+    assert len(said) == 2
+    assert "1 archives in the folder are left out: give them by name" in said[0]
+    assert "2 files of audio that can't be read are left out: convert them" in said[1]
 
 
-def test_anomalies_and_test_clips_are_not_for_fitting() -> None:
-    clips = labelled(("train", 0), ("train", 1), ("test", 0), ("supplemental", None), ("", None), ("train", None))
-    assert [clip.name for clip in for_fitting(iter(clips))] == ["0", "4", "5"]
+def test_a_zip_archive_with_paths_of_windows(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", "fan\\train\\normal_id_00_0.wav", "fan\\test\\anomaly_id_00_1.wav")
+    assert [known(clip) for clip in find(path)] == [("fan", "00", "test", 1), ("fan", "00", "train", 0)]
+    assert [clip.source.open().read() for clip in find(path)] == [b"x" * 10] * 2
 
 
-def test_without_training_clips_all_that_may_be_normal_are_for_fitting() -> None:
-    clips = labelled(("train", 1), ("test", 0), ("supplemental", None), ("", None), ("", 1))
-    assert [clip.name for clip in for_fitting(clips)] == ["1", "2", "3"]
-
-
-def test_anomalies_alone_are_not_for_fitting() -> None:
-    with pytest.raises(ValueError, match="all 2 clips are labelled anomalous: learning needs clips of healthy"):
-        for_fitting(labelled(("train", 1), ("test", 1)))
-
-
-def test_where_there_are_test_clips_training_clips_are_not_for_scoring() -> None:
-    clips = labelled(("train", 0), ("test", 1), ("supplemental", None), ("", None))
-    assert [clip.name for clip in for_scoring(iter(clips))] == ["1", "3"]
-    assert for_scoring(clips[1:]) == clips[1:]
-    assert for_scoring([clips[0], *clips[2:]]) == [clips[0], *clips[2:]]
+def test_members_outside_a_zip_archive_and_of_one_name_have_rows_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in (("../x.wav", b"1"), ("/y.wav", b"2"), ("z.wav", b"3"), ("Z.wav", b"4")):
+            file.writestr(name, content)
+    path.write_bytes(path.read_bytes().replace(b"Z.wav", b"z.wav"))
+    found = list(find(path))
+    assert [clip.name for clip in found] == [f"{path}/{x}" for x in ("../x.wav", "/y.wav", "z.wav", "z.wav")]
+    assert [clip.source.open().read() for clip in found] == [b"1", b"2", b"3", b"4"]
 
 
 def test_real_folders(real_data: Path) -> None:

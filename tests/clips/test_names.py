@@ -27,6 +27,12 @@ from pyasd.clips.names import attributes, is_audio, parse
         ("fan/test/section_03_test_0000.wav", ("fan", "03", "test", None)),
         ("fan/test/section_03_0000.wav", ("fan", "03", "test", None)),
         ("fan/supplemental/section_00_machine_0007_.wav", ("fan", "00", "supplemental", None)),
+        # names that people and programs have changed
+        ("fan/test/anomaly_id_00_00000000 (1).wav", ("fan", "00", "test", 1)),
+        ("fan/test/Anomaly_ID_00_00000000_mono.wav", ("fan", "00", "test", 1)),
+        ("fan/test/anomaly_id_00_00000000 - Copy.wav", ("fan", "00", "test", 1)),
+        ("fan/train/normal_id_00_anything.wav", ("fan", "00", "train", 0)),
+        ("fan/train/section_00_source_train_normal_0012 (2).wav", ("fan", "00", "train", 0)),
         # MIMII
         ("6_dB_pump/pump/id_02/abnormal/00000001.wav", ("pump", "02", "", 1)),
         ("pump/id_02/normal/00000001.wav", ("pump", "02", "", 0)),

@@ -117,12 +117,12 @@ def test_a_member_of_a_zip_archive(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("fan/1.wav", bytes(1000))
-    source = ZipSource(path, "fan/1.wav")
+    source = ZipSource(path, "fan/1.wav", 0)
     assert source.where == str(path / "fan/1.wav")
     assert source.size() == 1000
     with source.open() as stream:
         assert stream.read() == bytes(1000)
-    other = ZipSource(path, "fan/2.wav")
+    other = ZipSource(path, "fan/2.wav", 0)
     assert other.size() == 0
     with pytest.raises(ClipError, match=r"fan/2\.wav can't be unpacked .*copy or download .*a\.zip again") as caught:
         other.open()
@@ -135,7 +135,7 @@ def test_a_zip_archive_is_opened_once_and_again_when_it_has_changed(tmp_path: Pa
         with zipfile.ZipFile(path, "w") as file:
             file.writestr("1.wav", content)
         assert open_zip(path) is open_zip(path)
-        with ZipSource(path, "1.wav").open() as stream:
+        with ZipSource(path, "1.wav", 0).open() as stream:
             assert stream.read() == content
 
 
@@ -147,7 +147,7 @@ def test_arrays_have_no_file() -> None:
 
 
 def test_sources_travel_to_other_processes(tmp_path: Path) -> None:
-    for source in (FileSource(tmp_path / "a.wav"), ZipSource(tmp_path / "a.zip", "b.wav")):
+    for source in (FileSource(tmp_path / "a.wav"), ZipSource(tmp_path / "a.zip", "b.wav", 0)):
         assert pickle.loads(pickle.dumps(source)) == source
     samples = pickle.loads(pickle.dumps(ArraySource("clip 0", noise(0), RATE)))
     assert np.array_equal(samples.samples, noise(0))

@@ -1,0 +1,147 @@
+"""Which of the clips that were found are learnt and scored, and which machines they are of."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pyasd.clips.clip import Clip
+
+Doubtful = Literal["refuse", "learn"]
+"""What becomes of clips without a label that may be anomalous; see `for_fitting`."""
+
+Machines = Literal["auto", "folder", "names", "none"]
+"""What tells machine types where names of data sets don't; see `name_machines`."""
+
+_SESSIONS = frozenset((
+    "batch", "channel", "copy", "data", "day", "days", "disc", "disk", "export", "file", "files", "folder", "hour",
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+    "december", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "jan", "feb", "mar",
+    "apr", "jun", "jul", "aug", "sep", "oct", "nov", "dec", "mon", "tue", "wed", "thu", "fri", "sat", "sun",
+    "month", "morning", "night", "new", "old", "part", "rec", "recording", "recordings", "run", "sample", "samples",
+    "session", "set", "shift", "tape", "track", "version", "week", "year",
+))  # fmt: skip
+"""Words that folders of recordings are called by, and machines aren't."""
+
+_SHOWN = 5
+"""Machine types that a message lists."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Clips that are taken for the same.
+
+    Attributes:
+        folder: in which they lie.
+        machine_type, machine_id, split, label: see `Clip`.
+        learnt: whether `fit` learns from them.
+        clips: how many there are.
+    """
+
+    folder: str
+    machine_type: str
+    machine_id: str
+    split: str
+    label: int | None
+    learnt: bool
+    clips: int
+
+
+def for_fitting(clips: Iterable[Clip], doubtful: Doubtful = "refuse") -> list[Clip]:
+    """Return the clips to learn from: those that aren't labelled anomalous; without validation, test and supplemental
+    ones, unless there are no others.
+
+    Args:
+        clips: all that were found.
+        doubtful: "refuse", or "learn": what becomes of clips without a label that may be anomalous; see `Clip.doubt`.
+
+    Raises:
+        ValueError: all clips are labelled anomalous, or there are doubtful ones, which the message names.
+    """
+    clips = list(clips)
+    normal = [clip for clip in clips if clip.label != 1]
+    if not normal:
+        raise ValueError(f"all {len(clips)} clips are labelled anomalous: learning needs clips of healthy machines")
+    chosen = [clip for clip in normal if clip.split in ("train", "")] or normal
+    if doubts := [clip for clip in chosen if clip.doubt and doubtful == "refuse"]:
+        raise ValueError(
+            f"{len(doubts)} of {len(chosen)} clips would be learnt as healthy, but may not be: {doubts[0].name} "
+            f'({doubts[0].doubt!r}). Leave them out, or give doubtful="learn" if they are healthy'
+        )
+    if disagreeing := [clip for clip in clips if clip.label == 1 and clip.doubt]:
+        warnings.warn(
+            f"{len(disagreeing)} clips are taken for anomalous, since name and folder disagree: the first is "
+            f"{disagreeing[0].name}",
+            stacklevel=4,
+        )
+    return chosen
+
+
+def for_scoring(clips: Iterable[Clip]) -> list[Clip]:
+    """Return the clips to score: all of them; where folders have both training and test clips, without training and
+    supplemental ones. Clips that were given by their own paths are all scored.
+    """
+    clips = list(clips)
+    if {"train", "test"} <= {clip.split for clip in clips if not clip.named}:
+        return [clip for clip in clips if clip.named or clip.split not in ("train", "supplemental")]
+    return clips
+
+
+def name_machines(clips: Sequence[Clip], machines: Machines = "auto") -> list[Clip]:
+    """Return the clips with machine types from their folders, where their names tell none.
+
+    Args:
+        clips: all that were found.
+        machines: "folder": the outermost folders that differ, below the place that was given, are machine types.
+            "auto": so they are where every clip lies in one, and they aren't called by dates, numbers or such words as
+            "day" and "session"; a warning says so. "names": the names of data sets alone tell. "none": all clips are of
+            one machine type, whatever names tell.
+
+    Raises:
+        ValueError: `machines` is "folder", and the folders don't tell.
+    """
+    if machines == "none":
+        return [replace(clip, machine_type="") for clip in clips]
+    if machines == "names" or any(clip.machine_type for clip in clips):
+        return list(clips)
+    depth = min((len(clip.folders) for clip in clips), default=0)
+    level = next((i for i in range(depth) if len({clip.folders[i] for clip in clips}) > 1), None)
+    if level is None:
+        if machines == "folder":
+            raise ValueError("the clips don't lie in several folders, one for each machine: give machine_type=")
+        return list(clips)
+    names = sorted({clip.folders[level] for clip in clips})
+    if machines == "auto":
+        if not all(map(_may_be_a_machine, names)):
+            return list(clips)
+        some = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        warnings.warn(
+            f'the folders {some} are taken for machine types, a model each: give machines="none" if the clips are of '
+            "one machine",
+            stacklevel=3,
+        )
+    return [replace(clip, machine_type=clip.folders[level]) for clip in clips]
+
+
+def _may_be_a_machine(folder: str) -> bool:
+    words = re.findall(r"[^\W\d_]+", folder.casefold())
+    return bool(words) and not _SESSIONS.intersection(words)
+
+
+def groups(clips: Sequence[Clip], learnt: Iterable[Clip]) -> list[Group]:
+    """Group clips by folder and by what they are taken for, in their order.
+
+    Args:
+        clips: all that were found, with their machine types.
+        learnt: those of them that `fit` learns from.
+    """
+    chosen = {id(clip) for clip in learnt}
+    counts = Counter(
+        (clip.name.rpartition("/")[0], clip.machine_type, clip.machine_id, clip.split, clip.label, id(clip) in chosen)
+        for clip in clips
+    )
+    return [Group(*facts, count) for facts, count in counts.items()]
