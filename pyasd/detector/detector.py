@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import asdict
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +17,16 @@ from pyasd import storage
 from pyasd.audio import Channel
 from pyasd.clips import find, for_scoring
 from pyasd.compute import Compute
+from pyasd.detector.calibration import Calibration
+from pyasd.detector.decisions import (
+    Threshold,
+    check_calibrated,
+    check_rate,
+    few_clips,
+    member_scores,
+    normal_scores,
+    threshold,
+)
 from pyasd.detector.explanation import Explanation
 from pyasd.detector.machine import Machine
 from pyasd.detector.scoring import Scoring, UnknownIds, extraction, locate, recognise, score_modes
@@ -75,6 +87,50 @@ class Detector:
         """
         fitted = {key: x for machine in self.machines.values() for key, x in machine.members.items()}
         return fitted[member].mode(name)
+
+    def threshold(
+        self,
+        rate: float,
+        machine_id: str = "",
+        *,
+        machine_type: str | None = None,
+        member: str | None = None,
+        score_mode: str | None = None,
+    ) -> Threshold:
+        """Choose the score above which a clip is an anomaly, for a rate of false alarms.
+
+        It comes from the scores of normal clips that the models have not learnt: those that `fit` held out or scored
+        by models of the others, or those of `calibrate`. Warn where these are too few to be sure.
+
+        Args:
+            rate: of false alarms among normal clips, above 0 and below 1, such as 0.01.
+            machine_id: the machine ID.
+            machine_type: the machine type, where there are several.
+            member: whose own scores count, in its own units; by default the combined score's.
+            score_mode: instead of the members' own.
+
+        Raises:
+            ValueError: there is no such machine type, machine ID, member or score mode, the rate can't be one, or the
+                detector has no calibration.
+        """
+        check_rate(rate)
+        check_calibrated(self)
+        machine_type = next(iter(self.machines)) if machine_type is None and len(self.machines) == 1 else machine_type
+        if machine_type not in self.machines:
+            raise ValueError(f"no machine type {machine_type!r}; this detector has {', '.join(self.machines)}")
+        machine, modes = self.machines[machine_type], self.score_modes(score_mode)
+        if machine_id not in machine.ids:
+            raise ValueError(f"no machine ID {machine_id!r}; this detector has {', '.join(map(repr, machine.ids))}")
+        if member is None:
+            normal = normal_scores(machine, machine_id, modes, self.recipe.combine)
+        elif member in machine.members:
+            normal = np.sort(member_scores(machine, machine_id, member, modes[member]))
+        else:
+            raise ValueError(f"no member {member!r}; this detector has {', '.join(machine.members)}")
+        remark = few_clips({machine_id: len(normal)}, rate)
+        if remark is not None:
+            warnings.warn(remark, stacklevel=2)
+        return threshold(normal, rate)
 
     def score(  # noqa: PLR0913 (a public door: what clips are, how they are heard, and what is wanted)
         self,
@@ -205,7 +261,11 @@ class Detector:
                 tensors |= {f"{prefix}/statistics.{key}": x for key, x in baseline.tensors().items()}
                 history = asdict(machine.histories[name])
                 members[name] = {"ids": baseline.ids, "modes": baseline.modes, "history": history}
-            machines.append({"machine_type": machine_type, "members": members})
+            entry = {"machine_type": machine_type, "members": members}
+            if machine.calibration is not None and machine.calibration.samples:
+                tensors |= {f"calibration/{number}/{key}": x for key, x in machine.calibration.tensors().items()}
+                entry["calibrated"] = list(machine.calibration.samples)
+            machines.append(entry)
         header = {"format": FORMAT, "versions": self.versions, "recipe": self.recipe.to_dict(), "machines": machines}
         storage.write(path, tensors, header)
 
@@ -233,7 +293,10 @@ def load(path: str | os.PathLike[str]) -> Detector:
             if not isinstance(entry["machine_type"], str):
                 raise ValueError(f"{entry['machine_type']!r} is no machine type")
             parts = {name: _part(tensors, f"{number}/{name}/") for name in entry["members"]}
-            machines[entry["machine_type"]] = _read_machine(recipe, entry["members"], parts)
+            machine = _read_machine(recipe, entry["members"], parts)
+            if "calibrated" in entry:  # optional
+                machine = replace(machine, calibration=_read_calibration(machine, entry["calibrated"], tensors, number))
+            machines[entry["machine_type"]] = machine
         if not machines:
             raise ValueError("it has no machine")
         return Detector(recipe, machines, versions=dict(header["versions"]))
@@ -275,3 +338,15 @@ def _read_machine(recipe: Recipe, members: dict[str, Any], parts: dict[str, dict
     if len({baseline.ids for baseline in machine.baselines.values()}) != 1:
         raise ValueError("it has no members, or they know other machine IDs")
     return machine
+
+
+def _read_calibration(machine: Machine, ids: Any, tensors: dict[str, Tensor], number: int) -> Calibration:
+    """Read the calibration of the machine type of that number in a file.
+
+    Raises:
+        KeyError, TypeError, ValueError: it isn't one of that machine.
+    """
+    if not isinstance(ids, list) or ids != sorted(set(ids)) or not set(ids) <= set(machine.ids):
+        raise ValueError(f"the calibration is of machine IDs {ids!r}, and the models know {machine.ids}")
+    modes = {name: baseline.modes for name, baseline in machine.baselines.items()}
+    return Calibration.from_tensors(ids, modes, _part(tensors, f"calibration/{number}/"))

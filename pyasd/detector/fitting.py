@@ -16,6 +16,7 @@ from pyasd import storage
 from pyasd.audio import Channel
 from pyasd.clips import Clip, Doubtful, Machines, find, for_fitting, groups, name_machines
 from pyasd.compute import Compute
+from pyasd.detector.calibration import Calibration
 from pyasd.detector.detector import ClipFeatures, Detector, load
 from pyasd.detector.machine import Machine
 from pyasd.detector.scoring import Scoring, UnknownIds, announced, extraction
@@ -279,6 +280,7 @@ class _Fitting:
                 stacklevel=2,
             )
         machine = Machine()
+        unlearnt = {}
         for member in self._members(recipe, data):
             run = self._run(member, data.machine_type)
             machine.histories[member.name] = member.fit(data, run)
@@ -287,8 +289,12 @@ class _Fitting:
             normal = member.normal_scores(data, replace(run, compute=self.compute))
             robust = recipe.statistics == "robust"
             machine.baselines[member.name] = Baseline.of(normal, member.mode_names, robust)
+            unlearnt[member.name] = normal.unlearnt
             _warn(member.remarks(), data)
-        return machine
+        known = {name: x for name, x in unlearnt.items() if x is not None}
+        if len(known) < len(unlearnt):
+            return machine
+        return replace(machine, calibration=Calibration.of(data.ids, known))
 
     def _within_budget(self, data: TrainingSet) -> Recipe:
         """The recipe, with the epochs that the number of windows allows."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pyasd.detector.calibration import Calibration
 from pyasd.detector.statistics import Baseline
 from pyasd.models import Member
 from pyasd.recipes import Recipe
@@ -20,11 +21,14 @@ class Machine:
         members: the fitted members.
         baselines: how they score normal clips.
         histories: how their training went.
+        calibration: their scores of normal clips that they have not learnt, for thresholds; `None` where there are
+            none, as in files of version 0.1.
     """
 
     members: dict[str, Member] = field(default_factory=dict)
     baselines: dict[str, Baseline] = field(default_factory=dict)
     histories: dict[str, History] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:

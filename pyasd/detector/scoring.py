@@ -19,7 +19,7 @@ from pyasd.audio import Channel
 from pyasd.clips import Clip
 from pyasd.compute import CPU, Compute
 from pyasd.detector.machine import Fitted, Machine
-from pyasd.detector.statistics import Baseline, combine, compressed_mean
+from pyasd.detector.statistics import Baseline, combine, overall
 from pyasd.errors import ClipError, DeviceLost
 from pyasd.features.log_mels import Extraction, Features, extract
 from pyasd.features.transfer import Fetched, MemoryLimit, is_lost, too_large
@@ -257,8 +257,7 @@ class Scoring:
                 return
         standardised = [baselines[name].standardise(x, clip.machine_id, self.modes[name]) for name, x in scores.items()]
         row.combined = combine(standardised)
-        how = self._detector.recipe.combine
-        row.score = compressed_mean(standardised) if how == "signed-log" else row.combined[how]
+        row.score = overall(standardised, self._detector.recipe.combine)
         row.members = scores
 
 

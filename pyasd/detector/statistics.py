@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyasd.models import NormalScores
 from pyasd.models.moments import VARIANCE_FLOOR, Moments, group_by_id
+from pyasd.recipes.recipe import Combine
 from pyasd.tables import Combination
 
 SAMPLE_SIZE = 256
@@ -98,6 +99,11 @@ class Baseline:
 def combine(scores: Sequence[float]) -> dict[Combination, float]:
     """Combine the members' standardised scores both ways: their mean, and the largest (report section 2.3)."""
     return {"mean": float(np.mean(scores)), "max": float(np.max(scores))}
+
+
+def overall(scores: Sequence[float], how: Combine) -> float:
+    """Combine the members' standardised scores as a recipe says."""
+    return compressed_mean(scores) if how == "signed-log" else combine(scores)[how]
 
 
 def compressed_mean(scores: Sequence[float]) -> float:

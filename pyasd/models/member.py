@@ -81,11 +81,15 @@ class NormalScores(NamedTuple):
         scores: `[clips, modes]` float64.
         ids: the clips' machine IDs.
         prior: weight, in clips, of the IDs' mean variance in each ID's own; see `detector.statistics`.
+        unlearnt: `[training clips, modes]` float64, the scores of those training clips that the member has not learnt
+            (held out, or scored by a model of the others), NaN for those that it has; thresholds come from them.
+            `None` where none is known.
     """
 
     scores: NDArray[np.float64]
     ids: Sequence[str]
     prior: float
+    unlearnt: NDArray[np.float64] | None = None
 
 
 class Scorer(ABC):

@@ -114,7 +114,9 @@ class Spectrum(Member):
     def normal_scores(self, data: TrainingSet, run: Run) -> NormalScores:
         """Score each training clip as if it were held out, whatever `run.statistics` asks for; see `cross_validate`."""
         held_out = self.cross_validate(data.log_mels, data.ids) if self._held_out is None else self._held_out
-        return NormalScores(held_out, data.ids, VARIANCE_PRIOR_CLIPS)
+        counts = Counter(data.ids)
+        alone = np.array([counts[machine_id] == 1 for machine_id in data.ids])  # nothing but it tells of its ID
+        return NormalScores(held_out, data.ids, VARIANCE_PRIOR_CLIPS, np.where(alone[:, None], np.nan, held_out))
 
     def _features(self, log_mels: Iterable[Tensor]) -> Tensor:
         """Clips' statistics over time, `[clips, dims]` float64 on the CPU."""

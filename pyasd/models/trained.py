@@ -39,9 +39,11 @@ class TrainedMember(Member):
         Raises:
             ValueError: held-out scores are asked for, and a machine ID has no held-out clip, or none has two.
         """
+        held_out = data.held_out(self.config.validation)
         if run.statistics != "held-out":
-            return NormalScores(self.score_clips(data, run, range(len(data))), data.ids, 0.0)
-        chosen = np.flatnonzero(data.held_out(self.config.validation)).tolist()
+            scores = self.score_clips(data, run, range(len(data)))
+            return NormalScores(scores, data.ids, 0.0, np.where(held_out[:, None], scores, np.nan))
+        chosen = np.flatnonzero(held_out).tolist()
         counts = Counter(data.ids[i] for i in chosen)
         missing = sorted(set(data.ids) - set(counts))
         if missing or max(counts.values()) < 2:
@@ -50,8 +52,10 @@ class TrainedMember(Member):
                 + (f"{', '.join(map(repr, missing))} have none" if missing else "each has one")
                 + '. Raise validation=, give more clips, or take statistics="training"'
             )
-        ids = [data.ids[i] for i in chosen]
-        return NormalScores(self.score_clips(data, run, chosen), ids, VARIANCE_PRIOR_CLIPS)
+        scores = self.score_clips(data, run, chosen)
+        unlearnt = np.full((len(data), scores.shape[1]), np.nan)
+        unlearnt[chosen] = scores
+        return NormalScores(scores, [data.ids[i] for i in chosen], VARIANCE_PRIOR_CLIPS, unlearnt)
 
     def score_clips(self, data: TrainingSet, run: Run, places: Sequence[int]) -> NDArray[np.float64]:
         """Score some of the clips that it learnt from, `[places, modes]` float64."""

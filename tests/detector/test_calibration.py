@@ -1,0 +1,134 @@
+"""What a detector keeps of normal clips that it hasn't learnt, and the thresholds that it gives."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+from numpy.typing import NDArray
+
+import pyasd
+from pyasd import storage
+from pyasd.detector.calibration import CALIBRATION_CLIPS, Calibration
+from pyasd.errors import ModelFileError
+from pyasd.training.data import held_out
+
+TINY: dict[str, Any] = {"n_mels": 16, "hidden": (8, 8), "components": 2, "epochs": 2, "batch_size": 64}
+OLD = Path(__file__).parents[1] / "compatibility" / "group-made-spectrum.safetensors"
+
+
+def log_mels(count: int, seed: int = 0) -> list[NDArray[np.float32]]:
+    x = np.random.default_rng(seed).normal(-40, 8, (count, 30, 16))
+    return list(x.astype(np.float32))
+
+
+IDS = ["00"] * 20 + ["02"] * 12
+
+
+@pytest.fixture(scope="module")
+def detector() -> pyasd.Detector:
+    return pyasd.fit(log_mels(32), ids=IDS, features="log-mel", validation=0.25, **TINY)
+
+
+def quiet(detector: pyasd.Detector, *arguments: Any, **named: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return detector.threshold(*arguments, **named)
+
+
+def test_clips_that_a_member_has_learnt_are_not_kept(detector: pyasd.Detector) -> None:
+    """Group MADE held 5 and 3 clips out: they alone count, with the scores that the detector gives to them."""
+    calibration = detector.machines[""].calibration
+    assert calibration is not None
+    kept = held_out(IDS, 0.25, 0)
+    assert {name: len(x["group-made"]) for name, x in calibration.samples.items()} == {"00": 5, "02": 3}
+    table = detector.score(log_mels(32), ids=IDS, features="log-mel")
+    bands = table["score.group-made"][kept & (table["machine_id"] == "00")]
+    assert quiet(detector, 0.2, "00", member="group-made").score == pytest.approx(bands.nlargest(1).iloc[0], rel=1e-6)
+    assert quiet(detector, 0.4, "00", member="group-made").score == pytest.approx(bands.nlargest(2).iloc[1], rel=1e-6)
+
+
+def test_spectrum_knows_every_clip_by_models_of_the_others() -> None:
+    clips = log_mels(21)
+    fitted = pyasd.fit(clips, "fast", ids=["00"] * 20 + ["alone"], features="log-mel", n_mels=16)
+    machine = fitted.machines[""]
+    assert machine.calibration is not None
+    assert {name: len(x["spread"]) for name, x in machine.calibration.samples.items()} == {"00": 20}
+    sample = machine.baselines["spread"].sample[0, 0]
+    np.testing.assert_array_equal(np.sort(machine.calibration.samples["00"]["spread"][:, 0]), sample[:20])
+    with pytest.warns(UserWarning, match="'alone' has none"):
+        assert fitted.threshold(0.1, "alone").score == math.inf
+
+
+def test_the_combined_threshold_is_in_the_scores_own_units() -> None:
+    """By hand: signed logarithms of both members' standardised scores, their mean, the second largest."""
+    fitted = pyasd.fit(log_mels(39), "fast", features="log-mel", n_mels=16)
+    machine = fitted.machines[""]
+    assert machine.calibration is not None
+    z = []
+    for name, baseline in machine.baselines.items():
+        x = machine.calibration.samples[""][name][:, 0]
+        z.append((x - baseline.moments.mean[0, 0]) / np.sqrt(baseline.moments.variance[0, 0]))
+    combined = (np.sign(z) * np.log1p(np.abs(z))).mean(0)
+    assert quiet(fitted, 0.05).score == pytest.approx(np.sort(combined)[-2], rel=1e-12)
+    assert quiet(fitted, 0.05).clips == 39
+
+
+def test_files_keep_the_calibration(detector: pyasd.Detector, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    detector.save(path)
+    loaded = pyasd.load(path)
+    for machine_id in ("00", "02"):
+        for mode in ("bands", "joint"):
+            own = {"score_mode": mode}
+            assert quiet(loaded, 0.3, machine_id, **own) == quiet(detector, 0.3, machine_id, **own)
+    with safetensors.safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["pyasd"])
+    assert header["format"] == 2  # what reads this format passes over the calibration
+    assert header["machines"][0]["calibrated"] == ["00", "02"]
+
+
+def test_a_calibration_of_another_model_is_no_calibration(detector: pyasd.Detector, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    detector.save(path)
+    tensors, header = storage.read(path)
+    header["machines"][0]["calibrated"] = ["00", "02", "04"]
+    storage.write(path, tensors, header)
+    with pytest.raises(ModelFileError, match="calibration"):
+        pyasd.load(path)
+
+
+def test_models_without_a_calibration_say_so() -> None:
+    old = pyasd.load(OLD)
+    with pytest.raises(ValueError, match="calibrate it first"):
+        old.threshold(0.01, "00")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"rate": 1}, "above 0 and below 1"),
+        ({"machine_id": "07"}, "'00', '02'"),
+        ({"machine_type": "pump"}, "no machine type 'pump'"),
+        ({"member": "resnet"}, "group-made, spectrum"),
+        ({"score_mode": "best"}, "no score mode 'best'"),
+    ],
+)
+def test_what_there_is_not_is_refused(detector: pyasd.Detector, arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        quiet(detector, **({"rate": 0.1, "machine_id": "00"} | arguments))
+
+
+def test_of_many_clips_some_are_kept_evenly_spaced() -> None:
+    count = 3 * CALIBRATION_CLIPS
+    scores = np.arange(float(count))[:, None]
+    kept = Calibration.of([""] * count, {"a": scores}).samples[""]["a"][:, 0]
+    assert len(kept) == CALIBRATION_CLIPS
+    assert (kept[0], kept[-1]) == (0, count - 1)
+    assert set(np.diff(kept)) <= {3, 4}
