@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pyasd.cli import terminal
 from pyasd.cli.command import command
-from pyasd.cli.options import Clips, Hardware, Options, Ranking, RecipeChanges, Recordings, Seed
+from pyasd.cli.options import Clips, Decisions, Hardware, Options, Ranking, RecipeChanges, Recordings, Seed
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -119,6 +119,7 @@ def score(
         str, typer.Option(help="Machine IDs that the model never learnt: refuse, or pool (score against all IDs).")
     ] = "refuse",
     *,
+    decisions: Decisions,
     table: Table,
     ranking: Ranking,
     recordings: Recordings,
@@ -140,10 +141,16 @@ def score(
     - `pyasd score recordings/` ranks a folder without a model
 
     - `pyasd score new/ --model line3.safetensors -o scores.csv` scores clips with what `pyasd fit` learnt
+
+    - `pyasd score new/ --model line3.safetensors --false-alarms 1%` decides them too
     """
     import pyasd
 
-    training = ranking.given()
+    training, deciding = ranking.given(), decisions.given()
+    if model is None and deciding:
+        raise ValueError(
+            "--false-alarms, --confirm: decisions need a model that knows healthy recordings: give --model"
+        )
     if model is not None and training:
         names = ", ".join(f"--{name}" for name in training)
         raise ValueError(
@@ -152,7 +159,7 @@ def score(
     with terminal.progress() as progress:
         scores = pyasd.score(
             clips, model, unknown_ids=cast(Any, unknown_ids), score_mode=score, out=table.out, progress=progress,
-            **recordings.arguments(), **hardware.given(), **training,
+            **decisions.arguments(), **recordings.arguments(), **hardware.given(), **training,
         )  # fmt: skip
     _print_top(scores, table.top)
     if table.out is not None:
@@ -162,8 +169,11 @@ def score(
 
 def _print_top(scores: DataFrame, count: int) -> None:
     best = scores[scores["score"].notna()].nlargest(count, "score", keep="first")
-    table = terminal.table("score", "status:", "clip:")
-    for value, status, clip in zip(best["score"], best["status"], best["clip"], strict=True):
-        table.add_row(f"{value:.2f}", status, Text(clip))
+    decided = [name for name in ("decision", "confirmed") if name in scores]
+    table = terminal.table("score", *(["p"] if decided else []), *(f"{x}:" for x in decided), "status:", "clip:")
+    for row in best.to_dict("records"):
+        p = "" if not decided or row["p_value"] != row["p_value"] else f"{row['p_value']:.4f}"
+        cells = [f"{row['score']:.2f}", *([p] if decided else []), *(row[x] for x in decided)]
+        table.add_row(*cells, row["status"], Text(row["clip"]))
     if len(best):
         terminal.console().print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar
 
@@ -74,6 +75,59 @@ class Hardware(Options):
             "bfloat16 where that is faster)."
         ),
     ] = "auto"
+
+
+@dataclass(frozen=True)
+class Decisions(Options):
+    """Whether clips are decided, beside being scored."""
+
+    panel = "Decisions"
+
+    false_alarms: Annotated[
+        str | None,
+        typer.Option(
+            help="Call clips normal or anomalous, so that at most this share of normal ones raises an alarm: 1% or "
+            "0.01. Needs --model; see pyasd calibrate."
+        ),
+    ] = None
+    confirm: Annotated[
+        str | None,
+        typer.Option(help="3/5 confirms an alarm by 3 anomalies among a machine ID's last 5 clips, in their order."),
+    ] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `pyasd.score` that say the same.
+
+        Raises:
+            ValueError: an option isn't of its form.
+        """
+        if self.confirm is not None and self.false_alarms is None:
+            raise ValueError("--confirm counts decisions: give --false-alarms too")
+        given: dict[str, Any] = {}
+        if self.false_alarms is not None:
+            given["false_alarms"] = _share(self.false_alarms)
+        if self.confirm is not None:
+            match = re.fullmatch(r"(\d+)/(\d+)", self.confirm)
+            if match is None or not 1 <= int(match[1]) <= int(match[2]):
+                raise ValueError(f"--confirm is like 3/5, 3 of the last 5 clips, not {self.confirm!r}")
+            given["confirm"] = int(match[1]), int(match[2])
+        return given
+
+
+def _share(text: str) -> float:
+    """Read a share of clips: 1% or 0.01.
+
+    Raises:
+        ValueError: it is neither, or isn't above 0 and below 1.
+    """
+    number, percent = text.removesuffix("%"), text.endswith("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise ValueError(f"--false-alarms is a share of clips, like 1% or 0.01, above 0 and below 100%, not {text!r}")
+    return share
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,11 @@ and any distribution of scores (Vovk, Gammerman and Shafer, 2005, "Algorithmic l
 from __future__ import annotations
 
 import math
+import warnings
+from collections import deque
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 from pyasd.detector.machine import Fitted, Machine
 from pyasd.detector.statistics import overall
 from pyasd.recipes.recipe import Combine
+from pyasd.tables.table import Row
 
 CONFIDENCE = 0.95
 """Share of calibration samples whose false-alarm rate lies in the interval that is told."""
@@ -59,6 +63,8 @@ def normal_scores(machine: Machine, machine_id: str, modes: Mapping[str, str], h
     for name, baseline in machine.baselines.items():
         scores = member_scores(machine, machine_id, name, modes[name]).tolist()
         own.append([baseline.standardise(x, machine_id, modes[name]) for x in scores])
+    if not all(own):
+        return np.empty(0)
     return np.sort([overall(clip, how) for clip in zip(*own, strict=True)])
 
 
@@ -132,3 +138,116 @@ def _counts(clips: Mapping[str, int], most: int = 3) -> str:
     """Return "'00' has 3, '01' has 5 and 12 others have too few"."""
     named = [f"{machine_id!r} has {count or 'none'}" for machine_id, count in list(clips.items())[:most]]
     return ", ".join(named) + (f" and {len(clips) - most} others have too few" if len(clips) > most else "")
+
+
+Decision = Literal["normal", "anomaly"]
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """When a clip is an anomaly, and when that is confirmed.
+
+    Attributes:
+        false_alarms: the rate of false alarms among normal clips, above 0 and below 1.
+        confirm: `(m, k)`: m anomalies among the last k clips of a machine ID, in the order given, confirm each other;
+            `None` for no such column.
+
+    Raises:
+        ValueError: the rate or the numbers can't be ones.
+    """
+
+    false_alarms: float
+    confirm: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        check_rate(self.false_alarms)
+        if self.confirm is not None and not 1 <= self.confirm[0] <= self.confirm[1]:
+            raise ValueError(
+                f"confirm is m of the last k clips with 1 <= m <= k, such as 3 of 5, not {self.confirm[0]} of "
+                f"{self.confirm[1]}"
+            )
+
+    @classmethod
+    def of(cls, false_alarms: float | None, confirm: tuple[int, int] | None) -> DecisionRule | None:
+        """Return the rule; `None` where no decisions are asked for.
+
+        Raises:
+            ValueError: there is something to confirm, but no rate; or one of them can't be.
+        """
+        if false_alarms is not None:
+            return cls(false_alarms, confirm)
+        if confirm is not None:
+            raise ValueError("confirm= counts decisions, and these need false_alarms=")
+        return None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the table that it fills."""
+        return ("p_value", "decision") if self.confirm is None else ("p_value", "decision", "confirmed")
+
+
+class Decisions:
+    """Decides clips of a detector, one after the other.
+
+    Args:
+        detector: the fitted system.
+        modes: each member's score mode.
+        rule: when a clip is an anomaly.
+
+    Raises:
+        ValueError: the detector has no calibration.
+    """
+
+    def __init__(self, detector: Fitted, modes: Mapping[str, str], rule: DecisionRule) -> None:
+        check_calibrated(detector)
+        self._detector = detector
+        self._modes = modes
+        self._rule = rule
+        self._normal: dict[tuple[str, str], tuple[NDArray[np.float64], float]] = {}
+        self._last: dict[tuple[str, str], deque[bool]] = {}
+        self._warned: set[str] = set()
+
+    def decide(self, row: Row, machine_type: str, machine_id: str | None) -> None:
+        """Put p-value and decision of a clip that has a score into its row.
+
+        A clip that is scored against all IDs (`None`) gets neither: it is not exchangeable with their normal clips.
+        """
+        if machine_id is None or row.score is None:
+            return
+        key = machine_type, machine_id
+        if key not in self._normal:
+            self._warn(machine_type)
+            normal = normal_scores(
+                self._detector.machines[machine_type], machine_id, self._modes, self._detector.recipe.combine
+            )
+            self._normal[key] = normal, threshold(normal, self._rule.false_alarms).score
+        normal, limit = self._normal[key]
+        if len(normal):
+            row.p_value = p_value(row.score, normal)
+        if limit == math.inf:
+            return
+        anomaly = row.score > limit
+        row.decision = _word(anomaly)
+        if self._rule.confirm is not None:
+            needed, among = self._rule.confirm
+            last = self._last.setdefault(key, deque(maxlen=among))
+            last.append(anomaly)
+            row.confirmed = _word(sum(last) >= needed)
+
+    def _warn(self, machine_type: str) -> None:
+        """Warn once of a machine type's IDs with too few clips."""
+        if machine_type in self._warned:
+            return
+        self._warned.add(machine_type)
+        machine = self._detector.machines[machine_type]
+        clips = {
+            x: min(len(member_scores(machine, x, name, self._modes[name])) for name in machine.members)
+            for x in machine.ids
+        }
+        remark = few_clips(clips, self._rule.false_alarms)
+        if remark is not None:
+            warnings.warn(f"{machine_type}: {remark}" if machine_type else remark, stacklevel=2)
+
+
+def _word(anomaly: bool) -> Decision:
+    return "anomaly" if anomaly else "normal"

@@ -19,6 +19,7 @@ from pyasd.clips import find, for_scoring
 from pyasd.compute import Compute
 from pyasd.detector.calibration import Calibration
 from pyasd.detector.decisions import (
+    DecisionRule,
     Threshold,
     check_calibrated,
     check_rate,
@@ -146,6 +147,8 @@ class Detector:
         precision: str = "auto",
         unknown_ids: UnknownIds = "refuse",
         score_mode: str | None = None,
+        false_alarms: float | None = None,
+        confirm: tuple[int, int] | None = None,
         out: str | os.PathLike[str] | None = None,
         progress: Progress = silent,
     ) -> DataFrame:
@@ -165,6 +168,10 @@ class Detector:
             unknown_ids: clips of a machine ID that the detector never learnt are refused (they get a row with the
                 reason), or scored against all IDs' normal clips ("pool", and status "pooled").
             score_mode: instead of the members' own, such as "joint" or "probability".
+            false_alarms: decide clips with this rate of false alarms among normal ones, such as 0.01: columns
+                `p_value` and `decision`. See `threshold`; too few clips to decide by are warned of.
+            confirm: `(3, 5)` adds the column `confirmed`: "anomaly" where 3 of the last 5 clips of that machine ID, in
+                their order, are anomalies.
             out: a .csv or .parquet file for the table, written as clips are scored.
             progress: told of each clip.
 
@@ -189,9 +196,10 @@ class Detector:
             channel=channel,
             unknown_ids=unknown_ids,
             score_mode=score_mode,
+            rule=DecisionRule.of(false_alarms, confirm),
             progress=progress,
         )
-        with open_table(out, self.recipe.names) as writer:
+        with open_table(out, self.recipe.names, scoring.decision_columns) as writer:
             return collect(scoring, chosen, self.recipe.names, writer)
 
     def explain(  # noqa: PLR0913 (a public door: as `score`)

@@ -153,6 +153,8 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
     precision: str = "auto",
     unknown_ids: UnknownIds = "refuse",
     score_mode: str | None = None,
+    false_alarms: float | None = None,
+    confirm: tuple[int, int] | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
     **settings: Any,
@@ -174,6 +176,8 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
         precision: of the operators; "auto" is float32.
         unknown_ids: "refuse" or "pool".
         score_mode: instead of the members' own.
+        false_alarms: with a model alone.
+        confirm: with `false_alarms` alone.
         out: a .csv or .parquet file for the table, written as clips are scored.
         progress: told how reading, training and scoring go.
         **settings: of that fit; see `fit`.
@@ -193,8 +197,10 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
         return detector.score(
             clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type, channel=channel,
             device=device, backend=backend, precision=precision, unknown_ids=unknown_ids, score_mode=score_mode,
-            out=out, progress=progress,
+            false_alarms=false_alarms, confirm=confirm, out=out, progress=progress,
         )  # fmt: skip
+    if false_alarms is not None or confirm is not None:
+        raise TypeError("false_alarms, confirm: decisions need a model, and a ranking without one has only an order")
     recipe = files.find(files.DEFAULT).override(**({"statistics": "robust"} | settings))
     compute = Compute.choose(device, backend, precision)
     listed = list(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))

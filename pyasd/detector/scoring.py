@@ -18,8 +18,9 @@ from torch import Tensor
 from pyasd.audio import Channel
 from pyasd.clips import Clip
 from pyasd.compute import CPU, Compute
-from pyasd.detector.machine import Fitted, Machine
-from pyasd.detector.statistics import Baseline, combine, overall
+from pyasd.detector.decisions import DecisionRule, Decisions
+from pyasd.detector.machine import Fitted
+from pyasd.detector.statistics import combine, overall
 from pyasd.errors import ClipError, DeviceLost
 from pyasd.features.log_mels import Extraction, Features, extract
 from pyasd.features.transfer import Fetched, MemoryLimit, is_lost, too_large
@@ -122,13 +123,16 @@ class Scoring:
         unknown_ids: clips of a machine ID that was never learnt are refused (they get a row with the reason), or scored
             against all IDs' normal clips ("pool", and status "pooled").
         score_mode: instead of the members' own.
+        rule: when a clip is an anomaly; `None` for scores without decisions.
         progress: told of each clip.
 
     Attributes:
         modes: each member's score mode.
+        decision_columns: the columns of the table that the rule fills.
 
     Raises:
-        ValueError: no member has that mode, or `unknown_ids` or `channel` can't be one.
+        ValueError: no member has that mode, `unknown_ids` or `channel` can't be one, or there is a rule, but the
+            detector has no calibration.
     """
 
     def __init__(
@@ -139,6 +143,7 @@ class Scoring:
         channel: Channel = 0,
         unknown_ids: UnknownIds = "refuse",
         score_mode: str | None = None,
+        rule: DecisionRule | None = None,
         progress: Progress = silent,
     ) -> None:
         one_of("unknown_ids", unknown_ids, ("refuse", "pool"))
@@ -148,6 +153,8 @@ class Scoring:
         self._wanted = extraction(detector.recipe, channel)
         self._unknown_ids: UnknownIds = unknown_ids
         self._progress = progress
+        self._decisions = None if rule is None else Decisions(detector, self.modes, rule)
+        self.decision_columns = () if rule is None else rule.columns
 
     def rows(self, clips: Iterable[Clip]) -> Iterator[Row]:
         """Score clips: one row each, in their order; what is wrong with a clip stands in its row.
@@ -215,11 +222,11 @@ class Scoring:
                     row.status = "repeated"
         parts = []
         for machine_type, located in by_type.items():
-            machine, lane = self._detector.machines[machine_type], lanes[located[0].log_mel.device]
-            scorers = {name: lane.scorers[machine_type, name] for name in machine.members}
+            lane = lanes[located[0].log_mel.device]
+            scorers = {name: lane.scorers[machine_type, name] for name in self._detector.machines[machine_type].members}
             waiting = iter(located)
             for count, scores in lane.limit.run(partial(_fetch, scorers=scorers), located):
-                parts.append(_Part(machine, list(itertools.islice(waiting, count)), scores, lane.limit.device))
+                parts.append(_Part(machine_type, list(itertools.islice(waiting, count)), scores, lane.limit.device))
         return _Begun(rows, parts)
 
     def _row(self, item: Features, clip: Clip) -> Row:
@@ -244,12 +251,12 @@ class Scoring:
                 continue
             columns = {name: scores.numpy().tolist() for name, scores in part.scores.items()}
             for clip, *values in zip(part.clips, *columns.values(), strict=True):
-                self._fill(clip, dict(zip(columns, values, strict=True)), part.machine.baselines)
+                self._fill(clip, dict(zip(columns, values, strict=True)), part.machine_type)
         return begun.rows
 
-    def _fill(self, clip: _Located, scores: dict[str, float], baselines: dict[str, Baseline]) -> None:
-        """Put a clip's scores, by member, into its row, standardised and combined."""
-        row = clip.row
+    def _fill(self, clip: _Located, scores: dict[str, float], machine_type: str) -> None:
+        """Put a clip's scores, by member, into its row, standardised and combined; and decide it."""
+        row, baselines = clip.row, self._detector.machines[machine_type].baselines
         for name, value in scores.items():
             if not math.isfinite(value):
                 row.status = "not-finite"
@@ -259,6 +266,8 @@ class Scoring:
         row.combined = combine(standardised)
         row.score = overall(standardised, self._detector.recipe.combine)
         row.members = scores
+        if self._decisions is not None:
+            self._decisions.decide(row, machine_type, clip.machine_id)
 
 
 @dataclass(frozen=True)
@@ -280,7 +289,7 @@ class _Located(NamedTuple):
 class _Part(NamedTuple):
     """Clips of one machine type that were scored together: scores by member, `None` where memory ended."""
 
-    machine: Machine
+    machine_type: str
     clips: list[_Located]
     scores: dict[str, Fetched] | None
     device: torch.device

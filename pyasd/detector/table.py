@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def open_table(
-    out: str | os.PathLike[str] | None, members: Sequence[str]
+    out: str | os.PathLike[str] | None, members: Sequence[str], decisions: Sequence[str] = ()
 ) -> contextlib.AbstractContextManager[table.Writer | None]:
     """Open the file of a table, or nothing where none is wanted."""
-    return contextlib.nullcontext() if out is None else table.Writer(out, members)
+    return contextlib.nullcontext() if out is None else table.Writer(out, members, decisions)
 
 
 def collect(scoring: Scoring, clips: Sequence[Clip], members: Sequence[str], writer: table.Writer | None) -> DataFrame:
@@ -50,6 +50,6 @@ def collect(scoring: Scoring, clips: Sequence[Clip], members: Sequence[str], wri
         raise
     finally:
         write()
-    scores = table.table(rows, members)
+    scores = table.table(rows, members, scoring.decision_columns)
     scores.attrs |= {"precision": scoring.compute.precision, "modes": scoring.modes}
     return scores

@@ -44,6 +44,9 @@ class Row:
         combined: the members' standardised scores combined in each way; `score` is the one that the recipe chooses.
             Columns `score.mean` and `score.max`.
         members: each member's own score by its name, in the member's unit. Columns `score.<member>`.
+        p_value: the share of the machine ID's normal clips that score as high or higher, this clip counted among them.
+        decision: "normal" or "anomaly"; "" where there is no score, or no threshold.
+        confirmed: the same, by the last clips' decisions.
         status: "ok", a remark such as "pooled", or what went wrong, such as "truncated".
         error: what went wrong, in words, and what to do; else "".
     """
@@ -58,9 +61,16 @@ class Row:
     score: float | None = None
     combined: Mapping[Combination, float] = field(default_factory=dict)
     members: Mapping[str, float] = field(default_factory=dict)
+    p_value: float | None = None
+    decision: str = ""
+    confirmed: str = ""
     label: int | None = None
     status: str = "ok"
     error: str = ""
+
+
+DECISIONS = ("p_value", "decision", "confirmed")
+"""Columns that a table has only where decisions are asked for."""
 
 
 class _Type(NamedTuple):
@@ -107,12 +117,15 @@ _TYPES = {"str": _TEXT, "float | None": _NUMBER, "int | None": _LABEL}
 
 
 class _Schema:
-    """The table's columns, in order and with their types: `Row`, with the members of one detector."""
+    """The table's columns, in order and with their types: `Row`, with the members of one detector and those of
+    `DECISIONS` that are wanted.
+    """
 
-    def __init__(self, members: Sequence[str]) -> None:
+    def __init__(self, members: Sequence[str], decisions: Sequence[str] = DECISIONS) -> None:
         self._score_names: dict[str, Sequence[str]] = {"combined": get_args(Combination), "members": tuple(members)}
+        self._fields = [x for x in fields(Row) if x.name not in DECISIONS or x.name in decisions]
         self.types: dict[str, _Type] = {}
-        for column in fields(Row):
+        for column in self._fields:
             if column.name in self._score_names:
                 names = self._score_names[column.name]
                 self.types |= {SCORE_PREFIX + name: _NUMBER for name in names}
@@ -131,7 +144,7 @@ class _Schema:
             ValueError: the row has scores that the table has no column for, or a value that its column can't hold.
         """
         values: list[Any] = []
-        for column in fields(Row):
+        for column in self._fields:
             value = getattr(row, column.name)
             if column.name in self._score_names:
                 names = self._score_names[column.name]
@@ -147,17 +160,18 @@ FROM_NAMES = ("split", "domain")
 """Columns that older versions' tables lack: what they hold was parsed from the clips' names when it was needed."""
 
 
-def columns(members: Sequence[str]) -> list[str]:
-    """Return the table's columns in order, for a detector with these members."""
-    return list(_Schema(members).types)
+def columns(members: Sequence[str], decisions: Sequence[str] = ()) -> list[str]:
+    """Return the table's columns in order, for a detector with these members and those of `DECISIONS` wanted."""
+    return list(_Schema(members, decisions).types)
 
 
-def table(rows: Iterable[Row], members: Sequence[str]) -> pd.DataFrame:
+def table(rows: Iterable[Row], members: Sequence[str], decisions: Sequence[str] = ()) -> pd.DataFrame:
     """Return rows as a table.
 
     Args:
         rows: one per clip.
         members: names of the ensemble members.
+        decisions: which of `DECISIONS` are wanted.
 
     Returns:
         Text columns hold strings ("" where there is none), `duration` (seconds) and the scores float64 (NaN is empty),
@@ -166,7 +180,7 @@ def table(rows: Iterable[Row], members: Sequence[str]) -> pd.DataFrame:
     Raises:
         ValueError: a row has a score that the table has no column for, or a label other than 0 and 1.
     """
-    schema = _Schema(members)
+    schema = _Schema(members, decisions)
     cells = [schema.cells(row) for row in rows]
     by_column = zip(*cells, strict=True) if cells else ([] for _ in schema.types)
     return pd.DataFrame(
@@ -198,7 +212,11 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
             raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a table of scores ({error}): write it again with `pyasd score`") from None
-    required = [column.name for column in fields(Row) if str(column.type) in _TYPES and column.name not in FROM_NAMES]
+    required = [
+        column.name
+        for column in fields(Row)
+        if str(column.type) in _TYPES and column.name not in (*FROM_NAMES, *DECISIONS)
+    ]
     if missing := [name for name in required if name not in raw]:
         raise ValueError(f"{path} has no column {', '.join(missing)}: give a table that `pyasd score` wrote")
     try:
@@ -230,16 +248,17 @@ class Writer:
     Args:
         path: the table, .csv or .parquet; one that is there is replaced at the end.
         members: names of the ensemble members.
+        decisions: which of `DECISIONS` are wanted.
 
     Raises:
         ValueError: the extension is another.
         OSError: the file can't be made, or (from `write` and the end of the block) can't be written: disk full.
     """
 
-    def __init__(self, path: str | os.PathLike[str], members: Sequence[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], members: Sequence[str], decisions: Sequence[str] = ()) -> None:
         self.path = Path(path)
         self.partial = Path(f"{self.path}.partial")
-        self._schema = _Schema(members)
+        self._schema = _Schema(members, decisions)
         self._kind = _kind(self.path)
         self._waiting: list[list[Any]] = []
         self._file: IO[bytes] | None = None
