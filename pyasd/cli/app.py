@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from pyasd.cli import data_sets, demo, doctor, fit_score, recipes, tables, terminal
+from pyasd.cli import calibrate, data_sets, demo, doctor, fit_score, recipes, tables, terminal
 from pyasd.cli.command import Command
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app = typer.Typer(
 COMMANDS = (
     fit_score.fit,
     fit_score.score,
+    calibrate.calibrate,
     tables.evaluate,
     demo.demo,
     recipes.recipes,

@@ -46,6 +46,11 @@ class Calibration:
             samples[machine_id] = {name: x[some] for name, x in own.items()}
         return cls(samples)
 
+    def updated(self, new: Calibration) -> Calibration:
+        """Return the calibration with other clips for the machine IDs of which there are new ones."""
+        samples = {**self.samples, **new.samples}
+        return Calibration({machine_id: samples[machine_id] for machine_id in sorted(samples)})
+
     def tensors(self) -> dict[str, Tensor]:
         """Return all numbers by name, for a model file: the IDs' `count`s, and each member's scores, IDs in turn."""
         samples = list(self.samples.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,6 +38,7 @@ from pyasd.features.log_mels import extract
 from pyasd.models import Mode, kinds
 from pyasd.progress import Progress, silent
 from pyasd.recipes import Recipe
+from pyasd.tables.table import Row
 from pyasd.training.run import History
 
 if TYPE_CHECKING:
@@ -132,6 +133,74 @@ class Detector:
         if remark is not None:
             warnings.warn(remark, stacklevel=2)
         return threshold(normal, rate)
+
+    def calibrate(  # noqa: PLR0913 (a public door: as `score`)
+        self,
+        clips: Any,
+        *,
+        ids: Sequence[str] | str | None = None,
+        sample_rate: int | None = None,
+        features: ClipFeatures = "audio",
+        machine_type: str | None = None,
+        channel: Channel = 0,
+        device: str = "auto",
+        backend: str = "auto",
+        precision: str = "auto",
+        score_mode: str | None = None,
+        progress: Progress = silent,
+    ) -> Detector:
+        """Return the same detector with other normal clips to take thresholds from, instead of those kept so far.
+
+        Scores stay as they are. A machine ID without new clips keeps its old ones; one with new clips has thresholds
+        for this score mode alone. Clips that are labelled anomalous are left out, and warned of; silent ones and those
+        that can't be scored are in the new detector's `skipped`.
+
+        Args:
+            clips: normal clips that the models have not learnt; see `score`, as for all that follow. Of a data set's
+                folder with training and test clips, the normal test clips.
+            ids: machine IDs.
+            sample_rate: of arrays of samples, in Hz.
+            features: what arrays hold, "audio" or "log-mel".
+            machine_type: instead of the one that paths tell.
+            channel: which channel of a clip, from 0, or "mean".
+            device: "auto", "cpu", "cuda", or several GPUs.
+            backend: of the operators.
+            precision: of the operators; the one that clips will be scored in.
+            score_mode: the one that clips will be scored by, instead of the members' own.
+            progress: told of each clip.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: the arguments don't make sense, or no clip can be used.
+            DeviceLost: a GPU failed.
+        """
+        listed = for_scoring(
+            find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
+        )
+        normal = [clip for clip in listed if clip.label != 1]
+        if len(normal) < len(listed):
+            warnings.warn(
+                f"{len(listed) - len(normal)} of {len(listed)} clips are labelled anomalous, and left out", stacklevel=2
+            )
+        compute = Compute.choose(device, backend, precision)
+        scoring = Scoring(self, compute, channel=channel, score_mode=score_mode, progress=progress)
+        skipped = []
+        used: dict[str, list[tuple[str, Row]]] = {name: [] for name in self.machines}
+        for clip, row in zip(normal, scoring.rows(normal), strict=True):
+            if row.score is None or row.status == "silent":
+                error = row.error or f"{row.clip}: digital silence tells nothing of a machine"
+                skipped.append({"clip": row.clip, "status": row.status, "error": error})
+                continue
+            name, machine_id = locate(self, clip, "refuse")
+            assert machine_id is not None
+            used[name].append((machine_id, row))
+        if not any(used.values()):
+            why = "; ".join(row["error"] for row in skipped[:3]) or "all are labelled anomalous"
+            raise ValueError(f"none of the {len(listed)} clips can be used for thresholds: {why}")
+        machines = {
+            name: replace(machine, calibration=_calibrated(machine, scoring.modes, used[name]))
+            for name, machine in self.machines.items()
+        }
+        return Detector(self.recipe, machines, skipped, self.versions)
 
     def score(  # noqa: PLR0913 (a public door: what clips are, how they are heard, and what is wanted)
         self,
@@ -346,6 +415,16 @@ def _read_machine(recipe: Recipe, members: dict[str, Any], parts: dict[str, dict
     if len({baseline.ids for baseline in machine.baselines.values()}) != 1:
         raise ValueError("it has no members, or they know other machine IDs")
     return machine
+
+
+def _calibrated(machine: Machine, modes: Mapping[str, str], used: Sequence[tuple[str, Row]]) -> Calibration | None:
+    """A machine type's calibration with the scores of clips with these machine IDs in it."""
+    scores = {}
+    for name, baseline in machine.baselines.items():
+        scores[name] = np.full((len(used), len(baseline.modes)), np.nan)
+        scores[name][:, baseline.modes.index(modes[name])] = [row.members[name] for _, row in used]
+    new = Calibration.of([machine_id for machine_id, _ in used], scores)
+    return new if machine.calibration is None else machine.calibration.updated(new)
 
 
 def _read_calibration(machine: Machine, ids: Any, tensors: dict[str, Tensor], number: int) -> Calibration:

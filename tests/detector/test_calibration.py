@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import soundfile
 from numpy.typing import NDArray
 
 import pyasd
@@ -129,3 +132,62 @@ def test_of_many_clips_some_are_kept_evenly_spaced() -> None:
     assert len(kept) == CALIBRATION_CLIPS
     assert (kept[0], kept[-1]) == (0, count - 1)
     assert set(np.diff(kept)) <= {3, 4}
+
+
+# -- other clips -------------------------------------------------------------------------------------------------
+
+
+def test_thresholds_come_from_the_new_clips_and_scores_stay(detector: pyasd.Detector, tmp_path: Path) -> None:
+    clips = log_mels(99, seed=5)
+    new = detector.calibrate(clips, ids="02", features="log-mel")
+    scores = detector.score(clips, ids="02", features="log-mel")
+    pd.testing.assert_frame_equal(new.score(clips, ids="02", features="log-mel"), scores)
+    new.save(tmp_path / "new.safetensors")
+    for calibrated in (new, pyasd.load(tmp_path / "new.safetensors")):
+        found = quiet(calibrated, 0.05, "02")
+        assert (found.clips, found.score) == (99, scores["score"].nlargest(5).iloc[-1])
+        own = quiet(calibrated, 0.01, "02", member="spectrum").score
+        assert own == scores["score.spectrum"].max()
+        assert quiet(calibrated, 0.2, "00") == quiet(detector, 0.2, "00")  # has no new clips
+        decided = calibrated.score(clips, ids="02", features="log-mel", false_alarms=0.05)
+        assert (decided["decision"] == "anomaly").sum() == 4  # above the fifth
+    assert quiet(detector, 0.2, "02").clips == 3  # the old one is what it was
+
+
+def test_a_calibration_counts_for_its_score_mode_alone(detector: pyasd.Detector) -> None:
+    new = detector.calibrate(log_mels(20, seed=5), ids="00", features="log-mel", score_mode="joint")
+    assert quiet(new, 0.1, "00", score_mode="joint").clips == 20
+    assert quiet(new, 0.1, "00").clips == 0
+    with pytest.warns(UserWarning, match="'00' has none"):
+        table = new.score(log_mels(1), ids="00", features="log-mel", false_alarms=0.1)
+    assert table["decision"].tolist() == [""]
+    assert table["p_value"].isna().all()
+
+
+def test_an_old_model_gets_its_calibration() -> None:
+    rng = np.random.default_rng(0)
+    clips = list(rng.normal(-45, 4, (30, 40, 16)).astype(np.float32))
+    new = pyasd.load(OLD).calibrate(clips, ids="00", features="log-mel")
+    assert quiet(new, 0.1, "00").clips == 30
+    assert math.isfinite(quiet(new, 0.1, "00").score)
+
+
+def test_what_is_not_normal_or_cant_be_scored_is_left_out(factory: Path, tmp_path: Path) -> None:
+    model = pyasd.fit(factory / "fan", **TINY)
+    folder = tmp_path / "fan"
+    shutil.copytree(factory / "fan" / "test", folder)
+    soundfile.write(folder / "normal_id_00_00000090.wav", np.zeros(16000), 16000)
+    (folder / "normal_id_00_00000091.wav").write_text("no audio")
+    shutil.copy(folder / "normal_id_00_00000000.wav", folder / "normal_id_07_00000000.wav")
+    with pytest.warns(UserWarning, match="6 of 15 clips are labelled anomalous"):
+        new = model.calibrate(folder)
+    assert [x["status"] for x in new.skipped] == ["silent", "unreadable", "unknown-id"]
+    assert quiet(new, 0.1, "00").clips == quiet(new, 0.1, "02").clips == 3
+    with pytest.raises(ValueError, match="none of the 1 clips"), pytest.warns(UserWarning, match="1 of 1"):
+        model.calibrate(folder / "anomaly_id_00_00000000.wav")
+
+
+def test_training_clips_are_not_taken_where_there_are_test_clips(factory: Path) -> None:
+    model = pyasd.fit(factory / "fan", **TINY)
+    with pytest.warns(UserWarning, match="6 of 12 clips are labelled anomalous"):
+        assert quiet(model.calibrate(factory / "fan"), 0.1, "00").clips == 3

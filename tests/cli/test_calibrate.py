@@ -1,0 +1,52 @@
+"""`pyasd calibrate`: thresholds from other normal clips; what changed; the old model stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pyasd.factory import factory as synthetic
+
+from .conftest import Command, usage_error
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Normal clips of the factory's fans, 20 of each, that nobody has learnt."""
+    folder = tmp_path_factory.mktemp("healthy")
+    synthetic.write(folder, train=20, test=0, seconds=0.5, seed=7)
+    return folder / "fan"
+
+
+def test_thresholds_before_and_after(pyasd: Command, model: Path, healthy: Path, tmp_path: Path) -> None:
+    out, before = tmp_path / "new.safetensors", model.read_bytes()
+    outcome = pyasd("calibrate", model, healthy, "-o", out)
+    assert outcome.code == 0
+    assert outcome.err == f"pyasd: {out}: calibrated; scores are as before\n"
+    head, _, *rows = [line for line in outcome.out.splitlines() if line.strip()]
+    assert head.split("  ")[-1].strip() == "5 % after"
+    assert [row.split()[:4] for row in rows] == [["fan", x, "1", "20"] for x in ("00", "02", "04")]
+    assert model.read_bytes() == before
+    decided = pyasd("score", healthy, "-m", out, "--false-alarms", "5%", "--top", 6, "-o", tmp_path / "t.csv")
+    assert decided.code == 0
+    for row in rows:  # 1 % asks for 99 clips, 5 % for 19; one clip was held out in training
+        assert row.split()[4:10] == ["too", "few"] * 3
+        assert f"{float(row.split()[10]):.2f}" == row.split()[10]
+
+
+def test_the_model_itself_is_never_written_to(pyasd: Command, model: Path, healthy: Path, tmp_path: Path) -> None:
+    usage_error(pyasd("calibrate", model, healthy, "-o", model), model, "name another file")
+    usage_error(pyasd("calibrate", tmp_path / "no.safetensors", healthy, "-o", tmp_path / "x"), "no.safetensors")
+    usage_error(pyasd("calibrate", model, tmp_path / "nowhere", "-o", tmp_path / "x"), "nowhere")
+    assert not list(tmp_path.iterdir())
+
+
+def test_unusable_clips_are_told(pyasd: Command, model: Path, healthy: Path, tmp_path: Path) -> None:
+    (tmp_path / "fan").mkdir()
+    broken = tmp_path / "fan" / "normal_id_00_00000000.wav"
+    broken.write_text("no audio")
+    usage_error(pyasd("calibrate", model, broken, "-o", tmp_path / "x"), broken.name)
+    outcome = pyasd("calibrate", model, healthy, broken, "-o", tmp_path / "x")
+    assert outcome.code == 1
+    assert "clips not used: 1;" in outcome.err
