@@ -1,0 +1,46 @@
+"""The table of false alarms, on scores whose distribution is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import false_alarms, quality
+
+
+def test_random_halves_keep_the_promise_and_drift_breaks_it() -> None:
+    rng = np.random.default_rng(0)
+    scores, ids = rng.standard_cauchy(400), np.array(["00", "02"] * 200)
+    count = false_alarms.by_random_halves(scores, ids, 0.05, splits=50)
+    assert count.clips == 50 * 200
+    assert count.promised / count.clips == pytest.approx(5 / 101)
+    assert count.alarms / count.clips == pytest.approx(5 / 101, abs=0.01)
+    assert count.inside is not None
+    assert count.inside >= 0.95
+    assert false_alarms.by_halves(scores, ids, 0.05).alarms < 30
+    assert false_alarms.by_halves(np.arange(400.0), ids, 0.05).alarms == 200  # ever higher
+
+
+def test_too_few_clips_have_no_figure() -> None:
+    count = false_alarms.by_random_halves(np.arange(20.0), np.array([""] * 20), 0.05, splits=3)
+    assert (count.clips, count.inside, count.cell()) == (0, None, "-")
+    assert false_alarms.Count(3, 60, 2.4, 0.956).cell() == "5.0 (4.0, 96 % inside)"
+
+
+@pytest.mark.filterwarnings("ignore:.*calibration clips")
+def test_a_system_is_measured_as_fitted_and_calibrated() -> None:
+    rng = np.random.default_rng(0)
+
+    def some(count: int) -> list[np.ndarray]:
+        return list((rng.normal(-40, 1, (count, 1, 128)) + rng.normal(0, 3, (count, 20, 128))).astype(np.float32))
+
+    ids = ["00", "01"] * 40
+    clips = quality.ClipSet(some(80), ids, some(80), ids, np.repeat([0, 1], 40))
+    ways = dict(false_alarms.measure("fast", clips))
+    assert ways["as fitted"][0].cell() == "-"
+    fitted = ways["as fitted"][2]
+    assert fitted.clips == 40
+    assert fitted.promised == pytest.approx(40 * 4 / 41)
+    assert fitted.alarms < 15
+    assert ways["earlier half"][2].clips == 20
+    assert ways["random halves"][2].clips == 200 * 20
