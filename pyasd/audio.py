@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import os
-import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
@@ -12,6 +12,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from pyasd import containers
 from pyasd.backends.contract import FULL_SCALE
 from pyasd.clips import Clip
 from pyasd.clips.sources import ArraySource, FileSource
@@ -28,9 +29,6 @@ LOUDEST = 1e15
 RATES = (1_000, 10_000_000)
 """Sample rates of sound, in Hz: others are damaged headers, and resampling would fill the memory."""
 
-STREAMED = 0x7FFF0000
-"""WAV sizes from here on are what recorders write that don't know the size yet (SoX, arecord, FFmpeg to a pipe)."""
-
 
 @dataclass(frozen=True)
 class Audio:
@@ -40,11 +38,13 @@ class Audio:
         samples: `[n]`, int16 where the clip has 16 bits, the right rate and the channel; else float32, full scale 1.
         duration: of the clip as it was found, in seconds.
         silent: all its samples are equal (digital silence).
+        unfinished: its header and its length disagree, as after a recorder's crash; all that is there was read.
     """
 
     samples: NDArray[Any]
     duration: float
     silent: bool
+    unfinished: bool = False
 
 
 def check_channel(channel: Channel) -> None:
@@ -74,7 +74,7 @@ def read(clip: Clip, sample_rate: int, channel: Channel = 0) -> Audio:
     """
     check_channel(channel)
     try:
-        samples, rate = _decode(clip, channel)
+        samples, rate, unfinished = _decode(clip, channel)
         if not RATES[0] <= rate <= RATES[1]:
             raise ClipError("unreadable", f"{clip.name} claims {rate:,} samples a second, which no sound has: damaged?")
         samples, silent = _check(clip, samples, rate)
@@ -83,7 +83,7 @@ def read(clip: Clip, sample_rate: int, channel: Channel = 0) -> Audio:
             samples = soxr.resample(_to_float(samples), rate, sample_rate, quality="HQ")
     except MemoryError:
         raise ClipError("unreadable", f"{clip.name} is too long for this machine's memory: cut it") from None
-    return Audio(samples, duration, silent)
+    return Audio(samples, duration, silent, unfinished)
 
 
 def change_speed(samples: NDArray[Any], ratio: float) -> NDArray[np.float32]:
@@ -140,19 +140,32 @@ def _pick(clip: Clip, block: NDArray[Any], channel: Channel) -> NDArray[Any]:
     return picked
 
 
-def _decode(clip: Clip, channel: Channel) -> tuple[NDArray[Any], int]:
-    """Return the channel's samples as the source has them, and their rate."""
+def _decode(clip: Clip, channel: Channel) -> tuple[NDArray[Any], int, bool]:
+    """Return the channel's samples as the source has them, their rate, and whether the file is unfinished."""
     source = clip.source
     if isinstance(source, ArraySource):
-        return _pick(clip, np.atleast_2d(source.samples).T, channel), source.sample_rate
+        return _pick(clip, np.atleast_2d(source.samples).T, channel), source.sample_rate, False
     with source.open() as stream:
         try:
-            _check_whole(clip, stream)
+            finding = containers.inspect(stream)
+        except containers.Damaged as error:
+            raise ClipError(error.status, f"{clip.name} {error.reason}") from None
         except OSError as error:
             raise ClipError("unreadable", f"{clip.name} can't be read ({error.strerror}): check its disk") from None
+        if finding.parts:
+            parts = [_decode_file(clip, io.BytesIO(part), channel) for part in finding.parts]
+            if len({rate for _, rate in parts}) > 1:
+                raise ClipError("unreadable", f"{clip.name} has parts of several sample rates: cut it into files")
+            return np.concatenate([samples for samples, _ in parts]), parts[0][1], finding.unfinished
         # libsndfile opens a plain file itself: without the GIL, and it knows some formats by their extension alone.
-        with _sound_file(clip, os.fsencode(source.path) if isinstance(source, FileSource) else stream) as file:
-            return _decode_blocks(clip, file, channel), file.samplerate
+        encoded = os.fsencode(source.path) if isinstance(source, FileSource) else stream
+        return *_decode_file(clip, encoded, channel), finding.unfinished
+
+
+def _decode_file(clip: Clip, encoded: bytes | BinaryIO, channel: Channel) -> tuple[NDArray[Any], int]:
+    """Return the channel's samples of an encoded file, which is given by its name or as a stream, and their rate."""
+    with _sound_file(clip, encoded) as file:
+        return _decode_blocks(clip, file, channel), file.samplerate
 
 
 def _sound_file(clip: Clip, encoded: bytes | BinaryIO) -> soundfile.SoundFile:
@@ -193,59 +206,3 @@ def _truncated(clip: Clip, file: soundfile.SoundFile, reason: str) -> ClipError:
         f"{clip.name} is cut off or damaged: its {file.frames / file.samplerate:g} s can't be decoded to the end "
         f"({reason}); copy it again from its source, or leave it out",
     )
-
-
-def _check_whole(clip: Clip, stream: BinaryIO) -> None:
-    """Check that a file is all there, and go back to its start: libsndfile takes a WAV, AIFF or Ogg file that ends
-    early for a shorter one.
-
-    Raises:
-        ClipError: "empty" or "truncated".
-    """
-    size = stream.seek(0, os.SEEK_END)
-    if not size:
-        raise ClipError("empty", f"{clip.name} is a file of zero bytes: record or copy it again, or leave it out")
-    stream.seek(0)
-    magic = stream.read(4)
-    if magic in (b"RIFF", b"RF64", b"FORM"):
-        claimed = _pcm_bytes(stream, magic)
-        if claimed is not None and claimed > size:
-            raise ClipError(
-                "truncated",
-                f"{clip.name} is cut off: it has {size:,} of {claimed:,} bytes; copy it again from its source, or "
-                "leave it out",
-            )
-    elif magic == b"OggS":
-        stream.seek(max(0, size - (1 << 16)))  # no page is longer
-        if not _ends_ogg(stream.read()):
-            raise ClipError("truncated", f"{clip.name} is cut off: it has no last page; copy it again, or leave it out")
-    stream.seek(0)
-
-
-def _ends_ogg(tail: bytes) -> bool:
-    """Return whether the end of an Ogg file is a whole page that is flagged as its stream's last (RFC 3533)."""
-    page = tail[tail.rfind(b"OggS") :]
-    return len(page) > 27 and bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
-
-
-def _pcm_bytes(stream: BinaryIO, magic: bytes) -> int | None:
-    """Return where a WAV (RIFF, RF64) or AIFF (FORM) file's samples end, as its header says; `None` if it doesn't."""
-    order, wanted = (">", b"SSND") if magic == b"FORM" else ("<", b"data")
-    long_size = None
-    stream.seek(12)
-    while len(header := stream.read(8)) == 8:
-        name, size = header[:4], int(struct.unpack(order + "I", header[4:])[0])
-        if name == wanted:
-            if long_size is not None and size == 0xFFFFFFFF:
-                size = long_size
-            elif size >= STREAMED:
-                return None
-            return stream.tell() + size
-        if name == b"ds64":
-            body = stream.read(size)
-            long_size = int(struct.unpack("<Q", body[8:16])[0]) if len(body) >= 16 else None
-        else:
-            stream.seek(size, os.SEEK_CUR)
-        if size % 2:
-            stream.seek(1, os.SEEK_CUR)
-    return None

@@ -31,6 +31,7 @@ LEVELS = (
     {"datasets"},
     {"tables"},
     {"audio"},
+    {"containers"},
     {"clips"},
     {"compute"},
     {"ops"},
@@ -49,7 +50,8 @@ BASE = {"errors", "progress", "settings", "storage"}
 ONLY_ROOMS = {
     "datasets": BASE | {"clips", "tables"},
     "tables": BASE | {"clips"},
-    "audio": BASE | {"clips", "backends"},
+    "audio": BASE | {"clips", "containers", "backends"},
+    "containers": set(),
     "clips": BASE,
     "compute": BASE | {"ops", "backends"},
     "ops": {"backends", "errors", "progress", "settings"},

@@ -239,7 +239,7 @@ class Scoring:
             channel="" if clip.log_mel is not None else str(self._wanted.channel),
             duration=item.duration,
             label=clip.label,
-            status="silent" if item.silent else "ok",
+            status="silent" if item.silent else "unfinished" if item.unfinished else "ok",
         )
 
     def _end(self, begun: _Begun) -> list[Row]:

@@ -42,6 +42,7 @@ class Features:
         duration: seconds; `None` where it isn't known (clips that can't be read, or are log-Mels already).
         silent: all samples are equal (digital silence).
         error: why there is no log-Mel.
+        unfinished: see `audio.Audio`.
     """
 
     index: int
@@ -50,6 +51,7 @@ class Features:
     duration: float | None
     silent: bool
     error: ClipError | None
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def _decode(index: int, clip: Clip, wanted: Extraction) -> _Decoded:
             )
     except ClipError as error:
         return Features(index, clip, None, None, False, error), None
-    return Features(index, clip, None, sound.duration, sound.silent, None), samples
+    return Features(index, clip, None, sound.duration, sound.silent, None, sound.unfinished), samples
 
 
 def _checked(clip: Clip, log_mel: NDArray[np.float32], plan: ops.LogMelPlan, min_frames: int) -> Tensor:

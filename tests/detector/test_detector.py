@@ -187,6 +187,19 @@ def test_bad_clips_have_rows_of_their_own(factory: Path, tmp_path: Path) -> None
     assert all(str(clips[i]) in table["error"][i] for i in (1, 2, 3))
 
 
+def test_what_a_crashed_recorder_left_is_scored_as_the_whole_file(tmp_path: Path) -> None:
+    whole, crashed = tmp_path / "whole.wav", tmp_path / "crashed.wav"
+    soundfile.write(whole, np.random.default_rng(0).normal(0, 0.1, 32000), 16000)
+    content = bytearray(whole.read_bytes())
+    content[4:8] = content[40:44] = bytes(4)
+    crashed.write_bytes(content)
+    learnt = fit(log_mels(6), features="log-mel", members=("spectrum",), n_mels=16)
+    table = learnt.score([whole, crashed])
+    assert table["status"].tolist() == ["ok", "unfinished"]
+    assert table["score"].nunique() == 1
+    assert table["error"].tolist() == ["", ""]
+
+
 def test_clips_that_cannot_be_learnt_from_are_skipped_and_listed(factory: Path, tmp_path: Path) -> None:
     (tmp_path / "text.wav").write_text("this is no sound")
     soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)

@@ -1,0 +1,39 @@
+"""Ogg: cuts of any length, lost pages, chained streams."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from .encoded import RATE, encoded, fails, noise, read
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_cuts_of_any_length_are_told(subtype: str) -> None:
+    whole = encoded("OGG", subtype=subtype)
+    for missing in (*range(1, 101, 9), 1000, len(whole) // 2):
+        assert "copy it again" in fails(whole[:-missing])
+    last = whole.rfind(b"OggS")
+    assert "no last page" in fails(whole[:last])
+
+
+def test_a_page_that_is_lost_is_told() -> None:
+    whole = encoded("OGG", noise(20 * RATE), subtype="VORBIS")
+    pages = [i for i in range(len(whole)) if whole.startswith(b"OggS", i)]
+    middle, after = pages[len(pages) // 2 : len(pages) // 2 + 2]
+    assert "damaged" in fails(whole[:middle] + whole[after:])
+    assert "no page at byte" in fails(whole[: middle + 5] + whole[after:])
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_chained_streams_are_heard_to_the_end(subtype: str) -> None:
+    one, other = (encoded("OGG", noise(seed=x), subtype=subtype) for x in (1, 2))
+    chained = read(one + other).samples
+    assert np.array_equal(chained, np.concatenate([read(one).samples, read(other).samples]))
+    fails(one + other[:-50])
+
+
+def test_chained_streams_of_several_rates_are_refused() -> None:
+    one = encoded("OGG", subtype="VORBIS")
+    other = encoded("OGG", rate=2 * RATE, subtype="VORBIS")
+    assert "several sample rates" in fails(one + other, "unreadable")
