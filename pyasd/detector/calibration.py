@@ -23,17 +23,20 @@ class Calibration:
     Attributes:
         samples: by machine ID, sorted: the clips' scores by member, `[clips, modes]` float64 in the member's units; NaN
             in modes in which the clips were not scored.
+        training: the machine IDs whose clips are training clips, held out or scored by models of the others.
     """
 
     samples: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    training: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, ids: Sequence[str], scores: Mapping[str, NDArray[np.float64]]) -> Calibration:
+    def of(cls, ids: Sequence[str], scores: Mapping[str, NDArray[np.float64]], training: bool = False) -> Calibration:
         """Keep the clips that every member scored in some mode.
 
         Args:
             ids: the clips' machine IDs.
             scores: by member, `[clips, modes]`; NaN where there is none.
+            training: whether they are training clips.
         """
         known = np.all([np.isfinite(x).any(1) for x in scores.values()], axis=0)
         kept = [machine_id for machine_id, ok in zip(ids, known, strict=True) if ok]
@@ -44,19 +47,25 @@ class Calibration:
             count = len(next(iter(own.values())))
             some = np.linspace(0, count - 1, min(count, CALIBRATION_CLIPS)).round().astype(int)
             samples[machine_id] = {name: x[some] for name, x in own.items()}
-        return cls(samples)
+        return cls(samples, frozenset(samples if training else ()))
 
     def updated(self, new: Calibration) -> Calibration:
         """Return the calibration with other clips for the machine IDs of which there are new ones."""
         samples = {**self.samples, **new.samples}
-        return Calibration({machine_id: samples[machine_id] for machine_id in sorted(samples)})
+        ordered = {machine_id: samples[machine_id] for machine_id in sorted(samples)}
+        return Calibration(ordered, self.training - new.samples.keys() | new.training)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all numbers by name, for a model file: the IDs' `count`s, and each member's scores, IDs in turn."""
+        """Return all numbers by name, for a model file: the IDs' `count`s, whether their clips are `training` clips,
+        and each member's scores, IDs in turn.
+        """
         samples = list(self.samples.values())
         counts = [len(next(iter(own.values()))) for own in samples]
         arrays = {f"scores/{name}": np.concatenate([own[name] for own in samples]) for name in samples[0]}
-        return {"count": torch.tensor(counts)} | {name: torch.from_numpy(x) for name, x in arrays.items()}
+        training = torch.tensor([machine_id in self.training for machine_id in self.samples])
+        return {"count": torch.tensor(counts), "training": training} | {
+            name: torch.from_numpy(x) for name, x in arrays.items()
+        }
 
     @classmethod
     def from_tensors(
@@ -67,7 +76,7 @@ class Calibration:
         Raises:
             KeyError, ValueError: tensors are missing, or of another shape.
         """
-        counts = tensors["count"].tolist()
+        counts, training = tensors["count"].tolist(), tensors["training"].tolist()
         parts = {}
         for name, of_member in modes.items():
             scores = tensors[f"scores/{name}"]
@@ -76,4 +85,5 @@ class Calibration:
             if scores.isinf().any():
                 raise ValueError(f"the calibration of {name} has infinite scores")
             parts[name] = [x.numpy() for x in scores.split(counts)]
-        return cls({machine_id: {name: x[i] for name, x in parts.items()} for i, machine_id in enumerate(ids)})
+        samples = {machine_id: {name: x[i] for name, x in parts.items()} for i, machine_id in enumerate(ids)}
+        return cls(samples, frozenset(x for x, known in zip(ids, training, strict=True) if known))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -113,9 +113,28 @@ def p_value(score: float, normal: NDArray[np.float64]) -> float:
     return (1 + clips - int(np.searchsorted(normal, score))) / (clips + 1)
 
 
+def remarks(machine: Machine, ids: Iterable[str], modes: Mapping[str, str], rate: float) -> list[str]:
+    """Return what the user should know of the thresholds of a machine type's IDs, a sentence or two each."""
+    clips = {x: min(len(member_scores(machine, x, name, modes[name])) for name in machine.members) for x in ids}
+    few = few_clips(clips, rate)
+    of_training = frozenset() if machine.calibration is None else machine.calibration.training
+    if not any(x in of_training and clips[x] >= _needed(rate) for x in clips):
+        return [few] if few else []
+    return [
+        *([few] if few else []),
+        "thresholds come from training clips: recordings of other days or conditions may raise far more false alarms. "
+        "Calibrate with normal ones of these (`pyasd calibrate`, Detector.calibrate)",
+    ]
+
+
+def _needed(rate: float) -> int:
+    """The fewest calibration clips that carry a rate of false alarms."""
+    return math.ceil(1 / rate - 1e-9) - 1
+
+
 def few_clips(clips: Mapping[str, int], rate: float) -> str | None:
     """Say what a rate of false alarms lacks, by the calibration clips of each machine ID; `None` for nothing."""
-    needed = math.ceil(1 / rate - 1e-9) - 1
+    needed = _needed(rate)
     lacking = {machine_id: count for machine_id, count in clips.items() if count < needed}
     if lacking:
         most = 100 * rate if 0 in lacking.values() else math.ceil(1000 / (min(lacking.values()) + 1)) / 10
@@ -235,17 +254,12 @@ class Decisions:
             row.confirmed = _word(sum(last) >= needed)
 
     def _warn(self, machine_type: str) -> None:
-        """Warn once of a machine type's IDs with too few clips."""
+        """Warn once of what a machine type's thresholds lack."""
         if machine_type in self._warned:
             return
         self._warned.add(machine_type)
         machine = self._detector.machines[machine_type]
-        clips = {
-            x: min(len(member_scores(machine, x, name, self._modes[name])) for name in machine.members)
-            for x in machine.ids
-        }
-        remark = few_clips(clips, self._rule.false_alarms)
-        if remark is not None:
+        for remark in remarks(machine, machine.ids, self._modes, self._rule.false_alarms):
             warnings.warn(f"{machine_type}: {remark}" if machine_type else remark, stacklevel=2)
 
 

@@ -23,9 +23,9 @@ from pyasd.detector.decisions import (
     Threshold,
     check_calibrated,
     check_rate,
-    few_clips,
     member_scores,
     normal_scores,
+    remarks,
     threshold,
 )
 from pyasd.detector.explanation import Explanation
@@ -102,7 +102,7 @@ class Detector:
         """Choose the score above which a clip is an anomaly, for a rate of false alarms.
 
         It comes from the scores of normal clips that the models have not learnt: those that `fit` held out or scored
-        by models of the others, or those of `calibrate`. Warn where these are too few to be sure.
+        by models of the others, or those of `calibrate`. Warn where these are too few to be sure, or training clips.
 
         Args:
             rate: of false alarms among normal clips, above 0 and below 1, such as 0.01.
@@ -129,8 +129,7 @@ class Detector:
             normal = np.sort(member_scores(machine, machine_id, member, modes[member]))
         else:
             raise ValueError(f"no member {member!r}; this detector has {', '.join(machine.members)}")
-        remark = few_clips({machine_id: len(normal)}, rate)
-        if remark is not None:
+        for remark in remarks(machine, [machine_id], modes, rate):
             warnings.warn(remark, stacklevel=2)
         return threshold(normal, rate)
 

@@ -300,7 +300,7 @@ class _Fitting:
         known = {name: x for name, x in unlearnt.items() if x is not None}
         if len(known) < len(unlearnt):
             return machine
-        return replace(machine, calibration=Calibration.of(data.ids, known))
+        return replace(machine, calibration=Calibration.of(data.ids, known, training=True))
 
     def _within_budget(self, data: TrainingSet) -> Recipe:
         """The recipe, with the epochs that the number of windows allows."""

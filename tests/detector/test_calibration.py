@@ -104,6 +104,21 @@ def test_a_calibration_of_another_model_is_no_calibration(detector: pyasd.Detect
         pyasd.load(path)
 
 
+def test_thresholds_from_training_clips_are_warned_of(detector: pyasd.Detector, tmp_path: Path) -> None:
+    """Until that machine ID has clips of others, in files too; what lacks clips is told so alone."""
+    detector.calibrate(log_mels(3, seed=5), ids="00", features="log-mel").save(tmp_path / "new.safetensors")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        detector.threshold(0.5, "00")
+        assert [str(x.message)[:35] for x in seen] == ["thresholds come from training clips"]
+        pyasd.load(tmp_path / "new.safetensors").threshold(0.5, "00")
+        assert len(seen) == 1
+        pyasd.load(tmp_path / "new.safetensors").threshold(0.5, "02")
+        assert len(seen) == 2
+        detector.threshold(0.01, "00")
+        assert "training clips" not in str(seen[-1].message)
+
+
 def test_models_without_a_calibration_say_so() -> None:
     old = pyasd.load(OLD)
     with pytest.raises(ValueError, match="calibrate it first"):
