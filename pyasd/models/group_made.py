@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -20,7 +21,7 @@ from pyasd import ops
 from pyasd.backends.contract import LOG_SCALE_MIN, Precision
 from pyasd.compute import Compute, by_device
 from pyasd.models import dense
-from pyasd.models.member import Mode, Scorer, register
+from pyasd.models.member import Mode, NormalScores, Scorer, register
 from pyasd.models.moments import VARIANCE_FLOOR, Moments
 from pyasd.models.pooling import Pooling, pool_clips
 from pyasd.models.trained import TrainedConfig, TrainedMember
@@ -238,6 +239,17 @@ class GroupMade(TrainedMember, nn.Module):
         variance = (count * bands.variance + BAND_PRIOR_CLIPS * prior) / (count + BAND_PRIOR_CLIPS)
         self.bands = replace(bands, variance=variance)
 
+    def normal_scores(self, data: TrainingSet, run: Run) -> NormalScores:
+        """Score clips as `TrainedMember` does; those held out unlearnt also by `bands`, by statistics of the others."""
+        normal = super().normal_scores(data, run)
+        chosen = np.flatnonzero(data.held_out(self.config.validation)).tolist()
+        if normal.unlearnt is not None and chosen and run.statistics != "robust":  # a clip hardly moves a median
+            counts, scorer = Counter(data.ids), self.scorer(run.compute, ["bands"])
+            ids = [data.ids[i] for i in chosen]
+            scores = [scorer.score_without(data.log_mels[i], x, counts[x]) for i, x in zip(chosen, ids, strict=True)]
+            normal.unlearnt[chosen, self.mode_names.index("bands")] = scores
+        return normal
+
     @torch.no_grad()
     def _start_from(self, log_mels: Sequence[Tensor]) -> None:
         """Take standardisation and initial biases from the training data: the network starts at the marginal density
@@ -362,6 +374,16 @@ class GroupMadeScorer(Scorer):
             )  # fmt: skip
             parts.append(nll.index_select(1, self._columns["bands"]).sum(1))
         return pool_clips(torch.cat(parts), counts, self._pooling)
+
+    def score_without(self, log_mel: Tensor, machine_id: str, count: int) -> float:
+        """Compute the score `bands` of one of the `count` training clips of a machine ID, as if the bands' means and
+        variances had been learnt from the others (in closed form; the variances' prior stays).
+        """
+        z = self._deviations(self.band_nll([log_mel.to(self._mean.device)]), [machine_id]).clamp(min=0)
+        own = count / (count - 1) * z.square()  # of the clip's share in the sum of squares
+        kept = count - 1 + BAND_PRIOR_CLIPS
+        z = z * count / (count - 1) * (kept / (count + BAND_PRIOR_CLIPS - own)).sqrt()
+        return float(z.square().mean().sqrt())
 
     def _deviations(self, nll: Tensor, machine_ids: Sequence[str | None]) -> Tensor:
         """How many standard deviations bands' likelihoods `[clips, mels]` lie above their means in normal clips."""

@@ -173,6 +173,28 @@ def test_bands_are_compared_with_those_of_the_machine_ids_training_clips(learnt:
         assert score == pytest.approx(np.sqrt(np.square(np.maximum(z, 0)).mean()), rel=1e-4)
 
 
+def test_clips_held_out_are_compared_with_the_bands_of_the_others(learnt: GroupMade) -> None:
+    """Their own likelihoods would hide in means and variances that they are part of: by hand, without them."""
+    ids, log_mels = ["00", "02"] * 12, [noise(60, i, level=3.0 * (i % 2)) for i in range(24)]
+    data = TrainingSet(log_mels, ids)
+    normal = learnt.normal_scores(data, Run())
+    assert normal.unlearnt is not None
+    held_out = data.held_out(learnt.config.validation)
+    assert np.isnan(normal.unlearnt[~held_out]).all()
+    np.testing.assert_array_equal(normal.unlearnt[held_out, :3], normal.scores[held_out, :3])
+    nll = learnt.scorer().band_nll(log_mels).numpy()
+    prior = np.mean([nll[i::2].var(0).mean() for i in (0, 1)])
+    for place in np.flatnonzero(held_out):
+        others = np.delete(nll[place % 2 :: 2], place // 2, axis=0)
+        z = (nll[place] - others.mean(0)) / np.sqrt((11 * others.var(0) + prior) / 12)
+        expected = np.sqrt(np.square(np.maximum(z, 0)).mean())
+        assert normal.unlearnt[place, 3] == pytest.approx(expected, rel=1e-5)
+        assert expected > normal.scores[place, 3]
+    robust = learnt.normal_scores(data, Run(statistics="robust"))
+    assert robust.unlearnt is not None
+    np.testing.assert_array_equal(robust.unlearnt[held_out], robust.scores[held_out])
+
+
 def test_bands_find_what_is_loud_in_one_band_alone(learnt: GroupMade) -> None:
     scorer = learnt.scorer(modes=["conditional", "bands"])
     clips = [noise(60, i) for i in range(100, 180)]
