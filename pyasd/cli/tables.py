@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from pyasd.cli import terminal
 from pyasd.cli.command import command
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @command
@@ -34,6 +37,8 @@ def evaluate(
     means are harmonic; from 2022 on, a domain's normal clips are compared with the anomalies of both domains. No
     challenge's rule is "pooled": all IDs of a machine type in one ROC curve.
 
+    Where clips were decided (pyasd score --false-alarms), prints false alarms, precision, recall and F1 too.
+
     Examples:
 
     - `pyasd evaluate scores.csv` counts as DCASE 2020 did
@@ -54,4 +59,20 @@ def evaluate(
         cells += [terminal.percent(row[name])[0] if row[name] == row[name] else "" for name in figures]
         printed.add_row(*map(Text, cells), end_section=average, style="bold" if average else None)
     terminal.console().print(printed)
+    for column in ("decision", "confirmed"):
+        if column in scores and (scores[column] != "").any():
+            _print_decisions(evaluation.count_decisions(scores, column=column, labels=labels), column)
     return terminal.report_failures(scores)
+
+
+def _print_decisions(rows: DataFrame, column: str) -> None:
+    """Print what was decided right and wrong, in per cent."""
+    heads = ("false_alarm_rate", "precision", "recall", "f1")
+    printed = terminal.table(
+        f"{column}:", "ID:", "normal", "anomalous", "false alarms %", "precision %", "recall %", "F1 %"
+    )
+    for row in rows.to_dict("records"):
+        cells = [row["machine_type"], row["machine_id"], str(row["normal"]), str(row["anomalous"])]
+        cells += [terminal.percent(row[name])[0] if row[name] == row[name] else "" for name in heads]
+        printed.add_row(*map(Text, cells))
+    terminal.console().print(printed)

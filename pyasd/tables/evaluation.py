@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from pyasd.tables import table as results
 from pyasd.tables.labels import Truth, label_key, read_labels
@@ -102,6 +102,42 @@ def evaluate(
             overall["official"] = _harmonic(each[list(RULES[rule])].to_numpy())
         parts.append(overall)
     return pd.concat(parts, ignore_index=True)
+
+
+def count_decisions(
+    table: pd.DataFrame | str | os.PathLike[str], *, column: str = "decision", labels: Labels | None = None
+) -> pd.DataFrame:
+    """Count false alarms and faults found per machine ID, where clips were decided.
+
+    Clips without a decision or a label don't count.
+
+    Args:
+        table: what `pyasd.score` returned with `false_alarms=`, or its file.
+        column: "decision" or "confirmed".
+        labels: see `evaluate`.
+
+    Returns:
+        One row per machine ID: `machine_type`, `machine_id`, `normal` and `anomalous` (clips), `false_alarm_rate` (of
+        the normal ones), and `precision`, `recall` and `f1` as scikit-learn counts them; NaN for what has no clips.
+
+    Raises:
+        ValueError: a column is missing, or no clip has a label.
+    """
+    frame = table if isinstance(table, pd.DataFrame) else results.read(table)
+    if column not in frame:
+        raise ValueError(f"the table has no column {column}: score with false_alarms=, or --false-alarms 1%")
+    decided = _text(frame, column)
+    frame = _labelled(frame[decided != ""], "score", labels, False)
+    alarms = (decided == "anomaly").loc[frame.index]
+    rows = []
+    for (machine_type, machine_id), group in frame.groupby(["machine_type", "machine_id"]):
+        label, alarm = group["label"].to_numpy(np.int64), alarms.loc[group.index].to_numpy(np.int64)
+        precision, recall, f1, _ = precision_recall_fscore_support(label, alarm, average="binary", zero_division=np.nan)
+        counts = {"normal": int((label == 0).sum()), "anomalous": int((label == 1).sum())}
+        rate = alarm[label == 0].mean() if counts["normal"] else np.nan
+        figures = {"false_alarm_rate": rate, "precision": precision, "recall": recall, "f1": f1}
+        rows.append({"machine_type": machine_type, "machine_id": machine_id} | counts | figures)
+    return pd.DataFrame(rows)
 
 
 def _labelled(table: pd.DataFrame, score: str, labels: Labels | None, domains: bool) -> pd.DataFrame:

@@ -34,6 +34,14 @@ def test_clips_are_decided(pyasd: Command, factory: Path, model: Path, tmp_path:
     pd.testing.assert_frame_equal(*tables)
     assert set(tables[0]["decision"]) == {"normal", "anomaly"}
     assert set(tables[0]["p_value"]) == {0.5, 1.0}
+    evaluated = pyasd("evaluate", tmp_path / "b.parquet")
+    assert (evaluated.code, evaluated.err) == (0, "")
+    lines = [line.split() for line in evaluated.out.splitlines()]
+    for column in ("decision", "confirmed"):
+        place = next(i for i, x in enumerate(lines) if x[:1] == [column])
+        for (machine_id, own), line in zip(tables[1].groupby("machine_id"), lines[place + 2 :], strict=False):
+            alarms = (own[column] == "anomaly")[own["label"] == 0].mean()
+            assert line[:5] == ["fan", machine_id, "2", "2", f"{100 * alarms:.1f}"]
 
 
 def test_too_few_clips_are_told(pyasd: Command, factory: Path, model: Path) -> None:
