@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -44,3 +46,14 @@ def test_a_system_is_measured_as_fitted_and_calibrated() -> None:
     assert fitted.alarms < 15
     assert ways["earlier half"][2].clips == 20
     assert ways["random halves"][2].clips == 200 * 20
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_real_bearing_under_a_load_it_was_not_trained_under(real_data: Path) -> None:
+    """Thresholds from training clips fail there; those from clips under that load keep the rate."""
+    ways = dict(false_alarms.measure("fast", quality.load("adiload", real_data)))
+    fitted, halves = ways["as fitted"][2], ways["random halves"][2]
+    assert fitted.alarms > 5 * fitted.promised
+    assert abs(halves.alarms - halves.promised) < 0.005 * halves.clips
+    assert halves.inside is not None
+    assert halves.inside >= 0.95

@@ -207,3 +207,22 @@ def test_training_clips_are_not_taken_where_there_are_test_clips(factory: Path) 
     model = pyasd.fit(factory / "fan", **TINY)
     with pytest.warns(UserWarning, match="6 of 12 clips are labelled anomalous"):
         assert quiet(model.calibrate(factory / "fan"), 0.1, "00").clips == 3
+
+
+def test_odd_calibrations(detector: pyasd.Detector) -> None:
+    """One clip, clips that are all alike, clips without a finite score, no clip."""
+    how: dict[str, Any] = {"ids": "00", "features": "log-mel"}
+    one = detector.calibrate(log_mels(1, seed=5), **how)
+    assert quiet(one, 0.5, "00").score == one.score(log_mels(1, seed=5), **how)["score"][0]
+    assert quiet(one, 0.49, "00").score == math.inf
+    same = detector.calibrate(log_mels(1, seed=5) * 30, **how)
+    decided = same.score(log_mels(1, seed=5), **how, false_alarms=0.1)
+    assert (decided["decision"][0], decided["p_value"][0]) == ("normal", 1)
+    broken = np.full((30, 16), np.nan, np.float32)
+    some = detector.calibrate([broken, *log_mels(2, seed=5)], **how)
+    assert quiet(some, 0.5, "00").clips == 2
+    assert [x["status"] for x in some.skipped] == ["not-finite"]
+    with pytest.raises(ValueError, match="none of the 1 clips can be used for thresholds"):
+        detector.calibrate([broken], **how)
+    with pytest.raises(ValueError, match="no clips"):
+        detector.calibrate([], **how)
