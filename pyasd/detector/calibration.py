@@ -53,7 +53,7 @@ class Calibration:
         """Return the calibration with other clips for the machine IDs of which there are new ones."""
         samples = {**self.samples, **new.samples}
         ordered = {machine_id: samples[machine_id] for machine_id in sorted(samples)}
-        return Calibration(ordered, self.training - new.samples.keys() | new.training)
+        return Calibration(ordered, self.training.difference(new.samples) | new.training)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all numbers by name, for a model file: the IDs' `count`s, whether their clips are `training` clips,
