@@ -224,8 +224,8 @@ class CudaBackend(Backend):
         """Return the head's input `[windows, hidden]` and the standardised windows `[windows, dims]`, a view, from one
         kernel. With bfloat16 the head's input is rounded already.
 
-        `None` for networks that the kernel doesn't take: layers of over 128 units, or more bands than fit in shared
-        memory (over 144 where a block has 99 KB and float32 is asked for).
+        `None` for networks that the kernel doesn't take: windows that hop, layers of over 128 units, or more bands than
+        fit in shared memory (over 144 where a block has 99 KB and float32 is asked for).
         """
         known = _pack_trunk(network, precision)
         queue = _queue(log_mel)
@@ -393,7 +393,7 @@ class _PackedTrunk(NamedTuple):
 
 
 _trunks: weakref.WeakKeyDictionary[GroupMadeNetwork, dict[str, _PackedTrunk | None]] = weakref.WeakKeyDictionary()
-"""The packed hidden layers of each network, by precision; `None` where they are wider than the kernel takes."""
+"""The packed hidden layers of each network, by precision; `None` where the kernel doesn't take them."""
 
 
 def _pack_trunk(network: GroupMadeNetwork, precision: str) -> _PackedTrunk | None:
@@ -402,7 +402,8 @@ def _pack_trunk(network: GroupMadeNetwork, precision: str) -> _PackedTrunk | Non
     if precision not in known:
         refuse_in_capture(network.band_mean.device, RUN_BEFORE)
         known[precision] = None
-        if max(len(bias) for _, bias in network.layers) <= _cuda.max_trunk_width:
+        hops = len(network.band_mean) * network.head.shape.groups != network.head.shape.dims
+        if not hops and max(len(bias) for _, bias in network.layers) <= _cuda.max_trunk_width:
             layers = [(whole(weight.cpu()), whole(bias.cpu())) for weight, bias in network.layers]
             trunk = _cuda.Trunk(
                 layers=[layer(weight, bias) for weight, bias in layers],

@@ -100,7 +100,8 @@ class TritonBackend(Backend):
         if packed is None:
             return super().group_made_log_prob(log_mel, network, wanted, precision, per_dim)
         z = ((log_mel - network.band_mean) / network.band_scale).contiguous()
-        x = network.head.tensors(packed(z), network.windows_of(z))
+        windows = network.windows_of(z)
+        x = network.head.tensors(packed(z)[: len(windows)], windows)
         log_prob: Tensor = mixture.log_prob(x, network.head.shape, precision, per_dim, wanted)
         return log_prob
 

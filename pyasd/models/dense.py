@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,25 @@ class DenseStack(nn.Module):
         for weight, bias, norm in self._layers():
             x = torch.relu(norm(nn.functional.linear(x, weight, bias)))
         return x
+
+    @contextmanager
+    def variance_floor(self, floor: float) -> Iterator[None]:
+        """Add `floor` to the variances that batch norm divides by, inside the context in training and in evaluation; at
+        its end the running variances take it over, so that the stack stays the function that was trained.
+
+        A unit that is almost always zero has next to no variance. A clip that wakes it is else multiplied by up to
+        `1 / sqrt(eps)`, layer after layer.
+        """
+        norms = [norm for _, _, norm in self._layers()]
+        for norm in norms:
+            norm.eps += floor
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.eps -= floor
+                assert norm.running_var is not None
+                norm.running_var += floor
 
     @torch.no_grad()
     def fold(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:

@@ -65,6 +65,8 @@ class GroupMadeConfig(TrainedConfig):
 
     Attributes:
         frames: log-Mel frames (the groups) in a window.
+        window_hop: frames from one window of a clip to its next, in scoring and in training, where each clip's first
+            window is another in each epoch. The report takes every window.
         hidden: widths of the hidden layers.
         components: Gaussians in the mixture of each output dimension.
         order: `causal` predicts each frame from those before it; `middle` predicts the middle frame from the
@@ -76,9 +78,12 @@ class GroupMadeConfig(TrainedConfig):
         epochs, batch_size, learning_rate, validation, patience: see `TrainingConfig`. Adam's 1e-3 is the report's; the
             others are the challenge baseline's.
         gradient_clip: largest norm of a gradient (ours: rare windows far in the tails otherwise throw Adam off).
+        variance_floor: added to the variances that batch norm divides by (ours: without it the likelihood of clips held
+            out explodes, see `DenseStack.variance_floor`).
     """
 
     frames: int = 5
+    window_hop: int = 1
     hidden: tuple[int, ...] = (128, 128, 128, 128, 32, 128, 128, 128, 128)
     components: int = 10
     order: Order = "causal"
@@ -86,9 +91,15 @@ class GroupMadeConfig(TrainedConfig):
     score: ScoreMode = "joint"
     pooling: Pooling = "mean"
     gradient_clip: float = 10.0
+    variance_floor: float = 0.05
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 1 <= self.window_hop <= self.frames or not 0 <= self.variance_floor < math.inf:
+            raise ValueError(
+                f"need window_hop from 1 to {self.frames}, the frames of a window, and variance_floor from 0, got "
+                f"window_hop={self.window_hop}, variance_floor={self.variance_floor}"
+            )
         if self.frames < 2 or min(self.hidden, default=0) < self.frames - 1 or self.components < 1:
             raise ValueError(
                 f"need at least 2 frames, a component and {self.frames - 1} units in each hidden layer (one for each "
@@ -206,7 +217,7 @@ class GroupMade(TrainedMember, nn.Module):
         return ((windows.view(len(windows), -1, self.mels) - self.band_mean) / self.band_scale).flatten(1)
 
     def fit(self, data: TrainingSet, run: Run) -> History:
-        """Learn from clips: standardisation and marginals first, then every window's joint likelihood (Eq. 3), then
+        """Learn from clips: standardisation and marginals first, then windows' joint likelihood (Eq. 3), then
         what each band's likelihood is like.
 
         Raises:
@@ -222,7 +233,8 @@ class GroupMade(TrainedMember, nn.Module):
         def loss(starts: Tensor) -> Tensor:
             return self.mean_loss(windows.gather(starts), compute.backend, compute.precision)
 
-        history = loop.fit(self, loss, loop.Sampler(windows), config, run)
+        with self.trunk.variance_floor(config.variance_floor):
+            history = loop.fit(self, loss, loop.Sampler(windows, hop=config.window_hop), config, run)
         self._learn_bands(data, run)
         return history
 
@@ -310,7 +322,7 @@ class GroupMadeScorer(Scorer):
         )
         self._pooling: Pooling = made.config.pooling
         self._backend, self._precision = compute.backend, compute.precision
-        self._frames = made.config.frames
+        self._frames, self._hop = made.config.frames, made.config.window_hop
         frames = range(self._frames)
         conditional = [t for t in frames if made.degrees[t] > 1]
         self._places = {
@@ -353,9 +365,11 @@ class GroupMadeScorer(Scorer):
             lengths = [len(x) for x in log_mels]
             packed = torch.cat(list(log_mels))
             places = sorted({place for mode in summed for place in self._places[mode]})
-            nll = ops.group_made_score(packed, self._network, places, self._backend, self._precision, lengths=lengths)
+            nll = ops.group_made_score(
+                packed, self._network, places, self._backend, self._precision, lengths=lengths, hop=self._hop
+            )
             by_mode = torch.stack([nll.index_select(1, self._columns[mode]).sum(1) for mode in summed], 1)
-            pooled = pool_clips(by_mode, [n - self._frames + 1 for n in lengths], self._pooling)
+            pooled = pool_clips(by_mode, [self._windows(n) for n in lengths], self._pooling)
             scores = dict(zip(summed, pooled.unbind(1), strict=True))
         if "bands" in self._modes:
             scores["bands"] = (
@@ -365,12 +379,12 @@ class GroupMadeScorer(Scorer):
 
     def band_nll(self, log_mels: Sequence[Tensor]) -> Tensor:
         """Compute each band's conditional negative log-likelihood, `[clips, mels]` float64, in nats per window."""
-        counts = [len(x) - self._frames + 1 for x in log_mels]
+        counts = [self._windows(len(x)) for x in log_mels]
         parts = []
-        for pieces in _passes(log_mels, self._frames):
+        for pieces in self._passes(log_mels):
             nll = ops.group_made_score(
                 torch.cat(pieces), self._network, self._places["bands"], self._backend, self._precision, per_dim=True,
-                lengths=[len(x) for x in pieces],
+                lengths=[len(x) for x in pieces], hop=self._hop,
             )  # fmt: skip
             parts.append(nll.index_select(1, self._columns["bands"]).sum(1))
         return pool_clips(torch.cat(parts), counts, self._pooling)
@@ -385,6 +399,25 @@ class GroupMadeScorer(Scorer):
         z = z * count / (count - 1) * (kept / (count + BAND_PRIOR_CLIPS - own)).sqrt()
         return float(z.square().mean().sqrt())
 
+    def _windows(self, frames: int) -> int:
+        """Windows of a clip of so many frames."""
+        return 1 + (frames - self._frames) // self._hop
+
+    def _passes(self, log_mels: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+        """Clips in turn, several to a pass, or pieces of long ones."""
+        most, hop = by_device(BAND_WINDOWS_PER_PASS, log_mels[0].device), self._hop
+        some: list[Tensor] = []
+        windows = 0
+        for log_mel in log_mels:
+            for first in range(0, self._windows(len(log_mel)), most):
+                piece = log_mel[first * hop : (first + most - 1) * hop + self._frames]
+                if some and windows + self._windows(len(piece)) > most:
+                    yield some
+                    some, windows = [], 0
+                some.append(piece)
+                windows += self._windows(len(piece))
+        yield some
+
     def _deviations(self, nll: Tensor, machine_ids: Sequence[str | None]) -> Tensor:
         """How many standard deviations bands' likelihoods `[clips, mels]` lie above their means in normal clips."""
         rows = torch.tensor([self._ids.get(machine_id, self._ids[None]) for machine_id in machine_ids])
@@ -394,7 +427,8 @@ class GroupMadeScorer(Scorer):
     def explain(self, log_mel: Tensor, mode: str, machine_id: str | None = None) -> Tensor:
         """Map where a clip's score comes from: the mean negative log-likelihood of each frame and band over the windows
         in which `mode` counts the frame, `[frames, mels]` float32, in nats; NaN where none does. With `bands`, in
-        standard deviations above the band's mean, as if the whole clip were like that frame.
+        standard deviations above the band's mean, as if the whole clip were like that frame. Every window counts,
+        whatever the config's hop.
         """
         places = self._places[mode]
         nll = ops.group_made_score(log_mel, self._network, places, self._backend, self._precision, per_dim=True)
@@ -402,19 +436,3 @@ class GroupMadeScorer(Scorer):
         if mode != "bands":
             return spread
         return self._deviations(spread.double() * len(places), [machine_id] * len(spread)).float()
-
-
-def _passes(log_mels: Sequence[Tensor], frames: int) -> Iterator[list[Tensor]]:
-    """Clips in turn, several to a pass, or pieces of long ones."""
-    most = by_device(BAND_WINDOWS_PER_PASS, log_mels[0].device)
-    some: list[Tensor] = []
-    windows = 0
-    for log_mel in log_mels:
-        for first in range(0, len(log_mel) - frames + 1, most):
-            piece = log_mel[first : first + most + frames - 1]
-            if some and windows + len(piece) > most:
-                yield some
-                some, windows = [], 0
-            some.append(piece)
-            windows += len(piece)
-    yield some

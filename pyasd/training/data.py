@@ -143,6 +143,7 @@ class WindowSet:
         self._frames = packed.frames if packed.in_file else packed.frames.to(device)
         self._windows = frame_windows(self._frames, frames)
         self._ends = torch.from_numpy(ends).to(device)
+        self._firsts = torch.from_numpy(packed.firsts).to(device)
 
     def gather(self, starts: Tensor) -> Tensor:
         """Return the windows that begin at frames `starts`, `[len(starts), frames * mels]`, on the device."""
@@ -151,6 +152,10 @@ class WindowSet:
     def clips(self, starts: Tensor) -> Tensor:
         """Return the indices of the clips in which frames `starts` lie, int64."""
         return torch.searchsorted(self._ends, starts, right=True)
+
+    def offsets(self, starts: Tensor) -> Tensor:
+        """Return how many frames behind their clips' first ones frames `starts` lie, int64."""
+        return starts - self._firsts[self.clips(starts)]
 
     def digest(self) -> str:
         """Return the SHA-256 of the frames and of the split."""

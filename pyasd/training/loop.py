@@ -92,24 +92,39 @@ class Sampler:
         windows: what to draw from.
         group_of: the groups `[n]` int64 of the windows that begin at frames `[n]`. Where it is given, windows of every
             group are drawn equally often (see `balanced`), and validation takes means over the groups' own means.
+        hop: take every so many-th window of a clip, from another first one in each epoch; in validation from its first.
     """
 
-    def __init__(self, windows: WindowSet, group_of: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(self, windows: WindowSet, group_of: Callable[[Tensor], Tensor] | None = None, hop: int = 1) -> None:
         self.windows = windows
+        self._hop = hop
+        validation = windows.validation
+        if hop > 1:
+            self._clips, self._offsets = windows.clips(windows.training).cpu(), windows.offsets(windows.training).cpu()
+            self._per_clip = torch.bincount(self._clips)
+            validation = validation[windows.offsets(validation) % hop == 0]
         self._groups = None if group_of is None else group_of(windows.training).cpu().numpy()
-        self.validation_sets = [windows.validation] if len(windows.validation) else []
-        if group_of is not None and len(windows.validation):
-            groups = group_of(windows.validation)
-            self.validation_sets = [windows.validation[groups == x] for x in np.unique(groups.cpu().numpy())]
+        self.validation_sets = [validation] if len(validation) else []
+        if group_of is not None and len(validation):
+            groups = group_of(validation)
+            self.validation_sets = [validation[groups == x] for x in np.unique(groups.cpu().numpy())]
 
     def batches(self, batch_size: int) -> int:
         """Return the number of batches in an epoch."""
-        return math.ceil(len(self.windows.training) / batch_size)
+        count = len(self.windows.training)
+        if self._hop > 1:
+            count = int((self._per_clip / self._hop).ceil().sum())
+        return math.ceil(count / batch_size)
 
     def order(self, seed: int) -> Tensor:
         """Draw an epoch's windows: their places in `windows.training`, int64, on the CPU."""
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self.windows.training), generator=generator)
+        if self._hop > 1:
+            choices = self._per_clip.clamp(max=self._hop)  # every clip has a window
+            first = (torch.rand(len(choices), generator=generator) * choices).long()
+            some = order[((self._offsets - first[self._clips]) % self._hop == 0)[order]]
+            return some if len(some) > 1 else order  # batch norm needs two
         return order if self._groups is None else balanced(self._groups, generator)[order]
 
 
@@ -213,7 +228,7 @@ def _epoch(
         if config.settles:
             some = order[: SETTLING_BATCHES * config.batch_size].to(windows.training.device)
             _settle(module, loss, windows.training[some].tensor_split(min(batches, SETTLING_BATCHES)))
-    return losses.double().sum().item() / len(windows.training)
+    return losses.double().sum().item() / len(order)
 
 
 def _finished(history: History, config: TrainingConfig) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from pyasd.models import dense
@@ -16,6 +17,20 @@ def test_folding_keeps_the_function() -> None:
     x = torch.randn(17, 9)
     torch.testing.assert_close(dense.run_folded(stack.fold(torch.device("cpu")), x), stack(x), rtol=1e-5, atol=1e-6)
     assert (stack.fold(torch.device("cpu"))[0][0][masks[0] == 0] == 0).all()
+
+
+def test_a_floor_of_variances_stays_in_the_function() -> None:
+    stack = dense.DenseStack([9, 6, 4], torch.Generator().manual_seed(0))
+    x = torch.randn(64, 9)
+    with stack.variance_floor(0.5):
+        stack.train()
+        in_training = stack(x)
+        stack.eval()
+        floored = stack(x)
+    torch.testing.assert_close(stack(x), floored)
+    assert stack.get_submodule("bn0").eps == pytest.approx(1e-5)
+    stack.train()
+    assert (in_training - stack(x)).abs().max() > 0.01  # batches' own variances have it, too
 
 
 def test_spread_over_frames_averages_what_overlaps() -> None:

@@ -213,3 +213,24 @@ def test_wrong_input_is_refused() -> None:
         ops.group_made_score(torch.zeros(9, 14), network, lengths=[5, 4])
     with pytest.raises(ValueError, match="add up to 8, and log_mel has 9"):
         ops.group_made_score(torch.zeros(9, 14), network, lengths=[8])
+
+
+@pytest.mark.parametrize("hop", [2, 3, 5, 7])
+@pytest.mark.parametrize("lengths", [(5,), (41,), (12, 30, 5, 9), (23, 23, 23)])
+def test_windows_that_hop_are_those_of_every_frame(each_engine: Engine, hop: int, lengths: tuple[int, ...]) -> None:
+    """The same bits where clips of a batch have them."""
+    network = make_network("middle", 16, (16, 8, 24), 3)
+    log_mel, network_there = each_engine.put(log_mel_of(network, sum(lengths)), network)
+    score = partial(ops.group_made_score, log_mel, network_there, [1, 2, 4], each_engine.backend, lengths=lengths)
+    for per_dim in (False, True):
+        every, got = score(per_dim=per_dim), score(per_dim=per_dim, hop=hop)
+        clips = torch.split(every, [n - 4 for n in lengths])
+        wanted = torch.cat([x[::hop] for x in clips])
+        exact = 0.0 if each_engine.implementation.batch_invariant else 1e-5
+        torch.testing.assert_close(got, wanted, rtol=exact, atol=exact, equal_nan=True)
+
+
+def test_a_hop_of_no_frames_is_refused() -> None:
+    network = make_network("causal", 8, (16,), 2)
+    with pytest.raises(ValueError, match="at least one frame, not by 0"):
+        ops.group_made_score(log_mel_of(network, 9), network, hop=0)

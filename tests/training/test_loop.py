@@ -58,6 +58,30 @@ def test_every_window_is_met_once_an_epoch_in_nearly_equal_batches() -> None:
     assert epochs[0] != epochs[1]
 
 
+def test_windows_that_hop_begin_elsewhere_in_each_clip_and_epoch() -> None:
+    windows = WindowSet([torch.zeros(n, 2) for n in (24, 40, 9, 30)], 5, np.array([False, False, True, False]), CPU)
+    sampler = Sampler(windows, hop=5)
+    firsts = []
+    for seed in range(30):
+        starts = windows.training[sampler.order(seed)]
+        assert torch.equal(starts.sort().values, windows.training[sampler.order(seed).sort().values])
+        for index in (0, 1, 3):
+            of_clip = windows.offsets(starts[windows.clips(starts) == index]).sort().values
+            assert of_clip.diff().eq(5).all()
+            assert of_clip[-1] + 5 > (24, 40, 9, 30)[index] - 5  # the clip's end is reached
+            firsts.append(int(of_clip[0]))
+    assert set(firsts) == {0, 1, 2, 3, 4}
+    assert len({tuple(firsts[i : i + 3]) for i in range(0, 90, 3)}) > 20  # not the same one in all clips
+    assert torch.equal(sampler.order(3), sampler.order(3))
+    assert [windows.offsets(x).tolist() for x in sampler.validation_sets] == [[0]]
+    assert sampler.batches(9) == 2  # 20 + 36 + 26 windows, a fifth of them
+    short = WindowSet([torch.zeros(5, 2)] * 3, 5, np.zeros(3, bool), CPU)
+    one = WindowSet([torch.zeros(9, 2)], 5, np.zeros(1, bool), CPU)
+    for seed in range(10):
+        assert sorted(Sampler(short, hop=5).order(seed).tolist()) == [0, 1, 2]  # no clip is left out
+        assert len(Sampler(one, hop=5).order(seed)) == 5  # one window makes no batch
+
+
 def scripted(validation: list[float], patience: int, epochs: int = 10) -> tuple[History, Tensor, list[float]]:
     """A training whose validation losses are given; its history, the weight it ends with, and the one of each epoch."""
     module = torch.nn.Linear(1, 1)
