@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pyasd import containers
 from pyasd.backends.contract import FULL_SCALE
 from pyasd.clips import Clip
-from pyasd.clips.sources import ArraySource, FileSource
+from pyasd.clips.sources import ArraySource, FileSource, check_size, size_limit
 from pyasd.errors import ClipError
 
 Channel = int | Literal["mean"]
@@ -184,6 +184,7 @@ def _sound_file(clip: Clip, encoded: bytes | BinaryIO) -> soundfile.SoundFile:
 def _decode_blocks(clip: Clip, file: soundfile.SoundFile, channel: Channel) -> NDArray[Any]:
     if file.frames > 1 << 48:  # libsndfile's way to say that it doesn't know
         raise ClipError("unreadable", f"{clip.name} doesn't say how long it is (a stream?): write it again as a file")
+    check_size(clip.name, 4 * file.frames, size_limit(), "bytes when it is decoded")
     dtype = "int16" if file.subtype == "PCM_16" else "float32"
     size = max(1, BLOCK // file.channels)
     blocks = [_pick(clip, np.empty((0, file.channels), dtype), channel)]

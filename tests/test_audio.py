@@ -465,3 +465,14 @@ def test_real_recordings_of_eight_channels(real_data: Path) -> None:
         mean = audio.read(clip, rate, "mean").samples
         assert np.abs(mean - everything.mean(axis=1) / 32768).max() < 1e-6
         assert "has 8 channels, 0 to 7" in str(fails(clip.source.path, channel=8))  # type: ignore[arg-type]
+
+
+def test_a_few_bytes_that_decode_to_more_than_the_limit_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.flac"
+    path.write_bytes(encoded("flac", np.zeros(2_000_000, np.int16)))
+    assert path.stat().st_size < 100_000
+    assert read(path).silent
+    monkeypatch.setenv("PYASD_MAX_FILE_SIZE", "4M")
+    assert "8,000,000 bytes when it is decoded" in str(fails(path))

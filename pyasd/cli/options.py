@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar
 
 import typer
+
+from pyasd.clips.sources import LIMIT_VARIABLE, size_limit
 
 Clips = Annotated[
     list[str],
@@ -48,8 +51,17 @@ class Recordings(Options):
         str | None, typer.Option(help="The machine type of all clips, instead of what their folders say.")
     ] = None
 
+    max_file_size: Annotated[
+        str | None, typer.Option(help="The most bytes of a clip, encoded or decoded, as 500M; 4G by default.")
+    ] = None
+
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments of `pyasd.fit` and `pyasd.score` that say the same."""
+        """Return the arguments of `pyasd.fit` and `pyasd.score` that say the same. The largest size goes into the
+        environment, where every reader finds it.
+        """
+        if self.max_file_size is not None:
+            os.environ[LIMIT_VARIABLE] = self.max_file_size
+            size_limit()
         channel = int(self.channel) if self.channel.isdecimal() else self.channel
         return {"channel": channel, **self.about_clips()}
 

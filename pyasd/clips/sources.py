@@ -6,8 +6,11 @@ A further kind of archive is one entry of `register`: a function that lists an a
 from __future__ import annotations
 
 import io
+import lzma
 import os
+import re
 import stat
+import struct
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -22,6 +25,56 @@ from numpy.typing import NDArray
 
 from pyasd.clips.names import printable
 from pyasd.errors import ClipError
+
+LIMIT_VARIABLE = "PYASD_MAX_FILE_SIZE"
+"""The environment variable with the most bytes that an encoded or a decoded clip may have, as "500M" or "8G"."""
+
+_LIMIT = 4 << 30
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_NO_CLIPS = (
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".json",
+    ".jsonl",
+    ".parquet",
+    ".xlsx",
+    ".m3u",
+    ".m3u8",
+    ".pls",
+    ".xml",
+    ".yaml",
+    ".yml",
+)
+"""Lists and tables, which somebody may take for what they name."""
+
+
+def size_limit() -> int:
+    """Return the most bytes that a clip may have, encoded or decoded: 4 GiB unless `LIMIT_VARIABLE` says otherwise. A
+    few bytes of an archive may stand for any number.
+
+    Raises:
+        ValueError: the variable is no size.
+    """
+    given = os.environ.get(LIMIT_VARIABLE, "")
+    match = re.fullmatch(r"(\d+) ?([KMGT]?)(?:i?B)?", given or "0", re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"{LIMIT_VARIABLE} must be a size such as 500M or 8G, not {given!r}")
+    return int(match[1]) * _UNITS[match[2].upper()] or _LIMIT
+
+
+def check_size(where: str, size: int, most: int, what: str = "bytes") -> None:
+    """Check that a clip hasn't more bytes than `most`, a `size_limit`.
+
+    Raises:
+        ClipError: "unreadable"; the message says how to raise the limit.
+    """
+    if size > most:
+        raise ClipError(
+            "unreadable",
+            f"{where} has {size:,} {what}, and the most is {most:,}: cut it into shorter clips, or set "
+            f"{LIMIT_VARIABLE} or --max-file-size",
+        )
 
 
 class Source(ABC):
@@ -69,9 +122,14 @@ class FileSource(Source):
 
     def open(self) -> BinaryIO:
         """Open the file; see `Source.open`."""
+        most = size_limit()
         try:
-            if not stat.S_ISREG(self.path.stat().st_mode):  # before it is opened: a pipe would wait for a writer
+            info = self.path.stat()
+            if not stat.S_ISREG(info.st_mode):  # before it is opened: a pipe would wait for a writer
                 raise ClipError("unreadable", f"{self.where} is not a file: give audio files")
+            if self.path.suffix.lower() in _NO_CLIPS:
+                raise ClipError("unreadable", f"{self.where} is a list or a table: give the clips that it names")
+            check_size(self.where, info.st_size, most)
             return open(self.path, "rb")
         except (FileNotFoundError, ValueError):  # no file has a name with a zero byte in it
             raise ClipError("missing", f"{self.where} doesn't exist: check the spelling and the folder") from None
@@ -86,6 +144,12 @@ class FileSource(Source):
             return self.path.stat().st_size
         except (OSError, ValueError):  # opening it says what is wrong
             return 0
+
+
+_UNPACKING = (
+    KeyError, ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
+)  # fmt: skip
+"""What zipfile and its decompressors raise on damaged archives (bz2 raises OSError and ValueError)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +182,23 @@ class ZipSource(Source):
 
     def open(self) -> BinaryIO:
         """Unpack the member into memory, checked against the archive's checksum; see `Source.open`."""
+        most = size_limit()
         try:
-            return io.BytesIO(open_zip(self.path).read(self._entry()))
+            archive, entry = open_zip(self.path), self._entry()
+            if entry.flag_bits & 1:
+                raise ClipError("unreadable", f"{self.where} is encrypted: unpack {self.path} with its password")
+            check_size(self.where, entry.file_size, most)
+            with archive.open(entry) as stream:  # which gives no more than it claims
+                return io.BytesIO(stream.read())
         except FileNotFoundError:
             raise ClipError("missing", f"{self.where}: the archive {self.path} doesn't exist any more") from None
-        except (KeyError, ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        except NotImplementedError as error:
+            raise ClipError(
+                "unreadable", f"{self.where} can't be unpacked here ({error}): unpack {self.path} with another program"
+            ) from None
+        except MemoryError:
+            raise ClipError("unreadable", f"{self.where} is too long for this machine's memory: cut it") from None
+        except _UNPACKING as error:
             reason = " ".join(str(error).split())
             raise ClipError(
                 "unreadable", f"{self.where} can't be unpacked ({reason}): copy or download {self.path} again"

@@ -25,6 +25,15 @@ def is_lost(error: BaseException) -> bool:
     )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` means that a device's memory, or the host's, has ended. torch has no kind of its own for the
+    latter.
+    """
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
 class Uploader:
     """Takes samples to a device: on a GPU through pinned memory and on a stream of its own, so that the next batch is
     on its way while kernels work on this one. torch's allocator hands the same few pinned buffers out again as soon as
@@ -93,7 +102,9 @@ class MemoryLimit:
             result, fits = None, True
             try:
                 result = work(some)
-            except torch.cuda.OutOfMemoryError:
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 fits = False
             if not fits:  # here, since the exception kept what the failed attempt had allocated
                 if self.device.type == "cuda":
@@ -113,4 +124,5 @@ class MemoryLimit:
 
 def too_large(name: str, device: torch.device) -> str:
     """Return the message for a clip that a device has no memory for."""
-    return f"{name}: {device} has too little memory for this clip: cut it into shorter ones, or give device='cpu'"
+    other = ", or give device='cpu'" if device.type != "cpu" else ""
+    return f"{name}: {device} has too little memory for this clip: cut it into shorter ones{other}"

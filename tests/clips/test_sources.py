@@ -151,3 +151,64 @@ def test_sources_travel_to_other_processes(tmp_path: Path) -> None:
         assert pickle.loads(pickle.dumps(source)) == source
     samples = pickle.loads(pickle.dumps(ArraySource("clip 0", noise(0), RATE)))
     assert np.array_equal(samples.samples, noise(0))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_is_told_whatever_the_compression(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as file:
+        file.writestr("1.wav", np.random.default_rng(0).bytes(1000) + bytes(9000))
+    whole = path.read_bytes()
+    begin = whole.index(b"1.wav") + 5
+    for place in range(begin, begin + 900, 7):
+        damaged = bytearray(whole)
+        damaged[place : place + 3] = bytes(x ^ 0xA5 for x in damaged[place : place + 3])
+        path.write_bytes(damaged)
+        with pytest.raises(ClipError, match=r"can't be unpacked .*copy or download .*a\.zip again"):
+            ZipSource(path, "1.wav", 0).open()
+
+
+def test_what_cant_be_unpacked_here_has_its_own_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("1.wav", b"x" * 100)
+    whole = path.read_bytes()
+    central = whole.index(b"PK\1\2")
+    for place, value, told in ((10, 9, "another program"), (8, 1, "encrypted: unpack .* with its password")):
+        changed = bytearray(whole)
+        changed[central + place] = value
+        path.write_bytes(changed)
+        with pytest.raises(ClipError, match=told) as caught:
+            ZipSource(path, "1.wav", 0).open()
+        assert "again" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["clips.csv", "list.txt", "table.parquet"])
+def test_a_list_is_no_clip(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("clip\n1.wav\n")
+    with pytest.raises(ClipError, match="list or a table: give the clips that it names"):
+        FileSource(tmp_path / name).open()
+
+
+def test_larger_than_the_limit_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("1.wav", bytes(3_000_000))
+    assert path.stat().st_size < 10_000
+    (tmp_path / "b.wav").write_bytes(bytes(3_000_000))
+    both = (ZipSource(path, "1.wav", 0), FileSource(tmp_path / "b.wav"))
+    for source in both:
+        source.open().close()
+    monkeypatch.setenv("PYASD_MAX_FILE_SIZE", "2M")
+    for source in both:
+        with pytest.raises(ClipError, match=r"3,000,000 bytes, and the most is 2,097,152: cut it .*--max-file-size"):
+            source.open()
+    # what a member claims is not believed either
+    central = (content := bytearray(path.read_bytes())).index(b"PK\1\2")
+    content[central + 24 : central + 28] = (1000).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(ClipError, match="can't be unpacked"):
+        ZipSource(path, "1.wav", 0).open()
+    monkeypatch.setenv("PYASD_MAX_FILE_SIZE", "much")
+    with pytest.raises(ValueError, match="must be a size such as 500M or 8G, not 'much'"):
+        both[1].open()

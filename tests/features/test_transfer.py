@@ -70,6 +70,20 @@ def test_a_single_item_that_does_not_fit_costs_only_itself() -> None:
     assert sum(result for _, result in done if result is not None) == sum(range(8)) - 6
 
 
+@pytest.mark.parametrize("how", [MemoryError(), "torch"])
+def test_the_host_s_memory_ends_too(how: Any) -> None:
+    def work(items: Sequence[int]) -> int:
+        if 1 in items:
+            if how == "torch":
+                torch.empty(1 << 60)  # asks for more than there can be
+            raise how
+        return sum(items)
+
+    with pytest.warns(UserWarning, match="1 clips at once fit"):
+        done = MemoryLimit(CPU).run(work, range(3))
+    assert done == [(1, 0), (1, None), (1, 2)]
+
+
 def test_other_errors_are_not_swallowed() -> None:
     with pytest.raises(ZeroDivisionError):
         MemoryLimit(CPU).run(lambda items: 1 / 0, range(3))
