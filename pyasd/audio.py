@@ -158,12 +158,18 @@ def _decode(clip: Clip, channel: Channel) -> tuple[NDArray[Any], int, bool]:
                 raise ClipError("unreadable", f"{clip.name} has parts of several sample rates: cut it into files")
             return np.concatenate([samples for samples, _ in parts]), parts[0][1], finding.unfinished
         # libsndfile opens a plain file itself: without the GIL, and it knows some formats by their extension alone.
-        encoded = os.fsencode(source.path) if isinstance(source, FileSource) else stream
-        return *_decode_file(clip, encoded, channel), finding.unfinished
+        if not isinstance(source, FileSource):
+            return *_decode_file(clip, stream, channel), finding.unfinished
+        with _sound_file(clip, os.fsencode(source.path)) as file:
+            if containers.is_guessed(file.format, file.subtype, stream.read(12)):
+                raise ClipError(
+                    "unreadable", f"{clip.name} doesn't begin as such a file does: copy it again, or convert it to WAV"
+                )
+            return _decode_blocks(clip, file, channel), file.samplerate, finding.unfinished
 
 
-def _decode_file(clip: Clip, encoded: bytes | BinaryIO, channel: Channel) -> tuple[NDArray[Any], int]:
-    """Return the channel's samples of an encoded file, which is given by its name or as a stream, and their rate."""
+def _decode_file(clip: Clip, encoded: BinaryIO, channel: Channel) -> tuple[NDArray[Any], int]:
+    """Return the channel's samples of an encoded file, and their rate."""
     with _sound_file(clip, encoded) as file:
         return _decode_blocks(clip, file, channel), file.samplerate
 

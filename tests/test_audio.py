@@ -476,3 +476,15 @@ def test_a_few_bytes_that_decode_to_more_than_the_limit_are_refused(
     assert read(path).silent
     monkeypatch.setenv("PYASD_MAX_FILE_SIZE", "4M")
     assert "8,000,000 bytes when it is decoded" in str(fails(path))
+
+
+@pytest.mark.parametrize("extension", ["au", "mp3"])
+def test_a_file_that_has_the_extension_of_a_kind_alone_is_not_guessed_at(tmp_path: Path, extension: str) -> None:
+    """libsndfile takes an AU file with a damaged header for 8 kHz without one, and guesses an MP3 file's length."""
+    path = tmp_path / f"a.{extension}"
+    whole = encoded(extension)
+    path.write_bytes(whole)
+    read(path)
+    path.write_bytes(b"\0\0\0\0" + whole[4:])
+    soundfile.info(path)  # libsndfile opens it
+    assert "doesn't begin as such a file does" in str(fails(path))

@@ -188,7 +188,9 @@ class ZipSource(Source):
             if entry.flag_bits & 1:
                 raise ClipError("unreadable", f"{self.where} is encrypted: unpack {self.path} with its password")
             check_size(self.where, entry.file_size, most)
-            with archive.open(entry) as stream:  # which gives no more than it claims
+            with archive.open(
+                entry
+            ) as stream:  # gives no more than it claims, but bzip2 and LZMA unpack more in passing
                 return io.BytesIO(stream.read())
         except FileNotFoundError:
             raise ClipError("missing", f"{self.where}: the archive {self.path} doesn't exist any more") from None
@@ -301,7 +303,29 @@ def archive_members(name: str) -> Members | None:
 
 @lru_cache(maxsize=64)
 def _open_zip(path: Path, _stamp: tuple[int, int, int]) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)
+    file = zipfile.ZipFile(path)
+    claimed = _claimed_members(path)
+    if claimed is not None and claimed != len(file.infolist()) & 0xFFFF:
+        file.close()
+        raise zipfile.BadZipFile(f"its list has {len(file.infolist())} members, and should have {claimed}")
+    cut = next((x.filename for x in file.infolist() if "\0" in x.orig_filename), None)
+    if cut is not None:  # zipfile takes what is before the zero
+        file.close()
+        raise zipfile.BadZipFile(f"there is a zero byte in the name of its member {cut!r}")
+    return file
+
+
+def _claimed_members(path: Path) -> int | None:
+    """How many members an archive's end says that it has, in 16 bits; `None` where it can't say so many."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 22 - 0xFFFF))  # the end record has 22 bytes, and a comment behind it
+        end = file.read()
+    place = end.rfind(b"PK\5\6")
+    if place < 0 or len(end) < place + 12:
+        return None
+    count = int(struct.unpack_from("<H", end, place + 10)[0])
+    return None if count == 0xFFFF else count
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from pyasd.containers import mpeg, ogg, others, riff
 from pyasd.containers.finding import FEW_BYTES, Damaged, Finding, cut_off
 
-__all__ = ["Damaged", "Finding", "inspect"]
+__all__ = ["Damaged", "Finding", "inspect", "is_guessed"]
 
 
 def inspect(stream: BinaryIO) -> Finding:
@@ -47,3 +47,15 @@ def inspect(stream: BinaryIO) -> Finding:
         finding = Finding(unfinished=end is not None and end > size)
     stream.seek(0)
     return finding
+
+
+def is_guessed(form: str, subtype: str, magic: bytes) -> bool:
+    """Return whether libsndfile has gone by a file's extension alone, though files of that kind have a beginning of
+    their own: it takes an AU file with a damaged header for 8 kHz without one, and an MP3 file's length at a guess.
+
+    Args:
+        form: the file's format, as libsndfile has it.
+        subtype: its encoding, as libsndfile has it.
+        magic: its first bytes.
+    """
+    return (form == "MP3" and not mpeg.begins(magic)) or (form, subtype) == ("RAW", "ULAW")

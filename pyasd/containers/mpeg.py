@@ -23,6 +23,9 @@ _KBITS = {
 
 _LAYER_III = 1
 
+_ENCODER, _ENCODERS = 120, (b"LAME", b"Lavc", b"Lavf")
+"""Where an encoder's name stands behind the beginning of a Xing header, and those that are known (LAME, FFmpeg)."""
+
 _SIZE_SLACK = 0.01
 """libmpg123 complains where a Xing header is off by more."""
 
@@ -57,7 +60,8 @@ def inspect(stream: BinaryIO, size: int) -> Finding:
 
     Returns:
         The frames alone, behind a Xing header that tells their number, where the file has none, or one that errs (as
-        files that were joined do): libmpg123 would estimate its length.
+        files that were joined do): libmpg123 would estimate its length. It is unfinished where there is more than
+        all Xing headers in it say, or another number of bytes.
 
     Raises:
         Damaged: it has fewer frames than its Xing header says, its last one is cut, or its frames are of several kinds
@@ -65,7 +69,7 @@ def inspect(stream: BinaryIO, size: int) -> Finding:
     """
     stream.seek(0)
     data = stream.read()
-    places, junk = _walk(data)
+    places, tagged, junk = _walk(data)
     if not places:
         return Finding()  # libsndfile says what it is
     first = places[0][1]
@@ -74,37 +78,42 @@ def inspect(stream: BinaryIO, size: int) -> Finding:
     if len({frame.sound for _, frame in places}) > 1:
         raise Damaged("unreadable", "has parts of several sample rates or kinds: convert it to WAV or FLAC")
     begin = places[0][0]
-    claimed = _claimed(data[begin : begin + first.length], first)
-    audio = places[1:] if claimed is not None else places
+    tags = [_claimed(data[place : place + frame.length], frame) for place, frame in places]
+    audio = [x for x, tag in zip(places, tags, strict=True) if tag is None]
+    claims = [tag for tag in tags if tag is not None]
+    claimed = sum(frames for frames, _ in claims)
     end, last = places[-1]
     if end + last.length > size:
         raise Damaged("truncated", "is cut off: its last frame is not whole; copy it again, or leave it out")
-    if claimed is not None and len(audio) < claimed[0]:
+    if len(audio) < claimed:
         raise Damaged(
             "truncated",
-            f"is cut off: it has {len(audio):,} of {claimed[0]:,} frames; copy it again from its source, or leave it "
-            "out",
+            f"is cut off: it has {len(audio):,} of {claimed:,} frames; copy it again from its source, or leave it out",
         )
+    if not audio:
+        raise Damaged("empty", "has no frame with sound: record or copy it again, or leave it out")
     length = end + last.length - begin
-    if claimed is not None and not junk and len(audio) == claimed[0]:
-        off = abs(length - claimed[1]) if claimed[1] else 0
-        if off <= _SIZE_SLACK * length:
+    right = claimed == len(audio) and not junk
+    if len(claims) == 1 and tags[0] is not None:
+        right = right and (not tags[0][1] or abs(length - tags[0][1]) <= _SIZE_SLACK * length)
+        if right and not tagged:
             return Finding()
     frames = b"".join(data[place : place + frame.length] for place, frame in audio)
-    return Finding((_xing_frame(data[begin : begin + 4], first, len(audio), len(frames)) + frames,))
+    whole = _xing_frame(data[begin : begin + 4], first, len(audio), len(frames)) + frames
+    return Finding((whole,), unfinished=bool(claims) and not right)
 
 
-def _walk(data: bytes) -> tuple[list[tuple[int, _Frame]], bool]:
-    """The places of all frames, and whether there is anything between them."""
+def _walk(data: bytes) -> tuple[list[tuple[int, _Frame]], bool, bool]:
+    """The places of all frames, and whether there are tags between them, and anything else."""
     places: list[tuple[int, _Frame]] = []
-    junk = False
+    tagged = junk = False
     place = 0
     while place + 4 <= len(data):
         if data.startswith(b"ID3", place):
             size = 0
             for byte in data[place + 6 : place + 10]:
                 size = size << 7 | byte & 0x7F
-            junk |= bool(places)
+            tagged |= bool(places)
             place += 10 + size
             continue
         frame = _parse(data, place)
@@ -116,10 +125,11 @@ def _walk(data: bytes) -> tuple[list[tuple[int, _Frame]], bool]:
             break
         following = _next(data, place + 1)
         if following is None:
+            junk |= bool(places) and any(data[place:])
             break
         junk |= bool(places)
         place = following
-    return places, junk
+    return places, tagged, junk
 
 
 def _next(data: bytes, place: int) -> int | None:
@@ -152,14 +162,17 @@ def _parse(data: bytes, place: int) -> _Frame | None:
 
 
 def _claimed(data: bytes, frame: _Frame) -> tuple[int, int] | None:
-    """The numbers of frames and bytes (0 where it tells none) in a Xing header; `None` where the frame has no such."""
+    """The numbers of frames and bytes (0 where it tells none) in a Xing header; `None` where the frame is one of sound.
+
+    Encoders write their name at a fixed place in such a frame: a header that is damaged is known by that, and its frame
+    is no sound.
+    """
     header = data[frame.xing : frame.xing + 16]
-    if len(header) < 16 or header[:4] not in (b"Xing", b"Info"):
-        return None
-    flags, *numbers = struct.unpack(">III", header[4:])
-    if not flags & 1:
-        return None
-    return numbers[0], numbers[1] if flags & 2 else 0
+    named = data.startswith(_ENCODERS, frame.xing + _ENCODER)
+    if header[:4] not in (b"Xing", b"Info") or any(data[4 : frame.xing]):  # libmpg123 wants zeros before it
+        return (0, 0) if named else None
+    flags, *numbers = struct.unpack(">III", header[4:]) if len(header) == 16 else (0, 0, 0)
+    return numbers[0] if flags & 1 else 0, numbers[1] if flags & 3 == 3 else 0
 
 
 def _xing_frame(header: bytes, frame: _Frame, frames: int, size: int) -> bytes:

@@ -111,14 +111,21 @@ def _is_chunk(stream: BinaryIO, begin: int, size: int, order: str) -> bool:
 
 
 def _inspect_w64(stream: BinaryIO, size: int) -> Finding:
-    """Inspect a Sony Wave64 file: chunks of a GUID, a size with that header, and padding to 8 bytes."""
-    begin = 40
+    """Inspect a Sony Wave64 file: chunks of a GUID, a size with that header, and padding to 8 bytes.
+
+    What is behind the samples must be chunks too: libsndfile takes anything else for further samples.
+    """
+    begin, unfinished = 40, False
     while begin + 24 <= size:
         stream.seek(begin)
         name, length = struct.unpack("<16sQ", stream.read(24))
         if name.startswith(b"data"):
             if begin + length > size + FEW_BYTES:
                 raise cut_off(size, begin + length)
-            return Finding(unfinished=begin + length > size)
+            unfinished = begin + length > size
+        elif length < 24 or begin + length > size:
+            return Finding(unfinished=True)
+        elif name.startswith(b"fmt "):
+            _block_align(stream.read(min(length - 24, 26)), "<")
         begin += max(24, length + -length % 8)
-    return Finding()
+    return Finding(unfinished=unfinished or begin < size)

@@ -139,6 +139,39 @@ def test_a_zip_archive_is_opened_once_and_again_when_it_has_changed(tmp_path: Pa
             assert stream.read() == content
 
 
+def test_a_damaged_lzma_member_costs_its_own_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as file:
+        file.writestr("a.wav", wav(0))
+        file.writestr("b.wav", wav(1))
+    content = bytearray(path.read_bytes())
+    content[200:600] = b"\xff" * 400
+    path.write_bytes(content)
+    first, second = (clip.source for clip in find(path))
+    with pytest.raises(ClipError, match=r"a\.wav can't be unpacked"):
+        first.open()
+    assert second.open().read() == wav(1)
+
+
+@pytest.mark.parametrize("place", [b"c.wav", b"b.wav"])
+def test_a_zip_archive_whose_list_lost_members_is_damaged(tmp_path: Path, place: bytes) -> None:
+    """zipfile reads the list as far as its entries' own lengths lead, and names as far as a zero byte."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for number, name in enumerate("abc"):
+            file.writestr(f"{name}.wav", wav(number))
+    assert len(list(find(path))) == 3
+    content = bytearray(path.read_bytes())
+    if place == b"b.wav":
+        entry = content.rfind(place) - 46
+        content[entry + 32 : entry + 34] = (51).to_bytes(2, "little")  # its comment takes the next entry
+    else:
+        content[content.rfind(place)] = 0
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.zip is no whole zip archive .*copy or download it again"):
+        list(find(path))
+
+
 def test_arrays_have_no_file() -> None:
     for source in (ArraySource("clip 0", noise(0), RATE), LogMelSource("clip 0", np.zeros((5, 128), np.float32))):
         assert (source.where, source.size(), source.path, source.member) == ("clip 0", 0, None, "")

@@ -10,6 +10,9 @@ from pyasd.containers import mpeg
 from .encoded import RATE, encoded, fails, noise, read
 
 
+pytest.importorskip("soundfile", "0.13", reason="older versions write no frames of varying length")
+
+
 def sound(seed: int = 0, rate: int = RATE) -> bytes:
     """Half of it is quiet, half loud: frames of very different lengths, where the bit rate may vary."""
     samples = noise(8 * rate, seed=seed)
@@ -18,8 +21,8 @@ def sound(seed: int = 0, rate: int = RATE) -> bytes:
 
 
 def frames(content: bytes) -> list[bytes]:
-    places, junk = mpeg._walk(content)
-    assert not junk
+    places, *between = mpeg._walk(content)
+    assert between == [False, False]
     return [content[place : place + frame.length] for place, frame in places]
 
 
@@ -40,6 +43,8 @@ def test_without_a_xing_header_it_is_heard_whole(rate: int) -> None:
 def test_files_that_were_joined_are_heard_to_the_end(capfd: pytest.CaptureFixture[str]) -> None:
     joined = read(sound(1) + sound(2))
     assert joined.duration == pytest.approx(16, abs=0.3)
+    assert not joined.unfinished
+    assert np.array_equal(joined.samples, read(b"".join(frames(sound(1))[1:] + frames(sound(2))[1:])).samples)
     assert np.abs(joined.samples[-RATE:]).max() > 1000 / 32768
     assert capfd.readouterr().err == "", "libmpg123 has nothing to remark"
 
@@ -49,7 +54,26 @@ def test_junk_between_frames_is_passed_over(capfd: pytest.CaptureFixture[str]) -
     middle = len(rest) // 2
     heard = read(header + b"".join(rest[:middle]) + b"junk" * 50 + b"".join(rest[middle:]))
     assert heard.duration == pytest.approx(8, abs=0.2)
+    assert heard.unfinished
     assert capfd.readouterr().err == ""
+
+
+def test_more_frames_than_a_xing_header_says_are_remarked() -> None:
+    header, *rest = frames(sound())
+    assert not read(header + b"".join(rest)).unfinished
+    heard = read(header + b"".join(rest + rest[-5:]))
+    assert heard.unfinished
+    assert heard.duration > read(header + b"".join(rest)).duration
+
+
+@pytest.mark.parametrize("damage", [b"XinG", b"\1", b"\0\0\0\6"])
+def test_a_damaged_xing_header_is_no_sound(damage: bytes) -> None:
+    header, *rest = frames(sound())
+    tag = header.find(b"Xing")
+    place = {4: tag, 1: 8}[len(damage)] + (4 if damage.startswith(b"\0") else 0)
+    heard = read(header[:place] + damage + header[place + len(damage) :] + b"".join(rest))
+    assert heard.unfinished
+    assert np.array_equal(heard.samples, read(b"".join(rest)).samples)
 
 
 def test_cuts_are_told_with_and_without_a_xing_header(capfd: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pyasd.errors import ClipError
+
 from .encoded import RATE, encoded, fails, noise, read
 
 
@@ -22,7 +24,18 @@ def test_a_page_that_is_lost_is_told() -> None:
     pages = [i for i in range(len(whole)) if whole.startswith(b"OggS", i)]
     middle, after = pages[len(pages) // 2 : len(pages) // 2 + 2]
     assert "damaged" in fails(whole[:middle] + whole[after:])
-    assert "no page at byte" in fails(whole[: middle + 5] + whole[after:])
+    assert "no page at byte" in fails(whole[:middle] + whole[middle + 5 :])
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_a_flipped_bit_anywhere_is_told(subtype: str) -> None:
+    whole = bytearray(encoded("OGG", subtype=subtype))
+    read(bytes(whole))
+    for place in (*range(30), *range(30, len(whole), 997), len(whole) - 1):
+        whole[place] ^= 16
+        with pytest.raises(ClipError, match="some clip"):
+            read(bytes(whole))
+        whole[place] ^= 16
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])

@@ -66,3 +66,17 @@ def test_twenty_four_bits_in_four_bytes_of_the_extensible_kind_are_heard_right()
     chunks = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(body)) + body
     sound = read(b"RIFF" + struct.pack("<I", len(chunks)) + chunks)
     np.testing.assert_allclose(sound.samples, noise() / 32768, atol=1e-6)
+
+
+@pytest.mark.parametrize("extra", [2, 8, 1000])
+def test_samples_behind_those_that_a_w64_header_counts_are_remarked(extra: int) -> None:
+    whole = encoded("W64", subtype="PCM_16")
+    assert not read(whole).unfinished
+    assert read(whole + noise()[: extra // 2].tobytes()).unfinished
+
+
+def test_bits_and_bytes_of_w64_that_disagree_are_refused() -> None:
+    whole = bytearray(encoded("W64", subtype="PCM_16"))
+    place = whole.index(b"fmt ") + 24
+    whole[place + 14 : place + 16] = struct.pack("<H", 24)
+    assert "24 bits" in fails(bytes(whole), "unreadable")
