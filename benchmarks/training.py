@@ -27,11 +27,17 @@ from pyasd.training.run import Run
 class EagerGroupMade(GroupMade):
     """The same model whose output layer is eager torch, differentiated by autograd."""
 
-    def mean_loss(self, windows: Tensor, backend: str = "auto", precision: Precision = "float32") -> Tensor:
+    def mean_loss(
+        self,
+        windows: Tensor,
+        backend: str = "auto",
+        precision: Precision = "float32",
+        ids: Tensor | None = None,
+    ) -> Tensor:
         """Compute the loss in torch, for autograd."""
         z, head = self._standardise(windows), self.head(self.head_weight, self.head_bias)
         masked = head.weight * head.shape.mask(head.weight)
-        return self.band_scale.log().mean() - eager_head(self.trunk(z), z, masked, head.bias).sum() / z.numel()
+        return self.band_scale.log().mean() - eager_head(self._trunk(z, ids), z, masked, head.bias).sum() / z.numel()
 
 
 def load(folder: Path, clips: int) -> list[Tensor]:

@@ -69,10 +69,14 @@ class DenseStack(nn.Module):
             assert isinstance(norm, nn.BatchNorm1d)
             yield (dense.weight if mask is None else dense.weight * mask), dense.bias, norm
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[n, widths[0]]` to `[n, widths[-1]]`, in the module's mode (training or evaluation)."""
-        for weight, bias, norm in self._layers():
-            x = torch.relu(norm(nn.functional.linear(x, weight, bias)))
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        """`[n, widths[0]]` to `[n, widths[-1]]`, in the module's mode (training or evaluation).
+
+        `shift` `[n, widths[1]]` is added to the first layer's sums.
+        """
+        for i, (weight, bias, norm) in enumerate(self._layers()):
+            x = nn.functional.linear(x, weight, bias)
+            x = torch.relu(norm(x if i or shift is None else x + shift))
         return x
 
     @contextmanager
@@ -84,13 +88,14 @@ class DenseStack(nn.Module):
         `1 / sqrt(eps)`, layer after layer.
         """
         norms = [norm for _, _, norm in self._layers()]
+        eps = [norm.eps for norm in norms]
         for norm in norms:
             norm.eps += floor
         try:
             yield
         finally:
-            for norm in norms:
-                norm.eps -= floor
+            for norm, before in zip(norms, eps, strict=True):
+                norm.eps = before
                 assert norm.running_var is not None
                 norm.running_var += floor
 
@@ -102,11 +107,22 @@ class DenseStack(nn.Module):
         folded = []
         for weight, bias, norm in self._layers():
             assert norm.running_mean is not None
-            assert norm.running_var is not None
-            gain = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+            gain = _gain(norm)
             shift = norm.bias.double() + (bias.double() - norm.running_mean.double()) * gain
             folded.append(((weight.double() * gain[:, None]).float().to(device), shift.float().to(device)))
         return folded
+
+    @torch.no_grad()
+    def fold_shifts(self, shifts: Tensor, device: torch.device) -> Tensor:
+        """What the `shift` of `forward` adds to the first folded layer's biases, of the same shape, on `device`."""
+        _, _, norm = next(self._layers())
+        return (shifts.double() * _gain(norm)).float().to(device)
+
+
+def _gain(norm: nn.BatchNorm1d) -> Tensor:
+    """What batch norm multiplies by in evaluation, in float64."""
+    assert norm.running_var is not None
+    return norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
 
 
 def run_folded(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from pyasd.containers import mpeg
 
 from .encoded import RATE, encoded, fails, noise, read
 
-
 pytest.importorskip("soundfile", "0.13", reason="older versions write no frames of varying length")
 
 

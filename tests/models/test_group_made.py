@@ -182,7 +182,7 @@ def test_clips_held_out_are_compared_with_the_bands_of_the_others(learnt: GroupM
     held_out = data.held_out(learnt.config.validation)
     assert np.isnan(normal.unlearnt[~held_out]).all()
     np.testing.assert_array_equal(normal.unlearnt[held_out, :3], normal.scores[held_out, :3])
-    nll = learnt.scorer().band_nll(log_mels).numpy()
+    nll = learnt.scorer().band_nll(log_mels, ids).numpy()
     prior = np.mean([nll[i::2].var(0).mean() for i in (0, 1)])
     for place in np.flatnonzero(held_out):
         others = np.delete(nll[place % 2 :: 2], place // 2, axis=0)
@@ -300,7 +300,8 @@ def test_the_likelihood_of_clips_held_out_does_not_explode() -> None:
 
 
 @pytest.mark.parametrize("hop", [2, 5])
-def test_windows_hop_in_scores(hop: int, learnt: GroupMade) -> None:
+def test_windows_hop_in_scores(hop: int, learnt: GroupMade, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_made, "MIN_WINDOWS", 1)
     clips = [noise(n, n) for n in (5, 40, 211, 60)]
     hopping = GroupMade("group-made", replace(learnt.config, window_hop=hop), 8)
     hopping.load_state(learnt.state())
@@ -312,6 +313,97 @@ def test_windows_hop_in_scores(hop: int, learnt: GroupMade) -> None:
         assert got[0].item() == pytest.approx(each.mean().item(), rel=1e-12)
     alone = torch.stack([hopping.scorer(modes=["conditional", "bands"]).score(x, "00") for x in clips])
     assert torch.equal(alone, scores)
+
+
+def test_short_clips_hop_less_far(learnt: GroupMade) -> None:
+    hopping = GroupMade("group-made", replace(learnt.config, window_hop=5), 8)
+    hopping.load_state(learnt.state())
+    for frames, hop in ((5, 1), (123, 1), (124, 2), (303, 4), (304, 5), (2000, 5)):
+        log_mel = noise(frames, frames)
+        expected = GroupMade("group-made", replace(learnt.config, window_hop=hop), 8)
+        expected.load_state(learnt.state())
+        nll = hopping.scorer().band_nll([log_mel], ["00"])
+        first_frames = range(0, frames - 4, hop)
+        each = learnt.scorer().band_nll([log_mel[t : t + 5] for t in first_frames], ["00"] * len(first_frames))
+        torch.testing.assert_close(nll[0], each.mean(0), rtol=1e-10, atol=1e-10)
+
+
+CONDITIONED = replace(SMALL, hidden=(32, 16, 32), condition="machine-id")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_conditioned_jacobian_has_exact_zeros_and_all_frames_see_the_machine_id(order: Order) -> None:
+    """Units of degree 0 see the ID alone; they, and frames, reach those that come later in the ordering."""
+    made = GroupMade("group-made", replace(CONDITIONED, order=order), 4)
+    made.id_weight = torch.nn.Parameter(torch.zeros(3, 32))
+    source = scrambled(made.config, 4).state_dict()
+    generator = torch.Generator().manual_seed(2)
+    made.load_state_dict({**source, "id_weight": torch.randn(3, 32, generator=generator)})
+    ids = torch.tensor([0, 1, 2, 0])
+    windows = torch.stack([clip(5, 4, seed).flatten() for seed in range(4)])
+    jacobian = torch.autograd.functional.jacobian(lambda x: made(x, ids=ids).sum(0), windows).view(5, 4, 5, 4)
+    for out in range(5):
+        for into in range(5):
+            is_seen = made.degrees[into] < made.degrees[out]
+            own = into == out  # the density of a frame depends on the frame
+            assert bool((jacobian[out, :, into] != 0).any()) == (is_seen or own), (out, into)
+    first = made.degrees.index(1)
+    same = windows[:1].expand(3, -1)
+    by_id = made(same, ids=torch.arange(3))
+    assert (by_id.diff(dim=0).abs() > 1e-4).all()  # every frame's density is another one for each ID
+    assert not torch.equal(by_id[0, first], by_id[1, first])
+    # The first units of each layer, and these alone, depend on the ID and on no frame.
+    z = windows.clone().requires_grad_()
+    hidden = made.trunk(z, made.id_weight[ids])
+    free = made.config.hidden_degrees(32).count(0)
+    assert free == 4
+    gradient = torch.autograd.grad(hidden[:, :free].sum(), z)[0]
+    assert (gradient == 0).all()
+    assert (hidden[:, :free].std(0) > 0).any()
+
+
+def two_machines(count: int, seed: int) -> tuple[list[Tensor], list[str]]:
+    """Clips of two machine IDs: what is normal to one is the other's fault."""
+    clips = [noise(60, seed + i) for i in range(count)]
+    for i, log_mel in enumerate(clips):
+        log_mel += 12 * (i % 2)
+    return clips, ["00", "02"] * (count // 2)
+
+
+def test_the_machine_id_conditions_the_density() -> None:
+    clips, ids = two_machines(24, 0)
+    config = replace(SMALL, hidden=(32, 16, 32), epochs=8, score="conditional")
+    test, test_ids = two_machines(20, 100)
+    swapped = ["02", "00"] * 10
+    areas = []
+    for condition in ("none", "machine-id"):
+        made = GroupMade("group-made", replace(config, condition=condition), 8)
+        made.fit(TrainingSet(clips, ids), Run())
+        scorer = made.scorer(modes=["joint", "conditional"])
+        right, wrong = scorer.score_many(test, test_ids), scorer.score_many(test, swapped)
+        areas.append(roc_auc_score([0] * 20 + [1] * 20, torch.cat([right, wrong])[:, 0]))
+    assert areas[0] == pytest.approx(0.5)  # pooled, another healthy machine's sound is normal
+    assert areas[1] > 0.95
+    # In batches of several IDs, alone, and from a file: the same bits. Unknown IDs are compared with the nearest.
+    scorer = made.scorer()
+    together = scorer.score_many(test, test_ids)
+    alone = torch.stack([scorer.score(x, y) for x, y in zip(test, test_ids, strict=True)])
+    assert torch.equal(together, alone)
+    other = GroupMade("group-made", made.config, 8)
+    other.load_state(made.state())
+    assert torch.equal(other.scorer().score_many(test, test_ids), together)
+    as_each = torch.stack([scorer.score_many(test, [x] * 20) for x in ("00", "02")])
+    assert torch.equal(scorer.score_many(test, [None, "07"] * 10), as_each.amin(0))
+    for machine_id in ("00", "02"):
+        share = scorer.explain(test[0], "joint", machine_id)
+        assert torch.isfinite(share).all()
+    nearest = scorer.explain(test[0], "joint", None)
+    assert torch.equal(nearest, scorer.explain(test[0], "joint", "00"))
+    windows = test[1].unfold(0, 5, 1).transpose(1, 2).reshape(-1, 40)
+    own = made(windows, ids=torch.full((len(windows),), 1)).sum(1).double().mean().item()
+    assert scorer.score(test[1], "02")[0].item() == pytest.approx(-own, rel=1e-5)
+    with pytest.raises(ValueError, match="id_weight"):
+        other.load_state(made.state() | {"id_weight": torch.zeros(3, 32)})
 
 
 def test_silence_and_far_tails_have_large_finite_scores() -> None:
@@ -369,7 +461,7 @@ def test_state_round_trip_of_the_bands(learnt: GroupMade) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"frames": 1}, {"hidden": (16, 3, 16)}, {"components": 0}, {"order": "backwards"}, {"score": "best"},
-     {"window_hop": 0}, {"window_hop": 6}, {"variance_floor": -0.1},
+     {"condition": "site"}, {"window_hop": 0}, {"window_hop": 6}, {"variance_floor": -0.1},
      {"epochs": 0}, {"validation": 1.0}, {"pooling": "median"}, {"learning_rate": 0.0}],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
