@@ -14,7 +14,7 @@ from torch import Tensor
 from pyasd import ops
 from pyasd.clips import find
 from pyasd.features.log_mels import Extraction, extract
-from pyasd.features.transfer import Fetched, MemoryLimit, Uploader, is_lost
+from pyasd.features.transfer import Fetched, MemoryLimit, Uploader, is_lost, too_large
 
 CPU = torch.device("cpu")
 
@@ -82,6 +82,10 @@ def test_the_host_s_memory_ends_too(how: Any) -> None:
     with pytest.warns(UserWarning, match="1 clips at once fit"):
         done = MemoryLimit(CPU).run(work, range(3))
     assert done == [(1, 0), (1, None), (1, 2)]
+
+
+def test_a_clip_that_a_gpu_has_no_memory_for_may_go_to_the_cpu() -> None:
+    assert too_large("a.wav", torch.device("cuda:1")).endswith("cut it into shorter ones, or give device='cpu'")
 
 
 def test_other_errors_are_not_swallowed() -> None:
