@@ -177,7 +177,7 @@ def _decode_file(clip: Clip, encoded: BinaryIO, channel: Channel) -> tuple[NDArr
 def _sound_file(clip: Clip, encoded: bytes | BinaryIO) -> soundfile.SoundFile:
     """Open a file, by its name or as a stream, for decoding."""
     try:
-        return soundfile.SoundFile(encoded)
+        return _open(encoded)
     except soundfile.LibsndfileError as error:
         reason = error.error_string.rstrip(".")
         raise ClipError(
@@ -185,6 +185,18 @@ def _sound_file(clip: Clip, encoded: bytes | BinaryIO) -> soundfile.SoundFile:
             f"{clip.name} is no audio file that libsndfile {soundfile.__libsndfile_version__} reads ({reason}): "
             "convert it to WAV or FLAC, or leave it out",
         ) from None
+
+
+def _open(encoded: bytes | BinaryIO, attempts: int = 50) -> soundfile.SoundFile:
+    """Open a file, again where libsndfile lost the reason why it couldn't: it keeps one for all threads."""
+    try:
+        return soundfile.SoundFile(encoded)
+    except soundfile.LibsndfileError as error:
+        if error.code or not attempts:
+            raise
+    if not isinstance(encoded, bytes):
+        encoded.seek(0)
+    return _open(encoded, attempts - 1)
 
 
 def _decode_blocks(clip: Clip, file: soundfile.SoundFile, channel: Channel) -> NDArray[Any]:
