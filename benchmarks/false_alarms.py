@@ -1,4 +1,4 @@
-"""Whether false alarms come as often as asked for: on real normal recordings that no model and no threshold has seen.
+"""Measure whether false alarms come as often as asked for, on real normal clips that no model or threshold has seen.
 
     PYASD_REAL_DATA=folder python -m benchmarks.false_alarms fast group-made-spectrum
     python -m benchmarks.false_alarms --sets adiload tap

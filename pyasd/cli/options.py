@@ -91,7 +91,7 @@ class Hardware(Options):
 
 @dataclass(frozen=True)
 class Decisions(Options):
-    """Whether clips are decided, beside being scored."""
+    """Call clips normal or anomalous, besides scoring them."""
 
     panel = "Decisions"
 

@@ -12,10 +12,10 @@ from typing import Literal
 from pyasd.clips.clip import Clip
 
 Doubtful = Literal["refuse", "learn"]
-"""What becomes of clips without a label that may be anomalous; see `for_fitting`."""
+"""Refuse or learn clips without a label whose names hint at a fault; see `for_fitting`."""
 
 Machines = Literal["auto", "folder", "names", "none"]
-"""What tells machine types where names of data sets don't; see `name_machines`."""
+"""Take machine types from folders, from names of data sets alone, or not at all; see `name_machines`."""
 
 _SESSIONS = frozenset((
     "batch", "channel", "copy", "data", "day", "days", "disc", "disk", "export", "file", "files", "folder", "hour",

@@ -169,13 +169,13 @@ class ZipSource(Source):
         """The path as if the archive were a folder, printable."""
         return f"{printable(self.path)}/{printable(Path(self.member)) if self.member else ''}"
 
-    def _entry(self) -> zipfile.ZipInfo:
-        """The entry, which must still be this member's.
+    def _entry(self, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+        """The entry in its open archive, which must still be this member's.
 
         Raises:
             KeyError: the archive has changed.
         """
-        entries = open_zip(self.path).infolist()
+        entries = archive.infolist()
         if self.entry >= len(entries) or entries[self.entry].filename != self.member:
             raise KeyError(f"no item {self.member!r} in its place")
         return entries[self.entry]
@@ -184,7 +184,8 @@ class ZipSource(Source):
         """Unpack the member into memory, checked against the archive's checksum; see `Source.open`."""
         most = size_limit()
         try:
-            archive, entry = open_zip(self.path), self._entry()
+            archive = open_zip(self.path)
+            entry = self._entry(archive)
             if entry.flag_bits & 1:
                 raise ClipError("unreadable", f"{self.where} is encrypted: unpack {self.path} with its password")
             check_size(self.where, entry.file_size, most)
@@ -209,7 +210,7 @@ class ZipSource(Source):
     def size(self) -> int:
         """Return the member's unpacked size in bytes, as the archive claims it; 0 where it can't be looked at."""
         try:
-            return self._entry().file_size
+            return self._entry(open_zip(self.path)).file_size
         except (OSError, ValueError, KeyError):  # opening it says what is wrong
             return 0
 

@@ -51,8 +51,6 @@ def _caf(stream: BinaryIO, size: int, _magic: bytes) -> int | None:
         if length < 0:  # samples to the end
             return None
         begin += 12 + length
-        if begin > size:
-            return begin
     return begin
 
 
