@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import threading
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -69,3 +71,60 @@ class Compute:
             raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}")
         chosen: Precision = "bfloat16" if precision == "bfloat16" else "float32"
         return cls(tuple(devices), backend, chosen, precision == "auto")
+
+
+class _DefaultType:
+    """Torch's default type is the whole process's: the first that enters sets float32, the last that leaves sets back
+    what was there, whichever threads they are.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = torch.float32
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = torch.get_default_dtype()
+                torch.set_default_dtype(torch.float32)
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                torch.set_default_dtype(self._before)
+
+
+_default_type = _DefaultType()
+
+
+@contextlib.contextmanager
+def plain_torch() -> Iterator[None]:
+    """Run with torch's settings as they are in a fresh process: gradients, no inference mode, no autocast, float32 and
+    the CPU as defaults. The caller's come back at the end. All but the default type are of this thread alone.
+    """
+    with contextlib.ExitStack() as stack:
+        _default_type.enter()
+        stack.callback(_default_type.leave)
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device() != CPU:
+            stack.enter_context(CPU)
+        yield
+
+
+def in_plain_torch(items: Generator[Value, None, None]) -> Iterator[Value]:
+    """Yield what a generator yields; it runs in `plain_torch`, and what happens between two items does not."""
+    with contextlib.closing(items):
+        while True:
+            try:
+                with plain_torch():
+                    item = next(items)
+            except StopIteration:
+                return
+            yield item

@@ -16,7 +16,7 @@ from torch import Tensor
 from pyasd import storage
 from pyasd.audio import Channel
 from pyasd.clips import find, for_scoring
-from pyasd.compute import Compute
+from pyasd.compute import Compute, plain_torch
 from pyasd.detector.calibration import Calibration
 from pyasd.detector.decisions import (
     DecisionRule,
@@ -270,6 +270,7 @@ class Detector:
         with open_table(out, self.recipe.names, scoring.decision_columns) as writer:
             return collect(scoring, chosen, self.recipe.names, writer)
 
+    @plain_torch()
     def explain(  # noqa: PLR0913 (a public door: as `score`)
         self,
         clip: Any,
@@ -321,6 +322,7 @@ class Detector:
         score_map = members[member].scorer(compute).explain(item.log_mel, modes[member], machine_id)
         return Explanation(item.log_mel.cpu().numpy(), score_map.cpu().numpy())
 
+    @plain_torch()
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the detector to one safetensors file: tensors, and a JSON header with the recipe.
 
@@ -346,6 +348,7 @@ class Detector:
         storage.write(path, tensors, header)
 
 
+@plain_torch()
 def load(path: str | os.PathLike[str]) -> Detector:
     """Read the detector that `Detector.save` or `fit(out=...)` wrote to `path`.
 

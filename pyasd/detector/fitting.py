@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pyasd import storage
 from pyasd.audio import Channel
 from pyasd.clips import Clip, Doubtful, Machines, find, for_fitting, groups, name_machines
-from pyasd.compute import Compute
+from pyasd.compute import Compute, plain_torch
 from pyasd.detector.calibration import Calibration
 from pyasd.detector.detector import ClipFeatures, Detector, load
 from pyasd.detector.machine import Machine
@@ -236,9 +236,10 @@ class _Fitting:
         """Learn from all of `clips`, machine type by machine type."""
         skipped: list[dict[str, str]] = []
         machines = {}
-        for machine_type in sorted({clip.machine_type for clip in clips}):
-            data = self._read(machine_type, [x for x in clips if x.machine_type == machine_type], skipped)
-            machines[machine_type] = self._machine(data)
+        with plain_torch():
+            for machine_type in sorted({clip.machine_type for clip in clips}):
+                data = self._read(machine_type, [x for x in clips if x.machine_type == machine_type], skipped)
+                machines[machine_type] = self._machine(data)
         if skipped:
             warnings.warn(
                 f"{len(skipped)} of {len(clips)} clips were not learnt from; the first: {skipped[0]['error']} "

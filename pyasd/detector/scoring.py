@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyasd.audio import Channel
 from pyasd.clips import Clip
-from pyasd.compute import CPU, Compute
+from pyasd.compute import CPU, Compute, in_plain_torch
 from pyasd.detector.decisions import DecisionRule, Decisions
 from pyasd.detector.machine import Fitted
 from pyasd.detector.statistics import combine, overall
@@ -164,6 +164,9 @@ class Scoring:
         Raises:
             DeviceLost: a GPU failed; the rows so far have been given.
         """
+        return in_plain_torch(self._rows(clips))
+
+    def _rows(self, clips: Iterable[Clip]) -> Generator[Row, None, None]:
         total = len(clips) if isinstance(clips, Sequence) else 0
         lanes = {device: self._lane(device) for device in self.compute.devices}
         ahead = 0 if self.compute.devices == (CPU,) else 2 * len(lanes)  # batches on their way from a GPU
