@@ -107,7 +107,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
     if not path.is_file():
         raise FileNotFoundError(f"there is no model file {path}" + (": it is a folder" if path.is_dir() else ""))
     try:
-        with safetensors.safe_open(path, "pt") as file:
+        with utf8_name(path) as name, safetensors.safe_open(name, "pt") as file:
             outer = dict(json.loads((file.metadata() or {})[HEADER]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except safetensors.SafetensorError as error:
@@ -125,6 +125,23 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
     if not whole or not isinstance(header, dict):
         raise ModelFileError(f"{path} is damaged: it doesn't fit its checksum. Copy it again, or fit the model again")
     return tensors, header
+
+
+@contextlib.contextmanager
+def utf8_name(path: Path) -> Iterator[str]:
+    """Name a file for libraries that take no other names than UTF-8: by its own, or by that of its descriptor.
+
+    Raises:
+        OSError: its own isn't, and the file can't be opened.
+    """
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        with open(path, "rb") as file:
+            yield f"/dev/fd/{file.fileno()}"
+    else:
+        yield name
 
 
 def _checksum(tensors: Mapping[str, Tensor], header: Any) -> str:

@@ -31,6 +31,17 @@ def real_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture
+def latin1(tmp_path: Path) -> Path:
+    """Return a folder whose name is not UTF-8; skip where there are no such names."""
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/L\xfcfter"))
+    try:
+        path.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    return path
+
+
 @pytest.fixture(params=[name for name in cpu.ISAS if cpu.isa_obstacle(name) is None])
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each instruction set that this machine has or emulates, in turn."""

@@ -28,6 +28,19 @@ def test_round_trip(file: Path) -> None:
     assert [x.name for x in file.parent.iterdir()] == [file.name]  # nothing left beside it
 
 
+def test_a_folder_whose_name_is_not_utf_8(latin1: Path) -> None:
+    file = latin1 / "some model"
+    descriptors = os.listdir("/dev/fd")
+    storage.write(file, TENSORS, {"format": 1})
+    tensors, header = storage.read(file)
+    assert header == {"format": 1}
+    assert all(torch.equal(tensors[name], x) for name, x in TENSORS.items())
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ModelFileError, match=r"some model is truncated"):
+        storage.read(file)
+    assert os.listdir("/dev/fd") == descriptors
+
+
 def test_truncated_anywhere_is_told(file: Path) -> None:
     whole = file.read_bytes()
     for size in (0, 20, len(whole) // 2, len(whole) - 1):

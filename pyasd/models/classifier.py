@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pyasd import backends
+from pyasd import backends, storage
 from pyasd.backends import cpu
 from pyasd.compute import Compute, by_device
 from pyasd.features.store import LogMels
@@ -266,7 +266,8 @@ class Classifier(TrainedMember, nn.Module):
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path} of pretrained weights")
         try:
-            weights = safetensors.torch.load_file(path)
+            with storage.utf8_name(path) as name:
+                weights = safetensors.torch.load_file(name)
         except safetensors.SafetensorError as error:
             raise ValueError(
                 f"{path} is not a safetensors file ({error}): write one with safetensors.torch.save_file("

@@ -207,7 +207,8 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise FileNotFoundError(f"{path} doesn't exist: write it with `pyasd score CLIPS -o {path}`")
     try:
         if kind == ".parquet":
-            raw = pq.read_table(path).to_pandas()
+            with open(path, "rb") as file:  # pyarrow takes no other names than UTF-8
+                raw = pq.read_table(file).to_pandas()
         else:  # text that looks like a number or like NaN is text
             raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

@@ -73,8 +73,8 @@ def test_a_label_other_than_0_and_1_is_refused() -> None:
 
 
 @EXTENSIONS
-def test_every_field_of_a_row_comes_back(tmp_path: Path, extension: str) -> None:
-    path = tmp_path / f"a{extension}"
+def test_every_field_of_a_row_comes_back_from_any_folder(latin1: Path, extension: str) -> None:
+    path = latin1 / f"a{extension}"
     write(path)
     found = [as_row(values) for values in results.read(path).to_dict("records")]
     assert found[0] == ROWS[0]
