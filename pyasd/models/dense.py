@@ -132,9 +132,16 @@ def run_folded(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
     return x
 
 
+class _Undrawn(nn.Linear):
+    """A dense layer whose weights nobody has drawn yet: torch's own random numbers stay as they are."""
+
+    def reset_parameters(self) -> None:
+        """Draw nothing."""
+
+
 def glorot_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     """A dense layer as Keras (the challenge baseline) initialises it: Glorot's uniform weights, zero biases."""
-    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    layer = _Undrawn(inputs, outputs)
     nn.init.xavier_uniform_(layer.weight, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer

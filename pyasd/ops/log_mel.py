@@ -11,6 +11,7 @@ from torch import Tensor
 from pyasd import backends
 from pyasd.backends.contract import LogMelPlan
 from pyasd.ops.packing import pack, unpack
+from pyasd.ops.registration import operator
 
 
 @overload
@@ -64,7 +65,7 @@ def log_mel(
     return each
 
 
-@torch.library.custom_op("pyasd::log_mel", mutates_args=())
+@operator("log_mel")
 def _log_mel(samples: Tensor, lengths: Sequence[int], plan: str, backend: str) -> Tensor:
     return backends.select(backend, samples.device).log_mel(samples, unpack(LogMelPlan, plan), lengths)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyasd import backends
 from pyasd.backends.contract import MixtureHead, MixtureShape, MixtureTensors, Precision
 from pyasd.ops.packing import pack, unpack
+from pyasd.ops.registration import operator
 
 
 def mixture_log_prob(
@@ -73,7 +74,7 @@ def _check_mixture(hidden: Tensor, target: Tensor, head: MixtureHead, backend: s
         raise ValueError(f"target must be {[hidden.shape[0], shape.dims]}, not {list(target.shape)}")
 
 
-@torch.library.custom_op("pyasd::mixture_log_prob", mutates_args=())
+@operator("mixture_log_prob")
 def _mixture_log_prob(
     hidden: Tensor,
     target: Tensor,
@@ -103,7 +104,7 @@ def _mixture_log_prob_fake(
     return hidden.new_empty(hidden.shape[0], target.shape[1] if per_dim else unpack(MixtureShape, shape).groups)
 
 
-@torch.library.custom_op("pyasd::mixture_log_prob_backward", mutates_args=())
+@operator("mixture_log_prob_backward")
 def _mixture_log_prob_backward(
     grad: Tensor, x: Sequence[Tensor], shape: str, backend: str, precision: str, per_dim: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -171,7 +172,7 @@ def mixture_log_likelihood(
     return log_likelihood
 
 
-@torch.library.custom_op("pyasd::mixture_log_likelihood", mutates_args=())
+@operator("mixture_log_likelihood")
 def _mixture_log_likelihood(
     hidden: Tensor,
     target: Tensor,
