@@ -320,7 +320,7 @@ class Detector:
         if member not in members:
             raise ValueError(f"{machine_type} has no member {member!r}: its clips or machine IDs were too few")
         score_map = members[member].scorer(compute).explain(item.log_mel, modes[member], machine_id)
-        return Explanation(item.log_mel.cpu().numpy(), score_map.cpu().numpy())
+        return Explanation.of(item.log_mel.cpu().numpy(), score_map.cpu().numpy())
 
     @plain_torch()
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -61,7 +61,7 @@ def draw(
     for row, (field, label, colours) in zip(axes, rows, strict=True):
         low, high = _limits(explained, field)
         for place, explanation in zip(row, explained.values(), strict=True):
-            values: NDArray[np.float32] = getattr(explanation, field)
+            values: NDArray[np.floating[Any]] = getattr(explanation, field)
             seconds = len(values) * features.hop_length / features.sample_rate
             image = place.imshow(
                 values.T,

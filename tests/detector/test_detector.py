@@ -143,6 +143,17 @@ def test_explain_adds_up_to_the_score(detector: Detector) -> None:
         detector.explain(clip, features="log-mel", member="mobilenet")
 
 
+def test_frames_that_a_mode_does_not_count_are_masked(detector: Detector) -> None:
+    clip = log_mels(1, seed=4)[0]
+    for mode, uncounted in {"joint": [], "conditional": [0], "bands": [0], "middle": [0, 1, 28, 29]}.items():
+        shown = detector.explain(clip, ids="00", features="log-mel", score_mode=mode).score_map
+        assert shown.shape == clip.shape
+        mask = np.ma.getmaskarray(shown)
+        assert np.flatnonzero(mask.all(1)).tolist() == np.flatnonzero(mask.any(1)).tolist() == uncounted
+        assert np.isfinite([shown.mean(), shown.max()]).all()
+        assert np.isnan(shown.filled()).sum() == 16 * len(uncounted)
+
+
 # -- what is wrong with clips ------------------------------------------------------------------------------------
 
 
