@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -99,12 +100,27 @@ class _DefaultType:
 
 _default_type = _DefaultType()
 
+_forked = False
+
+
+def _mark_fork() -> None:
+    global _forked  # noqa: PLW0603 (a fact of this process)
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_mark_fork)
+
 
 @contextlib.contextmanager
 def plain_torch() -> Iterator[None]:
     """Run with torch's settings as they are in a fresh process: gradients, no inference mode, no autocast, float32 and
     the CPU as defaults. The caller's come back at the end. All but the default type are of this thread alone.
+
+    A forked process gets one thread of torch, and keeps it: OpenMP would wait for threads that the fork left behind.
     """
+    if _forked and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
         _default_type.enter()
         stack.callback(_default_type.leave)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -134,3 +137,29 @@ def test_the_default_type_is_given_back_by_the_last_of_several_threads() -> None
         first.result()
         assert last.result() == torch.float32
         assert torch.get_default_dtype() == torch.float64
+
+
+FORK = """
+import os, signal
+import numpy as np, torch
+import pyasd
+torch.set_num_threads(2)
+clips = list(np.random.default_rng(0).normal(-40, 8, (6, 3000, 128)).astype(np.float32))
+how = {"ids": "00", "features": "log-mel", "device": "cpu", "backend": "reference"}
+def work():
+    detector = pyasd.fit(clips, members=("spectrum",), **how)
+    map = detector.explain(clips[0], **how).score_map
+    return len(detector.score(clips, **how)), map.shape
+expected = work()
+if (child := os.fork()) == 0:
+    signal.alarm(40)  # ends it where it hangs
+    os._exit(0 if work() == expected else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert torch.get_num_threads() == 2
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_forked_after_work_in_several_threads_does_not_hang() -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
