@@ -5,6 +5,8 @@ A further kind of archive is one entry of `register`: a function that lists an a
 
 from __future__ import annotations
 
+import bz2
+import copy
 import io
 import lzma
 import os
@@ -152,6 +154,35 @@ _UNPACKING = (
 """What zipfile and its decompressors raise on damaged archives (bz2 raises OSError and ValueError)."""
 
 
+_BLOCK = 1 << 20
+
+
+def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """Unpack a member: no more than it claims to have, for a few bytes may stand for gigabytes.
+
+    Raises:
+        zipfile.BadZipFile, and the other errors of `_UNPACKING`: it is damaged, or has more bytes.
+    """
+    if entry.compress_type not in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with archive.open(entry) as stream:
+            return b"".join(iter(lambda: stream.read(_BLOCK), b""))
+    packed = copy.copy(entry)  # zipfile would unpack these two to their end: it gives what is packed, as if it were all
+    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, entry.compress_size
+    del packed.CRC
+    with archive.open(packed) as stream:
+        data = stream.read()
+    unpacker: bz2.BZ2Decompressor | lzma.LZMADecompressor = bz2.BZ2Decompressor()
+    if entry.compress_type == zipfile.ZIP_LZMA:  # a version, the length of the settings, and the settings, as in .lzma
+        if data[2:4] != b"\5\0":
+            raise zipfile.BadZipFile("Bad settings of LZMA")
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
+        data = data[4:9] + b"\xff" * 8 + data[9:]  # where a .lzma file may say that it doesn't tell its size
+    content = unpacker.decompress(data, entry.file_size)
+    if zlib.crc32(content) != entry.CRC:
+        raise zipfile.BadZipFile("Bad CRC-32")
+    return content
+
+
 @dataclass(frozen=True, slots=True)
 class ZipSource(Source):
     """A member of a zip archive.
@@ -189,10 +220,7 @@ class ZipSource(Source):
             if entry.flag_bits & 1:
                 raise ClipError("unreadable", f"{self.where} is encrypted: unpack {self.path} with its password")
             check_size(self.where, entry.file_size, most)
-            with archive.open(
-                entry
-            ) as stream:  # gives no more than it claims, but bzip2 and LZMA unpack more in passing
-                return io.BytesIO(stream.read())
+            return io.BytesIO(_unpack(archive, entry))
         except FileNotFoundError:
             raise ClipError("missing", f"{self.where}: the archive {self.path} doesn't exist any more") from None
         except NotImplementedError as error:

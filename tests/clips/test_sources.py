@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -153,6 +154,38 @@ def test_a_damaged_lzma_member_costs_its_own_row(tmp_path: Path) -> None:
     assert second.open().read() == wav(1)
 
 
+METHODS = pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+
+
+@METHODS
+def test_a_member_that_lies_about_its_size_is_not_unpacked_to_its_end(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as file, file.open("1.wav", "w") as stream:
+        for _ in range(10):
+            stream.write(bytes(5_000_000))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"PK\1\2") + 24
+    content[place : place + 4] = (1000).to_bytes(4, "little")
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ClipError, match=r"can't be unpacked .*copy or download .*a\.zip again"):
+            ZipSource(path, "1.wav", 0).open()
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@METHODS
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_members_are_unpacked_whole(tmp_path: Path, method: int, size: int) -> None:
+    path, content = tmp_path / "a.zip", np.random.default_rng(0).integers(0, 9, size, np.uint8).tobytes()
+    with zipfile.ZipFile(path, "w", method) as file:
+        file.writestr("1.wav", content)
+    with ZipSource(path, "1.wav", 0).open() as stream:
+        assert stream.read() == content
+
+
 @pytest.mark.parametrize("place", [b"c.wav", b"b.wav"])
 def test_a_zip_archive_whose_list_lost_members_is_damaged(tmp_path: Path, place: bytes) -> None:
     """zipfile reads the list as far as its entries' own lengths lead, and names as far as a zero byte."""
@@ -186,7 +219,7 @@ def test_sources_travel_to_other_processes(tmp_path: Path) -> None:
     assert np.array_equal(samples.samples, noise(0))
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@METHODS
 def test_damage_is_told_whatever_the_compression(tmp_path: Path, method: int) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", method) as file:
