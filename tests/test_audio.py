@@ -135,6 +135,26 @@ def test_the_same_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert np.array_equal(read(path, channel=1).samples, whole)
 
 
+@pytest.mark.parametrize(("channels", "most"), [(1, 100), (3, 33), (16, 6), (128, 1)])
+def test_blocks_are_bounded_however_many_channels_there_are(
+    tmp_path: Path, channels: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded("wav", noise(4000, channels)))
+    asked: list[int] = []
+    real = soundfile.SoundFile.read
+
+    def spy(self: Any, frames: int, **how: Any) -> Any:
+        asked.append(frames)
+        return real(self, frames, **how)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", spy)
+    monkeypatch.setattr(audio, "BLOCK", 100)
+    assert np.array_equal(read(path).samples, noise(4000, channels).reshape(4000, -1)[:, 0])
+    assert max(asked) == most
+    assert sum(asked) == 4000
+
+
 @pytest.mark.parametrize("value", [0, 100])
 def test_digital_silence(tmp_path: Path, value: int) -> None:
     path = tmp_path / "a.wav"

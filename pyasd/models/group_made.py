@@ -521,7 +521,7 @@ class GroupMadeScorer(Scorer):
         for log_mel in log_mels:
             for first in range(0, self._windows(len(log_mel), hop), most):
                 piece = log_mel[first * hop : (first + most - 1) * hop + self._frames]
-                if some and windows + self._windows(len(piece), hop) > most:
+                if windows + self._windows(len(piece), hop) > most:
                     yield some
                     some, windows = [], 0
                 some.append(piece)

@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -255,20 +256,26 @@ def test_decoding_runs_ahead_in_threads_but_not_far(monkeypatch: pytest.MonkeyPa
 
 
 def test_large_files_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what is decoded ahead every file counts, as long as it waits: so many are under way at each step."""
     soundfile.write(tmp_path / "a.wav", noise(RATE), RATE)
-    started = 0
-    real = audio.read
+    soundfile.write(tmp_path / "b.wav", noise(4 * RATE), RATE)
 
-    def spy(*args: Any) -> Any:
-        nonlocal started
-        started += 1
-        return real(*args)
+    class Pool(ThreadPoolExecutor):
+        submitted = 0
 
-    monkeypatch.setattr(audio, "read", spy)
-    monkeypatch.setattr(features, "AHEAD_BYTES", 100_000)  # three files
-    for item in extract(find([tmp_path / "a.wav"] * 30), WANTED, batch_size=1):
-        time.sleep(1e-3)
-        assert started - item.index <= 5
+        def submit(self, *args: Any, **how: Any) -> Any:
+            self.submitted += 1
+            return super().submit(*args, **how)
+
+    monkeypatch.setattr(features, "AHEAD_BYTES", 100_000)  # three of the small files
+    names = "aaaaaabaaaaa"
+    clips = list(find([tmp_path / f"{name}.wav" for name in names]))
+    with Pool(2) as pool:
+        under_way = []
+        for done, _ in enumerate(features._ahead(pool, clips, lambda index, clip: (index, clip), 16)):  # type: ignore[arg-type, return-value]
+            under_way.append(pool.submitted - done)
+    #                   "aaa aaa b  a  aaaa"
+    assert under_way == [3, 3, 3, 3, 2, 1, 1, 3, 3, 3, 2, 1]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit])

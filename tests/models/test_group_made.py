@@ -221,6 +221,10 @@ def test_modes_asked_for_have_the_same_bits_alone_or_together_and_in_pieces(
     hopping.load_state(learnt.state())
     in_one = hopping.scorer().score_many(clips, ids)
     monkeypatch.setitem(group_made.BAND_WINDOWS_PER_PASS, "cpu", 50)
+    each = {(55, 20, 54, 7): [[54], [5, 20], [54], [7]], (5, 54): [[5], [54]], (49, 9): [[49, 9]]}
+    for lengths, passes in each.items():
+        pieces = learnt.scorer()._passes([noise(n, n) for n in lengths], 1)
+        assert [[len(x) for x in some] for some in pieces] == passes
     torch.testing.assert_close(learnt.scorer().score_many(clips, ids), together, rtol=1e-12, atol=0)
     torch.testing.assert_close(hopping.scorer().score_many(clips, ids), in_one, rtol=1e-12, atol=0)
 
@@ -253,6 +257,18 @@ def test_training_starts_at_the_marginals_of_the_training_clips() -> None:
     best = sum(math.log(2) + 0.5 * math.log(2 * math.pi * math.e) + math.log(s) for s in (1.0, 3.0))  # its entropy
     gaussian = sum(0.5 * math.log(2 * math.pi * math.e) + math.log(s) for s in two_levels.std(0))
     assert best < first < (best + gaussian) / 2
+
+
+def test_training_starts_from_the_clips_that_are_not_held_out() -> None:
+    config = replace(SMALL, validation=0.5, epochs=1, learning_rate=1e-20)
+    clips, held_out = [noise(40, n) for n in range(8)], TrainingSet([], ["00"] * 8, 0).held_out(0.5)
+    assert held_out.sum() == 4
+    data = TrainingSet([x + 30 * h for x, h in zip(clips, held_out, strict=True)], ["00"] * 8, 0)
+    made, other = GroupMade("group-made", config, 8), GroupMade("group-made", config, 8)
+    made.fit(data, Run())
+    other._start_from([x for x, h in zip(clips, held_out, strict=True) if not h])
+    for name in ("band_mean", "band_scale", "head_bias"):
+        torch.testing.assert_close(getattr(made, name), getattr(other, name), rtol=0, atol=1e-12)
 
 
 def test_fit_learns_how_frames_follow_each_other() -> None:
