@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 import pyasd
-from benchmarks import quality, real_data
+from benchmarks import real_data, real_sets
 from pyasd.detector.decisions import threshold
 from pyasd.tables.markdown import markdown
 
@@ -94,7 +94,7 @@ def total(counts: Iterable[Count]) -> Count:
     return Count(sum(x.alarms for x in each), sum(x.clips for x in each), sum(x.promised for x in each))
 
 
-def measure(name: str, clips: quality.ClipSet) -> Iterator[tuple[str, list[Count]]]:
+def measure(name: str, clips: real_sets.ClipSet) -> Iterator[tuple[str, list[Count]]]:
     """Yield each way of calibrating, with the alarms at each rate."""
     normal = np.flatnonzero(clips.labels == 0)
     test, ids = [clips.test[i] for i in normal], [clips.test_ids[i] for i in normal]
@@ -108,7 +108,7 @@ def measure(name: str, clips: quality.ClipSet) -> Iterator[tuple[str, list[Count
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="*", default=["fast"], help="systems, or recipes' .toml files (default: fast)")
-    parser.add_argument("--sets", nargs="+", choices=quality.SETS, default=quality.SETS)
+    parser.add_argument("--sets", nargs="+", choices=real_sets.SETS, default=real_sets.SETS)
     parser.add_argument("--data", type=Path, help="the folder of real recordings (default: PYASD_REAL_DATA)")
     args = parser.parse_args()
     data = real_data(args.data)
@@ -116,7 +116,7 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for of_set in args.sets:
-            clips = quality.load(of_set, data)
+            clips = real_sets.load(of_set, data)
             for name in args.systems:
                 for way, counts in measure(name, clips):
                     rows.append([of_set, f"`{name}`", way, *(x.cell() for x in counts)])

@@ -1,164 +1,76 @@
 """How well systems hear faults of machines that they were not tuned to: AUC and pAUC on real recordings, in per cent.
 
-    PYASD_REAL_DATA=folder python -m benchmarks.quality fast group-made-spectrum --seeds 3
-    python -m benchmarks.quality --sets adiload tap
+    PYASD_REAL_DATA=folder python -m benchmarks.quality default fast --seeds 3 --out results
+    python -m benchmarks.quality fast --quick                      # one seed, no slow baseline
+    python -m benchmarks.quality default fast report-4 --leave-set-out
+    python -m benchmarks.quality --mean-spectra                    # MIMII's fans and sliders
+    python -m benchmarks.quality fast --anomalies 0.05 --statistics robust
 
 Each set's normal training clips are learnt, its test clips scored, and AUC and pAUC (p = 0.1) averaged over machine
-IDs, then over seeds. Baselines stand beside: the Mahalanobis distance (scikit-learn's Ledoit-Wolf covariance, per
-machine ID) of each clip's mean log-Mel, and of mean and standard deviation over time; and the local outlier factor of
-the latter.
-"Regret" is the most that the mean of AUC and pAUC lies below the best baseline's on any one set.
+IDs, then over seeds. scikit-learn's baselines stand beside (`benchmarks.baselines`), one model for each machine ID.
+"Regret" is the most that the mean of AUC and pAUC lies below the best baseline's on any one set. With --leave-set-out,
+a further line has on each set what the system gets there that is best on the others.
 
-The folder has `toycar_logmel/id_01.npz`, `id_04.npz`, `uav/UAV/{train,test}`, `make_diluted.py` and
-`machines/<name>/{train,test}`, with DCASE 2020 names. Nothing is chosen by the figures printed here.
+With --anomalies, so many faulty test clips, as a share of each machine ID's training clips, are learnt as normal ones,
+and not tested.
+
+With --out, each figure is kept in a file of that folder, and read from it the next time: an interrupted run goes on.
+`benchmarks.real_sets` says what the folder of recordings has in it. Nothing is chosen by the figures printed here.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
+import hashlib
+import json
 import sys
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
-from sklearn.neighbors import LocalOutlierFactor
 
 import pyasd
-from benchmarks import real_data
-from pyasd.clips import Clip, find
-from pyasd.features.log_mels import Extraction, extract
-from pyasd.ops import LogMelPlan
+from benchmarks import baselines, real_data
+from benchmarks.baselines import BASELINES
+from benchmarks.real_sets import MEAN_SPECTRA, SETS, ClipSet, load
+from pyasd.recipes import Recipe, files
 from pyasd.tables.evaluation import P_AUC_MAX_FPR
 from pyasd.tables.markdown import markdown
 
-SETS = ("toycar", "uav", "adiload", "tap", "uestcmix", "enginemix")
-TOYCAR_TRAIN = {"01": 22, "04": 200}
-"""Normal clips of each ToyCar ID to learn from; the data set's own training clips are not part of the folder."""
+SLOW = ("16 Gaussians on frames", "isolation forest")
+"""Baselines that --quick leaves out."""
+
+OF_MEANS = ("Mahalanobis, mean", "nearest neighbour", "local outlier factor")
+"""Baselines that make sense where there are mean spectra alone."""
 
 
-class ClipSet(NamedTuple):
-    """One set: log-Mels `[frames, 128]`, machine IDs, and labels of the test clips (1 is faulty)."""
+class Figures(NamedTuple):
+    """AUC and pAUC in per cent, seconds to fit, and clips scored a second."""
 
-    train: list[NDArray[np.float32]]
-    train_ids: list[str]
-    test: list[NDArray[np.float32]]
-    test_ids: list[str]
-    labels: NDArray[np.int64]
-
-
-def load(name: str, data: Path) -> ClipSet:
-    """Load a set by its name."""
-    if name == "toycar":
-        return _toycar(data)
-    if name != "uav":
-        return _folder(data / "machines" / name)
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, str(data / "make_diluted.py"), folder], check=True)
-        return _folder(Path(folder) / "UAV")
-
-
-def _toycar(data: Path) -> ClipSet:
-    clips = ClipSet([], [], [], [], np.empty(0, np.int64))
-    labels: list[int] = []
-    for machine_id, count in TOYCAR_TRAIN.items():
-        with np.load(data / "toycar_logmel" / f"id_{machine_id}.npz") as file:
-            log_mels, names = file["logmel_q8"].astype(np.float32) / 256, file["names"]
-        order = np.argsort(names)
-        faulty = np.array([name.startswith("anomaly") for name in names[order]])
-        normal = order[~faulty][np.random.default_rng(0).permutation((~faulty).sum())]
-        clips.train.extend(log_mels[normal[:count]])
-        clips.train_ids.extend([machine_id] * count)
-        test = [*normal[count:], *order[faulty]]
-        clips.test.extend(log_mels[test])
-        clips.test_ids.extend([machine_id] * len(test))
-        labels += [0] * (len(normal) - count) + [1] * int(faulty.sum())
-    return clips._replace(labels=np.array(labels))
-
-
-def _folder(folder: Path) -> ClipSet:
-    found = list(find(folder))
-    train, test = ([x for x in found if x.split == split] for split in ("train", "test"))
-    labels = np.array([x.label for x in test], np.int64)
-    return ClipSet(
-        _log_mels(train), [x.machine_id for x in train], _log_mels(test), [x.machine_id for x in test], labels
-    )
-
-
-def _log_mels(clips: list[Clip]) -> list[NDArray[np.float32]]:
-    return [x.log_mel.numpy() for x in extract(clips, Extraction(LogMelPlan())) if x.log_mel is not None]
-
-
-# -- systems and baselines ---------------------------------------------------------------------------------------
-
-
-class Scores(NamedTuple):
-    """Test clips' scores, seconds to fit, and clips scored a second."""
-
-    scores: NDArray[np.float64]
+    auc: float
+    p_auc: float
     fit_seconds: float
     clips_per_second: float
 
 
-def system(name: str, clips: ClipSet, seed: int) -> Scores:
-    """Score by one of pyasd's systems, or by the recipe in a file."""
-    start = time.perf_counter()
-    detector = pyasd.fit(clips.train, name, ids=clips.train_ids, features="log-mel", seed=seed)
-    fitted = time.perf_counter()
-    table = detector.score(clips.test, ids=clips.test_ids, features="log-mel")
+def run(name: str, clips: ClipSet, seed: int, recipe: Recipe | None = None) -> Figures:
+    """Fit and score once: a baseline, one of pyasd's systems, or a recipe's file; or `recipe`, whatever its name."""
+    start = fitted = time.perf_counter()
+    if name in BASELINES:
+        scores = baselines.score(name, clips)
+    else:
+        detector = pyasd.fit(clips.train, recipe or name, ids=clips.train_ids, features="log-mel", seed=seed)
+        fitted = time.perf_counter()
+        scores = detector.score(clips.test, ids=clips.test_ids, features="log-mel")["score"].to_numpy()
     end = time.perf_counter()
-    return Scores(table["score"].to_numpy(), fitted - start, len(clips.test) / (end - fitted))
-
-
-def _mean(log_mels: list[NDArray[np.float32]]) -> NDArray[np.float64]:
-    return np.stack([x.mean(0, dtype=np.float64) for x in log_mels])
-
-
-def _mean_and_deviation(log_mels: list[NDArray[np.float32]]) -> NDArray[np.float64]:
-    return np.concatenate([_mean(log_mels), np.stack([x.std(0, dtype=np.float64) for x in log_mels])], 1)
-
-
-def _mahalanobis(train: NDArray[np.float64], test: NDArray[np.float64]) -> NDArray[np.float64]:
-    scale = train.std(0).clip(0.1)
-    distances: NDArray[np.float64] = LedoitWolf().fit(train / scale).mahalanobis(test / scale)
-    return distances
-
-
-def _outlier_factor(train: NDArray[np.float64], test: NDArray[np.float64]) -> NDArray[np.float64]:
-    scale = train.std(0).clip(0.1)
-    factor = LocalOutlierFactor(min(5, len(train) - 1), novelty=True).fit(train / scale)
-    scores: NDArray[np.float64] = -factor.score_samples(test / scale)
-    return scores
-
-
-Features = Callable[[list[NDArray[np.float32]]], NDArray[np.float64]]
-Distance = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
-BASELINES: dict[str, tuple[Features, Distance]] = {
-    "Mahalanobis, mean": (_mean, _mahalanobis),
-    "Mahalanobis, mean and deviation": (_mean_and_deviation, _mahalanobis),
-    "local outlier factor": (_mean_and_deviation, _outlier_factor),
-}
-
-
-def baseline(name: str, clips: ClipSet) -> Scores:
-    """Score by one of `BASELINES`, machine ID by machine ID."""
-    features, distance = BASELINES[name]
-    start = time.perf_counter()
-    train, test = features(clips.train), features(clips.test)
-    train_ids, test_ids = np.array(clips.train_ids), np.array(clips.test_ids)
-    scores = np.empty(len(test))
-    for machine_id in np.unique(test_ids):
-        scores[test_ids == machine_id] = distance(train[train_ids == machine_id], test[test_ids == machine_id])
-    seconds = time.perf_counter() - start
-    return Scores(scores, seconds, len(test) / seconds)
+    return Figures(*areas(clips, scores), fitted - start, len(clips.test) / (end - fitted))
 
 
 def areas(clips: ClipSet, scores: NDArray[np.float64]) -> tuple[float, float]:
@@ -170,6 +82,46 @@ def areas(clips: ClipSet, scores: NDArray[np.float64]) -> tuple[float, float]:
     ]
     auc, p_auc = np.mean(each, 0)
     return float(auc), float(p_auc)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Figures in files of a folder, one for each set, system and seed; `None` for nowhere."""
+
+    folder: Path | None
+
+    def get(self, of_set: str, name: str, clips: ClipSet, seed: int, recipe: Recipe | None = None) -> Figures:
+        """Return the figures of a run: those of the file, or else of a run now."""
+        if self.folder is None:
+            return run(name, clips, seed, recipe)
+        settings = "" if name in BASELINES else json.dumps((recipe or files.find(name)).to_dict())
+        key = hashlib.sha256(f"{settings} {pyasd.__version__}".encode()).hexdigest()[:8]
+        path = self.folder / f"{of_set}.{Path(name).stem.replace(' ', '-')}.{key}.{seed}.json"
+        if path.exists():
+            return Figures(**json.loads(path.read_text()))
+        figures = run(name, clips, seed, recipe)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(figures._asdict()))
+        partial.replace(path)
+        return figures
+
+
+def contaminated(clips: ClipSet, share: float) -> ClipSet:
+    """Move faulty test clips to the training clips: of each machine ID, as many as `share` of its training clips."""
+    ids, moved = np.array(clips.test_ids), np.zeros(len(clips.test), bool)
+    rng = np.random.default_rng(0)
+    for machine_id in np.unique(ids):
+        faulty = rng.permutation(np.flatnonzero((ids == machine_id) & (clips.labels == 1)))
+        moved[faulty[: round(share * clips.train_ids.count(machine_id))]] = True
+    places, rest = np.flatnonzero(moved), np.flatnonzero(~moved)
+    return ClipSet(
+        [*clips.train, *(clips.test[i] for i in places)],
+        [*clips.train_ids, *ids[places].tolist()],
+        [clips.test[i] for i in rest],
+        ids[rest].tolist(),
+        clips.labels[rest],
+    )
 
 
 # -- the table ---------------------------------------------------------------------------------------------------
@@ -185,18 +137,27 @@ class Line(NamedTuple):
     clips_per_second: float
 
 
-def measure(name: str, sets: dict[str, ClipSet], seeds: int) -> Line:
+def measure(
+    name: str, sets: dict[str, ClipSet], seeds: int, kept: Kept = Kept(None), recipe: Recipe | None = None
+) -> Line:
     """Measure a system, or a baseline, on all sets."""
-    runs = []
-    times = []
-    for clips in sets.values():
-        done = [baseline(name, clips)] if name in BASELINES else [system(name, clips, seed) for seed in range(seeds)]
-        runs.append([areas(clips, x.scores) for x in done])
-        times += [(x.fit_seconds, x.clips_per_second) for x in done]
-    figures = np.array([np.mean(run, 0) for run in runs])
-    deviation = max(float(np.std([auc for auc, _ in run])) for run in runs)
-    seconds, rate = np.mean(times, 0)
+    chosen = range(1 if name in BASELINES else seeds)
+    runs = [[kept.get(of_set, name, clips, seed, recipe) for seed in chosen] for of_set, clips in sets.items()]
+    figures = np.array([np.mean([x[:2] for x in of_set], 0) for of_set in runs])
+    deviation = max(float(np.std([x.auc for x in of_set])) for of_set in runs)
+    seconds, rate = np.mean([x[2:] for of_set in runs for x in of_set], 0)
     return Line(name, figures, deviation, float(seconds), float(rate))
+
+
+def left_out(lines: Sequence[Line]) -> Line:
+    """On each set, take the figures of the line that is best on the others, by the mean of AUC and pAUC."""
+    each = np.stack([x.figures for x in lines])  # [lines, sets, 2]
+    means = each.mean(2)
+    others = (means.sum(1, keepdims=True) - means) / max(means.shape[1] - 1, 1)
+    best = others.argmax(0)
+    names = ", ".join(dict.fromkeys(lines[i].name for i in best))
+    figures = each[best, np.arange(each.shape[1])]
+    return Line(f"best on the other sets ({names})", figures, *(float("nan"),) * 3)
 
 
 def cells(line: Line, best: NDArray[np.float64]) -> Iterator[str]:
@@ -207,29 +168,45 @@ def cells(line: Line, best: NDArray[np.float64]) -> Iterator[str]:
     yield f"**{auc:.1f} / {p_auc:.1f}**"
     yield f"{line.figures[:, 0].min():.1f}"
     yield f"{max(0.0, float((best - line.figures.mean(1)).max())):.1f}"
-    yield "" if line.name in BASELINES else f"{line.deviation:.1f}"
-    yield "" if line.name in BASELINES else f"{line.fit_seconds:.1f}"
-    yield "" if line.name in BASELINES else f"{line.clips_per_second:.0f}"
+    plain = line.name in BASELINES or line.deviation != line.deviation
+    yield "" if plain else f"{line.deviation:.1f}"
+    yield "" if plain else f"{line.fit_seconds:.1f}"
+    yield "" if plain else f"{line.clips_per_second:.0f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="*", default=["fast"], help="systems, or recipes' .toml files (default: fast)")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--mean-spectra", action="store_true", help="judge what hears mean spectra, on MIMII")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="one seed, and no slow baseline")
+    parser.add_argument("--anomalies", type=float, default=0.0, help="share of anomalies among the training clips")
+    parser.add_argument("--statistics", help="instead of the systems' own, such as robust")
+    parser.add_argument("--leave-set-out", action="store_true")
+    parser.add_argument("--out", type=Path, help="folder that keeps the figures")
     parser.add_argument("--data", type=Path, help="the folder of real recordings (default: PYASD_REAL_DATA)")
     args = parser.parse_args()
-    data = real_data(args.data)
-    sets = {name: load(name, data) for name in args.sets}
+    data, seeds = real_data(args.data), 1 if args.quick else args.seeds
+    sets = {name: load(name, data) for name in (MEAN_SPECTRA if args.mean_spectra else args.sets)}
+    if args.anomalies:
+        sets = {f"{name}+{args.anomalies:g}": contaminated(clips, args.anomalies) for name, clips in sets.items()}
+    recipes = {name: files.find(name).override(statistics=args.statistics) for name in args.systems}
+    if args.mean_spectra:
+        of_means = files.find("fast").override(members=("spectrum", "neighbours"), over_time=("mean",))
+        recipes = {"spectrum and neighbours": of_means}
+    wanted = [x for x in BASELINES if x in (OF_MEANS if args.mean_spectra else BASELINES)]
     lines = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in (*BASELINES, *args.systems):
-            lines.append(measure(name, sets, args.seeds))
+        for name in [x for x in wanted if not (args.quick and x in SLOW)] + list(recipes):
+            lines.append(measure(name, sets, seeds, Kept(args.out), recipes.get(name)))
             print(f"# {name}: done", file=sys.stderr, flush=True)
     best = np.max([x.figures.mean(1) for x in lines if x.name in BASELINES], 0)
+    if args.leave_set_out:
+        lines.append(left_out([x for x in lines if x.name not in BASELINES]))
     header = ["AUC / pAUC, %", *sets, "mean", "lowest AUC", "regret", "deviation", "fit, s", "clips/s"]
-    print(f"{torch.get_num_threads()} thread(s), {args.seeds} seed(s)\n")
+    print(f"{torch.get_num_threads()} thread(s), {seeds} seed(s)\n")
     print(markdown(header, (list(cells(line, best)) for line in lines)))
 
 

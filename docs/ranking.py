@@ -65,7 +65,7 @@ def main(demo: Path, picture: Path) -> None:
     maps = (("log_mel", "log-Mel, dB", "magma"), ("score_map", "NLL, std. deviations", "viridis"))
     for row, (field, label, colours) in enumerate(maps):
         values = getattr(explanation, field)
-        low, high = np.nanpercentile(values, (1, 99))
+        low, high = np.percentile(np.ma.compressed(values), (1, 99))
         axes = figure.add_subplot(grid[row, 1])
         image = axes.imshow(
             values.T, origin="lower", aspect="auto", interpolation="nearest", cmap=colours, vmin=low, vmax=high,

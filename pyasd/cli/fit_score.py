@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pyasd.cli import terminal
 from pyasd.cli.command import command
-from pyasd.cli.options import Clips, Decisions, Hardware, Options, Ranking, RecipeChanges, Recordings, Seed
+from pyasd.cli.options import Clips, Decisions, Hardware, Options, RecipeChanges, Recordings, Seed
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -27,10 +27,10 @@ def fit(
     system: Annotated[
         str,
         typer.Option(
-            help="Which models learn and score together: {systems}. 1 to 4 are the report's. Classifiers need clips of "
-            "two machine IDs or more. Or a recipe's .toml file: see pyasd recipes."
+            help="Which models learn and score together: {systems}. report-1 to report-4 are the report's; their "
+            "classifiers need clips of two machine IDs or more. Or a recipe's .toml file: see pyasd recipes."
         ),
-    ] = "group-made-spectrum",
+    ] = "default",
     seed: Seed = 0,
     machines: Annotated[
         str,
@@ -121,7 +121,6 @@ def score(
     *,
     decisions: Decisions,
     table: Table,
-    ranking: Ranking,
     recordings: Recordings,
     hardware: Hardware,
 ) -> bool:
@@ -130,8 +129,8 @@ def score(
     With --model, scores are in standard deviations above the mean of the machine's normal clips. Of a folder with
     train/ and test/, the clips in test/ are scored.
 
-    Without --model, the default system learns from these very clips, and the odd ones out get the highest scores:
-    listen to those first.
+    Without --model, each clip is compared with the others of its machine, and those unlike all others get the highest
+    scores: listen to those first.
 
     Each clip gets a row in the table; one that can't be scored has its reason in the columns status and error, and
     the exit code is then 1.
@@ -146,20 +145,14 @@ def score(
     """
     import pyasd
 
-    training, deciding = ranking.given(), decisions.given()
-    if model is None and deciding:
+    if model is None and decisions.given():
         raise ValueError(
             "--false-alarms, --confirm: decisions need a model that knows healthy recordings: give --model"
-        )
-    if model is not None and training:
-        names = ", ".join(f"--{name}" for name in training)
-        raise ValueError(
-            f"{names}: for learning from the clips themselves, and a model is given: leave one of them out"
         )
     with terminal.progress() as progress:
         scores = pyasd.score(
             clips, model, unknown_ids=cast(Any, unknown_ids), score_mode=score, out=table.out, progress=progress,
-            **decisions.arguments(), **recordings.arguments(), **hardware.given(), **training,
+            **decisions.arguments(), **recordings.arguments(), **hardware.given(),
         )  # fmt: skip
     _print_top(scores, table.top)
     if table.out is not None:

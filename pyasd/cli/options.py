@@ -164,17 +164,6 @@ class RecipeChanges(Options):
 
 
 @dataclass(frozen=True)
-class Ranking(Options):
-    """Settings of learning from the very clips that are scored."""
-
-    panel = "Without --model"
-
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the clips in training.")] = None
-    order: Annotated[str | None, typer.Option(help="In which order Group MADE predicts frames: {orders}.")] = None
-    seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same scores; 0 by default.")] = None
-
-
-@dataclass(frozen=True)
 class Training(Options):
     """How much a reproduction trains."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pyasd.detector.detector import Detector, load
 from pyasd.detector.explanation import Explanation
-from pyasd.detector.fitting import fit, plan, score
+from pyasd.detector.fitting import fit, plan
 from pyasd.detector.machine import Machine
+from pyasd.detector.ranking import score
 
 __all__ = ["Detector", "Explanation", "Machine", "fit", "load", "plan", "score"]

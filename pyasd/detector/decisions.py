@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyasd.detector.machine import Fitted, Machine
-from pyasd.detector.statistics import overall
-from pyasd.recipes.recipe import Combine
+from pyasd.recipes import Recipe
 from pyasd.tables.table import Row
 
 CONFIDENCE = 0.95
@@ -50,22 +49,21 @@ def check_calibrated(detector: Fitted) -> None:
         )
 
 
-def normal_scores(machine: Machine, machine_id: str, modes: Mapping[str, str], how: Combine) -> NDArray[np.float64]:
+def normal_scores(machine: Machine, machine_id: str, modes: Mapping[str, str], recipe: Recipe) -> NDArray[np.float64]:
     """Return the scores that a detector gives to a machine ID's calibration clips, ascending; none where it has none.
 
     Args:
         machine: the fitted machine type.
         machine_id: the ID.
         modes: each member's score mode.
-        how: the members' scores are combined.
+        recipe: by which the members' scores are combined.
     """
-    own = []
-    for name, baseline in machine.baselines.items():
-        scores = member_scores(machine, machine_id, name, modes[name]).tolist()
-        own.append([baseline.standardise(x, machine_id, modes[name]) for x in scores])
-    if not all(own):
+    own = {name: member_scores(machine, machine_id, name, modes[name]).tolist() for name in machine.baselines}
+    if not all(own.values()):
         return np.empty(0)
-    return np.sort([overall(clip, how) for clip in zip(*own, strict=True)])
+    clips = (dict(zip(own, scores, strict=True)) for scores in zip(*own.values(), strict=True))
+    standardised = (machine.standardise(clip, machine_id, modes) for clip in clips)
+    return np.sort([machine.overall(x, machine_id, recipe) for x in standardised])
 
 
 def member_scores(machine: Machine, machine_id: str, member: str, mode: str) -> NDArray[np.float64]:
@@ -237,7 +235,7 @@ class Decisions:
         if key not in self._normal:
             self._warn(machine_type)
             normal = normal_scores(
-                self._detector.machines[machine_type], machine_id, self._modes, self._detector.recipe.combine
+                self._detector.machines[machine_type], machine_id, self._modes, self._detector.recipe
             )
             self._normal[key] = normal, threshold(normal, self._rule.false_alarms).score
         normal, limit = self._normal[key]

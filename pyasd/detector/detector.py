@@ -124,7 +124,7 @@ class Detector:
         if machine_id not in machine.ids:
             raise ValueError(f"no machine ID {machine_id!r}; this detector has {', '.join(map(repr, machine.ids))}")
         if member is None:
-            normal = normal_scores(machine, machine_id, modes, self.recipe.combine)
+            normal = normal_scores(machine, machine_id, modes, self.recipe)
         elif member in machine.members:
             normal = np.sort(member_scores(machine, machine_id, member, modes[member]))
         else:

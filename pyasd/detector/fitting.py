@@ -1,4 +1,4 @@
-"""Learning detectors from clips: `fit`, and `score` for clips without a model."""
+"""Learning detectors from clips: `fit`, and `plan`, which says what would be learnt."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyasd import storage
 from pyasd.audio import Channel
 from pyasd.clips import Clip, Doubtful, Machines, find, for_fitting, groups, name_machines
 from pyasd.compute import Compute, plain_torch
 from pyasd.detector.calibration import Calibration
-from pyasd.detector.detector import ClipFeatures, Detector, load
+from pyasd.detector.detector import ClipFeatures, Detector
 from pyasd.detector.machine import Machine
-from pyasd.detector.scoring import Scoring, UnknownIds, announced, extraction
+from pyasd.detector.scoring import announced, extraction
 from pyasd.detector.statistics import Baseline
-from pyasd.detector.table import collect, open_table
 from pyasd.errors import ClipError
-from pyasd.features.log_mels import extract
+from pyasd.features.log_mels import Features, extract
 from pyasd.features.store import LogMels, LogMelStore
-from pyasd.models import Member, kinds
+from pyasd.models import Member, NormalScores, kinds
 from pyasd.progress import Progress, silent
 from pyasd.recipes import Recipe, files
 from pyasd.training.data import TrainingSet
@@ -33,13 +32,6 @@ from pyasd.training.run import Run
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-RANKING_WINDOWS = 200_000
-"""Windows that `score` without a model trains on, all epochs together (half a minute on one core). It is to learn what
-most clips are like, not each of them."""
-
-RANKING_EPOCHS = 30
-"""Epochs that it trains at most."""
 
 
 def fit(  # noqa: PLR0913 (a public door: what clips are, how they are heard, and what is wanted)
@@ -97,7 +89,7 @@ def fit(  # noqa: PLR0913 (a public door: what clips are, how they are heard, an
     normal = for_fitting(name_machines(found, machines), doubtful)
     checkpoints = None if path is None else path.with_name(path.name + ".checkpoint")
     compute = Compute.choose(device, backend, precision)
-    detector = _Fitting(recipe, compute, channel, seed, progress, checkpoints).fit(normal)
+    detector = Fitting(recipe, compute, channel, seed, progress, checkpoints).fit(normal)
     if path is not None and checkpoints is not None:
         detector.save(path)
         for file in checkpoints.glob("*.safetensors"):
@@ -138,90 +130,27 @@ def plan(
     return pd.DataFrame([asdict(x) | {"label": words[x.label]} for x in rows], columns=list(columns))
 
 
-def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
-    clips: Any,
-    model: str | os.PathLike[str] | Detector | None = None,
-    *,
-    ids: Sequence[str] | str | None = None,
-    sample_rate: int | None = None,
-    features: ClipFeatures = "audio",
-    machine_type: str | None = None,
-    channel: Channel = 0,
-    seed: int | None = None,
-    device: str = "auto",
-    backend: str = "auto",
-    precision: str = "auto",
-    unknown_ids: UnknownIds = "refuse",
-    score_mode: str | None = None,
-    false_alarms: float | None = None,
-    confirm: tuple[int, int] | None = None,
-    out: str | os.PathLike[str] | None = None,
-    progress: Progress = silent,
-    **settings: Any,
-) -> DataFrame:
-    """Score clips with a model; or without one, rank them by how unlike the rest they are.
+class Heard(NamedTuple):
+    """One machine type's clips, as they were read.
 
-    Args:
-        clips: paths, folders, globs, archives or arrays; see `clips.find`.
-        model: a detector or its file. `None` fits the default system on those very clips, all of them, whatever their
-            names tell: it learns what most of them are like, in few epochs, and the odd ones score highest.
-        ids: see `Detector.score`, as all that follow but for the seed and the settings.
-        sample_rate: of arrays of samples, in Hz.
-        features: what arrays hold, "audio" or "log-mel".
-        machine_type: instead of the one that paths tell.
-        channel: which channel of a clip, from 0, or "mean".
-        seed: of the fit without a model, 0 unless given.
-        device: "auto" (a GPU where there is one), "cpu", "cuda", or several GPUs.
-        backend: of the operators.
-        precision: of the operators; "auto" is float32.
-        unknown_ids: "refuse" or "pool".
-        score_mode: instead of the members' own.
-        false_alarms: with a model alone.
-        confirm: with `false_alarms` alone.
-        out: a .csv or .parquet file for the table, written as clips are scored.
-        progress: told how reading, training and scoring go.
-        **settings: of that fit; see `fit`.
-
-    Returns:
-        The table of `Detector.score`.
-
-    Raises:
-        TypeError: a seed or settings are given with a model, which is fitted already.
-        FileNotFoundError, ValueError, OSError: as `Detector.score` and `fit`.
+    Attributes:
+        data: the clips that can be learnt from.
+        items: what was found of each of them, without its log-Mel.
+        others: the clips that can't be: silent ones, and those with an error.
     """
-    if model is not None:
-        given = [*(["seed"] if seed is not None else []), *settings]
-        if given:
-            raise TypeError(f"{', '.join(given)}: settings are for fitting, and a model is given")
-        detector = model if isinstance(model, Detector) else load(model)
-        return detector.score(
-            clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type, channel=channel,
-            device=device, backend=backend, precision=precision, unknown_ids=unknown_ids, score_mode=score_mode,
-            false_alarms=false_alarms, confirm=confirm, out=out, progress=progress,
-        )  # fmt: skip
-    if false_alarms is not None or confirm is not None:
-        raise TypeError("false_alarms, confirm: decisions need a model, and a ranking without one has only an order")
-    recipe = files.find(files.DEFAULT).override(**({"statistics": "robust"} | settings))
-    compute = Compute.choose(device, backend, precision)
-    listed = list(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
-    windows = None if "epochs" in settings else RANKING_WINDOWS
-    with open_table(out, recipe.names) as writer:
-        detector = _Fitting(recipe, compute, channel, seed or 0, progress, windows=windows).fit(listed)
-        scoring = Scoring(
-            detector, compute, channel=channel, unknown_ids=unknown_ids, score_mode=score_mode, progress=progress
-        )
-        return collect(scoring, listed, recipe.names, writer)
+
+    data: TrainingSet
+    items: list[Features]
+    others: list[Features]
 
 
 @dataclass(frozen=True)
-class _Fitting:
+class Fitting:
     """How detectors are fitted.
 
     Attributes:
         recipe, compute, channel, seed, progress: see `fit`.
         checkpoints: the folder of the checkpoints; `None` for none.
-        windows: sets the epochs by the number of windows in the training clips, so that all epochs together have so
-            many; `None` leaves the recipe's.
     """
 
     recipe: Recipe
@@ -230,7 +159,6 @@ class _Fitting:
     seed: int
     progress: Progress
     checkpoints: Path | None = None
-    windows: int | None = None
 
     def fit(self, clips: Sequence[Clip]) -> Detector:
         """Learn from all of `clips`, machine type by machine type."""
@@ -238,8 +166,13 @@ class _Fitting:
         machines = {}
         with plain_torch():
             for machine_type in sorted({clip.machine_type for clip in clips}):
-                data = self._read(machine_type, [x for x in clips if x.machine_type == machine_type], skipped)
-                machines[machine_type] = self._machine(data)
+                heard = self.read(machine_type, [x for x in clips if x.machine_type == machine_type])
+                skipped += [_skipped(item) for item in heard.others]
+                if not heard.items:
+                    first = "; ".join(row["error"] for row in skipped[-len(heard.others) :][:3])
+                    what = heard.data.clips_name
+                    raise ValueError(f"none of the {len(heard.others)} {what} can be learnt from: {first}")
+                machines[machine_type] = self.machine(heard.data)[0]
         if skipped:
             warnings.warn(
                 f"{len(skipped)} of {len(clips)} clips were not learnt from; the first: {skipped[0]['error']} "
@@ -248,37 +181,35 @@ class _Fitting:
             )
         return Detector(self.recipe, machines, skipped)
 
-    def _read(self, machine_type: str, clips: Sequence[Clip], skipped: list[dict[str, str]]) -> TrainingSet:
-        """Read one machine type's clips, once for each speed that a member needs; clips that can't be are `skipped`.
-
-        Raises:
-            ValueError: none of the clips can be learnt from.
-        """
+    def read(self, machine_type: str, clips: Sequence[Clip]) -> Heard:
+        """Read one machine type's clips, once for each speed that a member needs."""
         usable = clips
+        items: list[Features] = []
+        others: list[Features] = []
         versions: dict[float, LogMels] = {}
         compute = self.compute.on([self.compute.device])
         for ratio in (1.0, *self.recipe.speeds):
             stage = f"reading {machine_type}".strip() + ("" if ratio == 1 else f" at ratio {ratio:g}")
             store, places = LogMelStore(), []
-            items = extract(usable, extraction(self.recipe, self.channel, ratio), compute)
-            for item in announced(items, self.progress, stage, len(usable)):
+            heard = []
+            found = extract(usable, extraction(self.recipe, self.channel, ratio), compute)
+            for item in announced(found, self.progress, stage, len(usable)):
                 if item.log_mel is not None and not item.silent:
                     places.append(item.index)
                     store.append(item.log_mel)
+                    heard.append(replace(item, log_mel=None))
                 else:
-                    error = item.error or ClipError("silent", f"{item.clip.name}: digital silence teaches nothing")
-                    skipped.append({"clip": item.clip.name, "status": error.status, "error": str(error)})
+                    others.append(item)
             usable = [usable[i] for i in places]
+            items = (items and [items[i] for i in places]) or heard
             versions = {other: x.select(places) for other, x in versions.items()} | {ratio: store.pack()}
-        if not usable:
-            first = "; ".join(row["error"] for row in skipped[-len(clips) :][:3])
-            raise ValueError(f"none of the {len(clips)} {machine_type} clips can be learnt from: {first}")
+        ids = [clip.machine_id for clip in usable]
         log_mels = versions.pop(1.0)
-        return TrainingSet(log_mels, [clip.machine_id for clip in usable], self.seed, machine_type, versions)
+        return Heard(TrainingSet(log_mels, ids, self.seed, machine_type, versions), items, others)
 
-    def _machine(self, data: TrainingSet) -> Machine:
-        """Fit a machine type's members to its clips."""
-        recipe = self._within_budget(data)
+    def machine(self, data: TrainingSet) -> tuple[Machine, dict[str, NormalScores]]:
+        """Fit a machine type's members to its clips; the clips' own scores come with it, by member."""
+        recipe = self.recipe
         alone = sorted(machine_id for machine_id, count in Counter(data.ids).items() if count == 1)
         if alone and len(data) > 1 and recipe.statistics == "training":
             warnings.warn(
@@ -287,8 +218,8 @@ class _Fitting:
                 stacklevel=2,
             )
         machine = Machine()
-        unlearnt = {}
-        for member in self._members(recipe, data):
+        scores: dict[str, NormalScores] = {}
+        for member in self._members(data):
             run = self._run(member, data.machine_type)
             machine.histories[member.name] = member.fit(data, run)
             machine.members[member.name] = member
@@ -296,20 +227,12 @@ class _Fitting:
             normal = member.normal_scores(data, replace(run, compute=self.compute))
             robust = recipe.statistics == "robust"
             machine.baselines[member.name] = Baseline.of(normal, member.mode_names, robust)
-            unlearnt[member.name] = normal.unlearnt
+            scores[member.name] = normal
             _warn(member.remarks(), data)
-        known = {name: x for name, x in unlearnt.items() if x is not None}
-        if len(known) < len(unlearnt):
-            return machine
-        return replace(machine, calibration=Calibration.of(data.ids, known, training=True))
-
-    def _within_budget(self, data: TrainingSet) -> Recipe:
-        """The recipe, with the epochs that the number of windows allows."""
-        trained = any(hasattr(member.config, "epochs") for member in self.recipe.members)
-        if self.windows is None or not trained:
-            return self.recipe
-        epochs = self.windows // int(data.log_mels.lengths.sum())
-        return self.recipe.override(epochs=max(1, min(RANKING_EPOCHS, epochs)))
+        known = {name: x.unlearnt for name, x in scores.items() if x.unlearnt is not None}
+        if len(known) == len(scores):
+            machine = replace(machine, calibration=Calibration.of(data.ids, known, training=True))
+        return machine, scores
 
     def _run(self, member: Member, machine_type: str) -> Run:
         """How a member is trained on a machine type's clips."""
@@ -323,14 +246,14 @@ class _Fitting:
             f"training {member.name} {machine_type}".strip(),
         )
 
-    def _members(self, recipe: Recipe, data: TrainingSet) -> list[Member]:
+    def _members(self, data: TrainingSet) -> list[Member]:
         """The members that can learn from the clips, not fitted yet; warns of those that can't.
 
         Raises:
             ValueError: none can.
         """
-        mels = recipe.features.n_mels
-        members = [kinds()[x.kind](x.name, x.config, mels, self.seed) for x in recipe.members]
+        mels = self.recipe.features.n_mels
+        members = [kinds()[x.kind](x.name, x.config, mels, self.seed) for x in self.recipe.members]
         obstacles = {member.name: member.obstacle(data.ids) for member in members}
         possible = [member for member in members if obstacles[member.name] is None]
         reasons = list(dict.fromkeys(why for why in obstacles.values() if why is not None))
@@ -341,6 +264,11 @@ class _Fitting:
             learnt = " and ".join(member.name for member in possible)
             _warn([f"{'; '.join(reasons)}. {', '.join(left_out)} left out, {learnt} learnt"], data)
         return possible
+
+
+def _skipped(item: Features) -> dict[str, str]:
+    error = item.error or ClipError("silent", f"{item.clip.name}: digital silence teaches nothing")
+    return {"clip": item.clip.name, "status": error.status, "error": str(error)}
 
 
 def _warn(remarks: Sequence[str], data: TrainingSet) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pyasd.detector.calibration import Calibration
-from pyasd.detector.statistics import Baseline
+from pyasd.detector.statistics import Baseline, combine, overall
 from pyasd.models import Member
 from pyasd.recipes import Recipe
+from pyasd.tables.table import Row
 from pyasd.training.run import History
 
 
@@ -34,6 +36,31 @@ class Machine:
     def ids(self) -> tuple[str, ...]:
         """The machine IDs it knows, sorted."""
         return next(iter(self.baselines.values())).ids
+
+    def standardise(self, scores: Mapping[str, float], machine_id: str | None, modes: Mapping[str, str]) -> list[float]:
+        """Standardise a clip's scores, by member, as of a machine ID; `None` is for all clips pooled."""
+        return [self.baselines[name].standardise(x, machine_id, modes[name]) for name, x in scores.items()]
+
+    def fill(
+        self, row: Row, scores: Mapping[str, float], machine_id: str | None, modes: Mapping[str, str], recipe: Recipe
+    ) -> None:
+        """Put a clip's scores, by member, into its row, standardised and combined."""
+        for name, value in scores.items():
+            if not math.isfinite(value):
+                row.status, row.error = "not-finite", f"{row.clip}: the {name} score is {value}: check the recording"
+                return
+        standardised = self.standardise(scores, machine_id, modes)
+        row.combined = combine(standardised)
+        row.score = self.overall(standardised, machine_id, recipe)
+        row.members = dict(scores)
+
+    def overall(self, standardised: Sequence[float], machine_id: str | None, recipe: Recipe) -> float:
+        """Combine the members' standardised scores, in the members' order, as a recipe says."""
+        weights = []
+        for name, member in self.members.items():
+            clips = self.baselines[name].moments.clips(machine_id)
+            weights.append(recipe[name].weight * member.reliability(clips))
+        return overall(standardised, recipe.combine, weights)
 
 
 class Fitted(Protocol):

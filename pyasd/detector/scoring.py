@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,6 @@ from pyasd.clips import Clip
 from pyasd.compute import CPU, Compute, in_plain_torch
 from pyasd.detector.decisions import DecisionRule, Decisions
 from pyasd.detector.machine import Fitted
-from pyasd.detector.statistics import combine, overall
 from pyasd.errors import ClipError, DeviceLost
 from pyasd.features.log_mels import Extraction, Features, extract
 from pyasd.features.transfer import Fetched, MemoryLimit, is_lost, too_large
@@ -109,6 +107,21 @@ def locate(detector: Fitted, clip: Clip, unknown_ids: UnknownIds) -> tuple[str, 
         f"{clip.name}: machine ID {clip.machine_id!r} is not among those learnt, "
         f"{', '.join(map(repr, machines[machine_type].ids))}: give ids=, fit a detector with clips of it, or "
         'score against all IDs with unknown_ids="pool"',
+    )
+
+
+def row_of(item: Features, clip: Clip, channel: Channel) -> Row:
+    """Return the row of a clip, without its scores."""
+    return Row(
+        clip=clip.name,
+        machine_type=clip.machine_type,
+        machine_id=clip.machine_id,
+        split=clip.split,
+        domain=clip.domain,
+        channel="" if clip.log_mel is not None else str(channel),
+        duration=item.duration,
+        label=clip.label,
+        status="silent" if item.silent else "unfinished" if item.unfinished else "ok",
     )
 
 
@@ -207,7 +220,7 @@ class Scoring:
         by_type: dict[str, list[_Located]] = {}
         for item in batch:
             clip = recognise(self._detector, item.clip)
-            row = self._row(item, clip)
+            row = row_of(item, clip, self._wanted.channel)
             rows.append(row)
             try:
                 if item.error is not None:
@@ -232,19 +245,6 @@ class Scoring:
                 parts.append(_Part(machine_type, list(itertools.islice(waiting, count)), scores, lane.limit.device))
         return _Begun(rows, parts)
 
-    def _row(self, item: Features, clip: Clip) -> Row:
-        return Row(
-            clip=clip.name,
-            machine_type=clip.machine_type,
-            machine_id=clip.machine_id,
-            split=clip.split,
-            domain=clip.domain,
-            channel="" if clip.log_mel is not None else str(self._wanted.channel),
-            duration=item.duration,
-            label=clip.label,
-            status="silent" if item.silent else "unfinished" if item.unfinished else "ok",
-        )
-
     def _end(self, begun: _Begun) -> list[Row]:
         """The rows, with the scores that have arrived."""
         for part in begun.parts:
@@ -259,18 +259,10 @@ class Scoring:
 
     def _fill(self, clip: _Located, scores: dict[str, float], machine_type: str) -> None:
         """Put a clip's scores, by member, into its row, standardised and combined; and decide it."""
-        row, baselines = clip.row, self._detector.machines[machine_type].baselines
-        for name, value in scores.items():
-            if not math.isfinite(value):
-                row.status = "not-finite"
-                row.error = f"{row.clip}: the {name} score is {value}: check the recording"
-                return
-        standardised = [baselines[name].standardise(x, clip.machine_id, self.modes[name]) for name, x in scores.items()]
-        row.combined = combine(standardised)
-        row.score = overall(standardised, self._detector.recipe.combine)
-        row.members = scores
+        machine = self._detector.machines[machine_type]
+        machine.fill(clip.row, scores, clip.machine_id, self.modes, self._detector.recipe)
         if self._decisions is not None:
-            self._decisions.decide(row, machine_type, clip.machine_id)
+            self._decisions.decide(clip.row, machine_type, clip.machine_id)
 
 
 @dataclass(frozen=True)

@@ -101,15 +101,14 @@ def combine(scores: Sequence[float]) -> dict[Combination, float]:
     return {"mean": float(np.mean(scores)), "max": float(np.max(scores))}
 
 
-def overall(scores: Sequence[float], how: Combine) -> float:
-    """Combine the members' standardised scores as a recipe says."""
-    return compressed_mean(scores) if how == "signed-log" else combine(scores)[how]
-
-
-def compressed_mean(scores: Sequence[float]) -> float:
-    """Combine the members' standardised scores by the mean of `sign(z) log(1 + |z|)` (ours).
+def overall(scores: Sequence[float], how: Combine, weights: Sequence[float]) -> float:
+    """Combine the members' standardised scores as a recipe says: their largest, their weighted mean, or that of
+    `sign(z) log(1 + |z|)` (ours).
 
     A plain mean follows whichever member's tail is heaviest: a distance may be hundreds of standard deviations off
     where another member is sure at five.
     """
-    return float(np.mean(np.sign(scores) * np.log1p(np.abs(scores))))
+    if how == "max":
+        return float(np.max(scores))
+    values = np.sign(scores) * np.log1p(np.abs(scores)) if how == "signed-log" else scores
+    return float(np.average(values, weights=weights))

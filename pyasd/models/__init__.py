@@ -6,6 +6,7 @@ from pyasd.models.autoencoder import Autoencoder
 from pyasd.models.classifier import ArcFaceMobileNet, MobileNet, ResNet
 from pyasd.models.group_made import GroupMade
 from pyasd.models.member import Member, MemberConfig, Mode, NormalScores, Scorer, kinds, register
+from pyasd.models.neighbours import Neighbours
 from pyasd.models.spectrum import Spectrum
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "MemberConfig",
     "MobileNet",
     "Mode",
+    "Neighbours",
     "NormalScores",
     "ResNet",
     "Scorer",

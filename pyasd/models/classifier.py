@@ -36,6 +36,7 @@ from pyasd.models.pooling import Pooling, pool
 from pyasd.models.trained import TrainedConfig, TrainedMember
 from pyasd.training import loop
 from pyasd.training.data import TrainingSet, WindowSet, band_statistics
+from pyasd.training.loop import Schedule
 from pyasd.training.run import History, Run
 
 Backbone = Literal["mobilenet", "resnet"]
@@ -91,8 +92,8 @@ class ClassifierConfig(TrainedConfig):
             statistics with it.
         pretrained: a safetensors file of weights to begin with, named as torchvision names those of this network
             (three input channels or one; their last layer is left out); "" for random ones.
-        epochs, batch_size, learning_rate, validation, patience: see `TrainingConfig` (ours, where the report is
-            silent; an image holds many more frames than a window).
+        epochs, steps, batch_size, learning_rate, schedule, validation, patience: see `TrainingConfig` (ours, where the
+            report is silent; an image holds many more frames than a window).
     """
 
     backbone: Backbone = "mobilenet"
@@ -112,6 +113,7 @@ class ClassifierConfig(TrainedConfig):
     pretrained: str = ""
     epochs: int = 20
     batch_size: int = 64
+    schedule: Schedule = "cosine"
     patience: int = 5
 
     def __post_init__(self) -> None:
@@ -148,11 +150,6 @@ class ClassifierConfig(TrainedConfig):
     def speeds(self) -> tuple[float, ...]:
         """Ratios at which `fit` needs the clips played."""
         return self.ratios
-
-    @property
-    def cosine(self) -> bool:
-        """The learning rate sinks along a cosine."""
-        return True
 
     @property
     def settles(self) -> bool:

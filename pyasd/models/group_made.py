@@ -91,8 +91,8 @@ class GroupMadeConfig(TrainedConfig):
             deviation (a hundredth: digital silence repeated would otherwise drive the density to infinity).
         score: the mode that counts; see `LIKELIHOODS` and `BANDS` (ours).
         pooling: how window scores make a clip's score. The report takes the mean.
-        epochs, batch_size, learning_rate, validation, patience: see `TrainingConfig`. Adam's 1e-3 is the report's; the
-            others are the challenge baseline's.
+        epochs, steps, batch_size, learning_rate, schedule, validation, patience: see `TrainingConfig`. Adam's 1e-3 is
+            the report's; the others are the challenge baseline's.
         gradient_clip: largest norm of a gradient (ours: rare windows far in the tails otherwise throw Adam off).
         variance_floor: added to the variances that batch norm divides by (ours: without it the likelihood of clips held
             out explodes, see `DenseStack.variance_floor`).

@@ -48,7 +48,7 @@ class Mode(NamedTuple):
 class MemberConfig:
     """The settings of a member. A subclass is a frozen dataclass; TOML recipes are read into it.
 
-    The names `kind` and `name` are taken: a recipe's `[[member]]` table has them beside the settings.
+    The names `kind`, `name` and `weight` are taken: a recipe's `[[member]]` table has them beside the settings.
     """
 
     def __post_init__(self) -> None:
@@ -200,6 +200,10 @@ class Member(ABC):
             ValueError: too few clips are held out for held-out scores.
         """
 
+    def reliability(self, clips: int) -> float:  # noqa: ARG002 (a member may ask)
+        """Return how much it weighs among a recipe's members, where it has learnt so many clips of a machine ID."""
+        return 1.0
+
     def remarks(self) -> list[str]:
         """Return what the user should know of how training and `normal_scores` went, a sentence or two each. The
         machine type is put before them.
@@ -237,7 +241,7 @@ def register(member: M) -> M:
     for name in ("kind", "Config", "MODES"):
         if not getattr(member, name, None):
             raise ValueError(f"{member.__name__} has no {name}: see docs/extending.md")
-    if taken := settings.field_names(member.Config) & {"kind", "name"}:
+    if taken := settings.field_names(member.Config) & {"kind", "name", "weight"}:
         raise ValueError(f"{member.__name__}'s settings can't be called {', '.join(sorted(taken))}: recipes need these")
     if _registered.setdefault(member.kind, member) is not member:
         raise ValueError(f"there are two kinds of members called {member.kind!r}")

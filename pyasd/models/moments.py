@@ -76,6 +76,10 @@ class Moments:
         mean = np.stack([np.median(x, 0) if robust else x.mean(0) for x in groups])
         return cls(names, count, mean, variance)
 
+    def clips(self, machine_id: str | None) -> int:
+        """Return how many clips a machine ID has; `None` is for all."""
+        return int(self.count.sum() if machine_id is None else self.count[self.ids.index(machine_id)])
+
     def of_id(self, machine_id: str | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return mean and variance `[columns]` of a machine ID's normal clips; `None` is for all clips pooled."""
         if machine_id is not None:

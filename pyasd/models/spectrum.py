@@ -15,8 +15,9 @@ from torch import Tensor
 from pyasd.compute import Compute
 from pyasd.models import dense, shrinkage
 from pyasd.models.member import Member, MemberConfig, Mode, NormalScores, Scorer, register
-from pyasd.models.pooling import pool
+from pyasd.models.over_time import OverTime, over_time
 from pyasd.models.trained import VARIANCE_PRIOR_CLIPS
+from pyasd.models.trimming import usual
 from pyasd.training.data import BAND_SCALE_FLOOR, TrainingSet
 from pyasd.training.run import History, Run
 
@@ -30,7 +31,6 @@ MIN_CLIPS = 3
 MAX_IDS = 256
 """Machine IDs that can have a covariance each: 1.2 MB for three statistics of 128 bands."""
 
-OverTime = Literal["mean", "deviation", "change"]
 Covariance = Literal["shared", "held-out"]
 
 
@@ -39,9 +39,7 @@ class SpectrumConfig(MemberConfig):
     """The Mahalanobis distance of a clip's statistics over time (ours).
 
     Attributes:
-        over_time: statistics of each Mel band over the clip's frames: "mean", "deviation" (standard deviation; load and
-            speed that vary are told by nothing else) or "change" (standard deviation of the differences between
-            neighbouring frames).
+        over_time: statistics of each Mel band over the clip's frames, see `OverTime`.
         covariance: "shared" by all machine IDs and shrunk as Ledoit and Wolf (2004) do it; or each ID's own, shrunk to
             the shared one and to its diagonal as far as held-out clips like it best (see `shrinkage`).
     """
@@ -102,18 +100,26 @@ class Spectrum(Member):
         do it when bands are standardised, and as if one clip more, without correlations, had been seen.
         """
         features = self._features(data.log_mels)
+        learnt = usual(features, data.ids) if run.statistics == "robust" else torch.ones(len(data), dtype=torch.bool)
+        ids = np.array(data.ids)[learnt.numpy()].tolist()
         if self.config.covariance == "shared":
-            self._learn(features, data.ids)
+            self._learn(features[learnt], ids)
         else:
             self.ids = tuple(sorted(set(data.ids)))
-            self.mean, self.inverse_covariance, held_out = shrinkage.fit(features, data.ids)
-            self._held_out = torch.where(held_out.isnan(), held_out.nanmean(), held_out)[:, None].numpy()
+            self.mean, self.inverse_covariance, held_out = shrinkage.fit(features[learnt], ids)
+            scores = torch.empty(len(data), 1, dtype=torch.float64)
+            scores[learnt, 0] = torch.where(held_out.isnan(), held_out.nanmean(), held_out)
+            scorer = self.scorer()
+            for i in (~learnt).nonzero().flatten().tolist():
+                scores[i] = scorer.of_spectrum(features[i], data.ids[i])
+            self._held_out = scores.numpy()
         run.progress(run.stage, 1, 1, "")
         return History()
 
     def normal_scores(self, data: TrainingSet, run: Run) -> NormalScores:
         """Score each training clip as if it were held out, whatever `run.statistics` asks for; see `cross_validate`."""
-        held_out = self.cross_validate(data.log_mels, data.ids) if self._held_out is None else self._held_out
+        robust = run.statistics == "robust"
+        held_out = self.cross_validate(data.log_mels, data.ids, robust) if self._held_out is None else self._held_out
         counts = Counter(data.ids)
         alone = np.array([counts[machine_id] == 1 for machine_id in data.ids])  # nothing but it tells of its ID
         return NormalScores(held_out, data.ids, VARIANCE_PRIOR_CLIPS, np.where(alone[:, None], np.nan, held_out))
@@ -122,25 +128,30 @@ class Spectrum(Member):
         """Clips' statistics over time, `[clips, dims]` float64 on the CPU."""
         return torch.stack([over_time(x, self.config.over_time).cpu() for x in log_mels])
 
-    def cross_validate(self, log_mels: Sequence[Tensor], ids: Sequence[str]) -> NDArray[np.float64]:
+    def cross_validate(
+        self, log_mels: Sequence[Tensor], ids: Sequence[str], robust: bool = False
+    ) -> NDArray[np.float64]:
         """Score each clip by a model of the others: a covariance lies too near to the clips that it was computed from.
 
         `FOLDS` folds deal out the clips of each ID in turn; the only clip of an ID, without which nothing is known of
-        that ID, gets the mean of the others' scores.
+        that ID, gets the mean of the others' scores. Where some may be anomalous (`robust`), models learn the `usual`
+        ones among the others.
 
         Returns:
             `[clips, 1]` float64.
         """
         spectra = self._features(log_mels)
         machine_ids = np.array(ids)
+        wanted = usual(spectra, ids).numpy() if robust else np.ones(len(ids), bool)
         fold = np.empty(len(ids), int)
         fold[np.argsort(machine_ids, kind="stable")] = np.arange(len(ids)) % FOLDS
         scores = np.full((len(ids), 1), np.nan)
         for out in (fold == x for x in range(FOLDS)):
             others = Spectrum(self.name, self.config, self.mels)
-            known = np.isin(machine_ids, machine_ids[~out]) & out
+            learnt = ~out & wanted
+            known = np.isin(machine_ids, machine_ids[learnt]) & out
             if known.any():
-                others._learn(spectra[~out], machine_ids[~out].tolist())
+                others._learn(spectra[learnt], machine_ids[learnt].tolist())
                 scorer = others.scorer()
                 scores[known] = [scorer.of_spectrum(spectra[i], ids[i]) for i in np.flatnonzero(known).tolist()]
         return np.where(np.isnan(scores), np.nanmean(scores), scores)
@@ -249,15 +260,3 @@ class SpectrumScorer(Scorer):
             return deviation * (deviation @ self._inverse_covariance) / len(spectrum)
         products = [x @ self._inverse_covariance[row] for x, row in zip(deviation, rows, strict=True)]
         return deviation * torch.stack(products) / len(spectrum)
-
-
-def over_time(log_mel: Tensor, statistics: Sequence[OverTime]) -> Tensor:
-    """Compute statistics of each Mel band over a clip's frames, `[statistics * mels]` float64."""
-    values = []
-    for name in statistics:
-        if name == "mean":
-            values.append(pool(log_mel, "mean"))
-        else:
-            x = log_mel.double()
-            values.append((x if name == "deviation" else x.diff(dim=0)).std(0, correction=0))
-    return torch.cat(values)

@@ -16,18 +16,24 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-DEFAULT = "group-made-spectrum"
-"""The recipe of `pyasd fit`, and of ranking without a model."""
+DEFAULT = "default"
+"""The recipe of `pyasd fit`."""
+
+RANKING = "ranking"
+"""The recipe of `pyasd score` without a model."""
 
 FOLDER = Path(__file__).parent
-"""The folder of the recipes that come with pyasd: `<name>.toml`, or `system-<number>.toml`."""
+"""The folder of the recipes that come with pyasd: `<name>.toml`."""
+
+REPORT = "report-"
+"""What the recipes of the report's systems are called by; their numbers alone name them too."""
 
 
 def names() -> list[str]:
-    """Return the names of the recipes that come with pyasd. "1" to "4" are the report's systems (section 2.3), the last
-    of which is Group MADE alone; "autoencoder" is its baseline row.
+    """Return the names of the recipes that come with pyasd. "report-1" to "report-4" are the report's systems (section
+    2.3), the last of which is Group MADE alone; "autoencoder" is its baseline row.
     """
-    return [path.stem.removeprefix("system-") for path in sorted(FOLDER.glob("*.toml"))]
+    return [path.stem for path in sorted(FOLDER.glob("*.toml"))]
 
 
 def path_of(name: str) -> Path:
@@ -36,9 +42,10 @@ def path_of(name: str) -> Path:
     Raises:
         ValueError: there is no such recipe; the message lists those there are.
     """
-    if name not in names():
+    full = REPORT + name if name.isdecimal() else name
+    if full not in names():
         raise ValueError(f"system must be one of {', '.join(names())}, or a recipe's .toml file, not {name!r}")
-    return FOLDER / f"{'system-' if name.isdecimal() else ''}{name}.toml"
+    return FOLDER / f"{full}.toml"
 
 
 def find(system: str | os.PathLike[str] | Recipe) -> Recipe:

@@ -6,6 +6,7 @@ Masked Autoencoder for density estimation", DCASE 2020 Challenge Task 2, technic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
@@ -27,14 +28,18 @@ class MemberRecipe:
         name: in the table's columns and in messages; each member of a recipe has another.
         kind: of `models.kinds()`.
         config: its settings.
+        weight: in the mean of the members' standardised scores, times the member's own (`Member.reliability`).
     """
 
     name: str
     kind: str
     config: MemberConfig
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         settings.check_types(self)
+        if not 0 < self.weight < math.inf:
+            raise ValueError(f"the weight of {self.name} must be above 0, not {self.weight}")
         if not self.name or any(x in self.name for x in "/,\n"):
             raise ValueError(f"a member's name must have letters, and no '/' or ',', not {self.name!r}")
         if self.name in get_args(Combination):
@@ -94,7 +99,7 @@ class Recipe:
         """Return this recipe with other settings: `recipe.override(epochs=20, order="middle")`.
 
         A setting is a field of the recipe, of its features or of its members' configs; it goes to all that have it.
-        `None` leaves a setting as it is.
+        `None` leaves a setting as it is. `epochs` trains by epochs, whatever the recipe's `steps`.
 
         Args:
             members: names of members: this recipe's own, or kinds, with default settings.
@@ -112,6 +117,8 @@ class Recipe:
         top = {"combine", "statistics"}
         of_features = settings.field_names(self.features)
         of_members = {member.name: settings.field_names(member.config) for member in chosen}
+        if "epochs" in given and any("steps" in names for names in of_members.values()):
+            given.setdefault("steps", 0)
         anywhere = of_features.union(*of_members.values())
         for name in given:
             if name not in top | anywhere:
@@ -148,7 +155,7 @@ class Recipe:
             "combine": self.combine,
             "statistics": self.statistics,
             "features": asdict(self.features),
-            "member": [{"kind": x.kind, "name": x.name} | asdict(x.config) for x in self.members],
+            "member": [{"kind": x.kind, "name": x.name, "weight": x.weight} | asdict(x.config) for x in self.members],
         }
 
     @classmethod
@@ -181,9 +188,10 @@ def _read_members(tables: Any) -> tuple[MemberRecipe, ...]:
     for table in tables:
         if "kind" not in table:
             raise ValueError(f"a [[member]] has no kind: give one of {', '.join(kinds())}")
-        rest = {key: value for key, value in table.items() if key not in ("kind", "name")}
+        rest = {key: value for key, value in table.items() if key not in ("kind", "name", "weight")}
         member = MemberRecipe.of_kind(table["kind"], table.get("name", ""))
-        members.append(replace(member, config=settings.from_table(member.config, member.name, rest)))
+        config = settings.from_table(member.config, member.name, rest)
+        members.append(replace(member, config=config, weight=table.get("weight", 1.0)))
     return tuple(members)
 
 

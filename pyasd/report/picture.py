@@ -88,8 +88,8 @@ def draw(
 
 def _limits(explained: Mapping[str, Explanation], field: str) -> tuple[float, float]:
     """Return the range of the colours: without the outermost hundredths, which would leave all the rest one colour."""
-    values = np.concatenate([getattr(x, field).ravel() for x in explained.values()])
-    low, high = np.nanpercentile(values, (1, 99))
+    values = np.concatenate([np.ma.compressed(getattr(x, field)) for x in explained.values()])
+    low, high = np.percentile(values, (1, 99))
     return float(low), float(high)
 
 

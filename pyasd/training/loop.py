@@ -11,10 +11,12 @@ It holds for each of them:
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,8 +35,17 @@ CHECKPOINT_SECONDS = 5.0
 LOSS_CHECK_BATCHES = 16
 """Losses are looked at (which waits for a GPU) once in so many batches, and at the end of each epoch."""
 
+EPOCH_STEPS = 20
+"""Batches of an epoch where training is by steps: several passes over few windows, or some of many."""
+
+VALIDATION_WINDOWS = 4096
+"""Held-out windows, evenly spaced, that judge such an epoch: of more it would take longer than the epoch itself."""
+
 SETTLING_BATCHES = 16
 """Batches over which batch norm's statistics are computed anew, where `TrainingConfig.settles` asks for it."""
+
+
+Schedule = Literal["constant", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -43,20 +54,28 @@ class TrainingConfig:
 
     Attributes:
         epochs: passes over the training windows, at most.
+        steps: batches in all, at most, instead of `epochs`, so that few and many clips are learnt for as long; an epoch
+            is `EPOCH_STEPS` of them then. 0 trains by epochs.
         batch_size: windows in a batch.
         learning_rate: Adam's.
+        schedule: "constant", or "cosine": the learning rate sinks to zero along half a cosine over the whole training
+            (Loshchilov and Hutter, 2017).
         validation: share of clips (never windows) held out.
         patience: training ends before its last epoch when the validation loss has not sunk in so many (ours).
     """
 
     epochs: int = 100
+    steps: int = 0
     batch_size: int = 512
     learning_rate: float = 1e-3
+    schedule: Schedule = "constant"
     validation: float = 0.1
     patience: int = 10
 
     def __post_init__(self) -> None:
         check_types(self)
+        if self.steps < 0:
+            raise ValueError(f"steps must be 0, for training by epochs, or more, not {self.steps}")
         if self.epochs < 1 or self.patience < 1 or self.batch_size < 2:
             raise ValueError(
                 f"epochs and patience must be at least 1 and batch_size at least 2, got {self.epochs}, "
@@ -68,14 +87,14 @@ class TrainingConfig:
             )
 
     @property
+    def all_epochs(self) -> int:
+        """Epochs of the whole training."""
+        return math.ceil(self.steps / EPOCH_STEPS) if self.steps else self.epochs
+
+    @property
     def gradient_clip(self) -> float | None:
         """Largest norm of a gradient; `None` for any."""
         return None
-
-    @property
-    def cosine(self) -> bool:
-        """Whether the learning rate sinks to zero along half a cosine over all epochs (Loshchilov and Hutter, 2017)."""
-        return False
 
     @property
     def settles(self) -> bool:
@@ -110,14 +129,29 @@ class Sampler:
             self.validation_sets = [validation[groups == x] for x in np.unique(groups.cpu().numpy())]
 
     def batches(self, batch_size: int) -> int:
-        """Return the number of batches in an epoch."""
+        """Return the number of batches in a pass over the windows."""
         count = len(self.windows.training)
         if self._hop > 1:
             count = int((self._per_clip / self._hop).ceil().sum())
         return math.ceil(count / batch_size)
 
+    def epoch(self, config: TrainingConfig, seed: int) -> list[Tensor]:
+        """Draw an epoch's batches: the places of their windows in `windows.training`, int64, on the CPU.
+
+        Batches are of nearly equal size: a small remainder would give batch norm poor statistics, one window none.
+        """
+        a_pass = self.batches(config.batch_size)
+        if not config.steps:
+            return list(self.order(seed).tensor_split(a_pass))
+        if a_pass > EPOCH_STEPS and self._groups is None:
+            generator = torch.Generator().manual_seed(seed)
+            shape = EPOCH_STEPS, config.batch_size
+            return list(torch.randint(len(self.windows.training), shape, generator=generator))
+        passes = itertools.count(seed)
+        return list(itertools.islice((x for s in passes for x in self.order(s).tensor_split(a_pass)), EPOCH_STEPS))
+
     def order(self, seed: int) -> Tensor:
-        """Draw an epoch's windows: their places in `windows.training`, int64, on the CPU."""
+        """Draw the windows of a pass: their places in `windows.training`, int64, on the CPU."""
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self.windows.training), generator=generator)
         if self._hop > 1:
@@ -180,7 +214,8 @@ def fit(
         epoch = len(history.training)
         history.training.append(_epoch(state, loss, sampler, config, run))
         if sampler.validation_sets:
-            validation, *accuracy = _validate(module, loss, sampler.validation_sets, config.batch_size)
+            sets = [_some(x) for x in sampler.validation_sets] if config.steps else sampler.validation_sets
+            validation, *accuracy = _validate(module, loss, sets, config.batch_size)
             history.validation.append(validation)
             history.accuracy += accuracy
             if not math.isfinite(validation):
@@ -202,17 +237,17 @@ def _epoch(
 ) -> float:
     """Learn from one epoch's windows; return their mean loss."""
     module, history, windows, device = state.module, state.history, sampler.windows, run.compute.device
-    epoch, batches = len(history.training), sampler.batches(config.batch_size)
+    epoch = len(history.training)
     module.train()
     seed = int(random_generator(run.seed, "epoch", str(epoch)).integers(2**62))
-    order = sampler.order(seed)
+    drawn = [x.to(windows.training.device) for x in sampler.epoch(config, seed)]
+    batches = len(drawn)
     losses = torch.zeros(batches, device=windows.training.device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        # Batches of nearly equal size: a small remainder would give batch norm poor statistics, one window none.
-        for batch, chosen in enumerate(order.to(windows.training.device).tensor_split(batches)):
-            if config.cosine:
-                done = (epoch + batch / batches) / config.epochs
+        for batch, chosen in enumerate(drawn):
+            if config.schedule == "cosine":
+                done = (epoch + batch / batches) / config.all_epochs
                 for group in state.optimizer.param_groups:
                     group["lr"] = config.learning_rate * (1 + math.cos(math.pi * done)) / 2
             value = loss(windows.training[chosen]).view(-1)[0]
@@ -224,16 +259,21 @@ def _epoch(
             losses[batch] = value.detach() * len(chosen)
             if (batch + 1) % LOSS_CHECK_BATCHES == 0 or batch + 1 == batches:
                 _check_finite(losses, epoch, config.learning_rate)
-            run.progress(run.stage, epoch * batches + batch + 1, config.epochs * batches, _info(history, config))
+            run.progress(run.stage, epoch * batches + batch + 1, config.all_epochs * batches, _info(history, config))
         if config.settles:
-            some = order[: SETTLING_BATCHES * config.batch_size].to(windows.training.device)
+            some = torch.cat(drawn)[: SETTLING_BATCHES * config.batch_size]
             _settle(module, loss, windows.training[some].tensor_split(min(batches, SETTLING_BATCHES)))
-    return losses.double().sum().item() / len(order)
+    return losses.double().sum().item() / sum(len(x) for x in drawn)
+
+
+def _some(starts: Tensor) -> Tensor:
+    """Evenly spaced ones of many windows."""
+    return starts[:: math.ceil(len(starts) / VALIDATION_WINDOWS)]
 
 
 def _finished(history: History, config: TrainingConfig) -> bool:
     done = len(history.training)
-    return done >= config.epochs or (bool(history.validation) and done - 1 - history.kept >= config.patience)
+    return done >= config.all_epochs or (bool(history.validation) and done - 1 - history.kept >= config.patience)
 
 
 def _settle(module: nn.Module, loss: Callable[[Tensor], Tensor], batches: Sequence[Tensor]) -> None:
@@ -269,7 +309,7 @@ def _check_finite(losses: Tensor, epoch: int, learning_rate: float) -> None:
 
 
 def _info(history: History, config: TrainingConfig) -> str:
-    info = f"epoch {len(history.training) + 1}/{config.epochs}"
+    info = f"epoch {len(history.training) + 1}/{config.all_epochs}"
     if history.training:
         info += f", loss {history.training[-1]:.4g}"
     if history.validation:

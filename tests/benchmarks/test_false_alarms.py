@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import false_alarms, quality
+from benchmarks import false_alarms, real_sets
 
 
 def test_random_halves_keep_the_promise_and_drift_breaks_it() -> None:
@@ -37,7 +37,7 @@ def test_a_system_is_measured_as_fitted_and_calibrated() -> None:
         return list((rng.normal(-40, 1, (count, 1, 128)) + rng.normal(0, 3, (count, 20, 128))).astype(np.float32))
 
     ids = ["00", "01"] * 40
-    clips = quality.ClipSet(some(80), ids, some(80), ids, np.repeat([0, 1], 40))
+    clips = real_sets.ClipSet(some(80), ids, some(80), ids, np.repeat([0, 1], 40))
     ways = dict(false_alarms.measure("fast", clips))
     assert ways["as fitted"][0].cell() == "-"
     fitted = ways["as fitted"][2]
@@ -51,7 +51,7 @@ def test_a_system_is_measured_as_fitted_and_calibrated() -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_real_bearing_under_a_load_it_was_not_trained_under(real_data: Path) -> None:
     """Thresholds from training clips fail there; those from clips under that load keep the rate."""
-    ways = dict(false_alarms.measure("fast", quality.load("adiload", real_data)))
+    ways = dict(false_alarms.measure("fast", real_sets.load("adiload", real_data)))
     fitted, halves = ways["as fitted"][2], ways["random halves"][2]
     assert fitted.alarms > 5 * fitted.promised
     assert abs(halves.alarms - halves.promised) < 0.005 * halves.clips

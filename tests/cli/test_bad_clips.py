@@ -84,7 +84,7 @@ def test_bad_clips_are_not_learnt_from(pyasd: Command, mixed: tuple[Path, dict[s
 
 def test_bad_clips_without_a_model(pyasd: Command, mixed: tuple[Path, dict[str, str]]) -> None:
     folder, _ = mixed
-    outcome = pyasd("score", folder, "--epochs", 1)
+    outcome = pyasd("score", folder)
     assert outcome.code == 1
     assert "9 of 15 clips have no score" in outcome.err
     assert outcome.out.count(".wav") + outcome.out.count(".flac") == 6

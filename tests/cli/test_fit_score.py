@@ -19,7 +19,7 @@ from .conftest import RATE, Command, tone
 def test_fit_score_evaluate(pyasd: Command, factory: Path, tmp_path: Path) -> None:
     model, scores = tmp_path / "fan.safetensors", tmp_path / "scores.csv"
     fitted = pyasd("fit", factory / "fan", "-o", model, "--epochs", 1, "--order", "middle", "--score", "conditional")
-    assert fitted == (0, f"{model}: <Detector group-made + spectrum (fan: 00, 02, 04)>\n", "")
+    assert fitted == (0, f"{model}: <Detector group-made + spectrum + spread + neighbours (fan: 00, 02, 04)>\n", "")
     recipe = storage.read(model)[1]["recipe"]
     made = next(member for member in recipe["member"] if member["kind"] == "group-made")
     assert (made["order"], made["score"]) == ("middle", "conditional")
@@ -67,7 +67,7 @@ def test_a_plain_folder_without_a_model(pyasd: Command, tmp_path: Path) -> None:
         soundfile.write(tmp_path / f"Halle 3 [{i}] Pümpe.wav", tone()[: RATE - i], RATE)
     odd = tmp_path / "odd: [bold] :smile:.wav"
     soundfile.write(odd, (8000 * np.sin(np.arange(RATE) * 0.7)).astype(np.int16), RATE)
-    outcome = pyasd("score", tmp_path, "--epochs", 2)
+    outcome = pyasd("score", tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     rows = [line for line in outcome.out.splitlines() if ".wav" in line]
     assert len(rows) == 7

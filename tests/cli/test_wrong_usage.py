@@ -151,14 +151,6 @@ def test_wrong_usage_that_typer_finds(pyasd: Command, tmp_path: Path) -> None:
         assert "Traceback" not in outcome.err
 
 
-@pytest.mark.parametrize(
-    "options", [["--epochs", 3], ["--seed", 0], ["--order", "causal"], ["--seed", 1, "--order", "middle"]]
-)
-def test_settings_of_a_fit_beside_a_model(pyasd: Command, factory: Path, model: Path, options: list[object]) -> None:
-    names = [x for x in options if str(x).startswith("--")]
-    usage_error(pyasd("score", factory / "fan/test", "-m", model, *options), *names, "model is given")
-
-
 def test_evaluate_what_cannot_be(pyasd: Command, factory: Path, model: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain.wav"
     soundfile.write(plain, tone(), RATE)

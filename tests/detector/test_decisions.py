@@ -131,7 +131,7 @@ def test_clips_are_decided_by_the_threshold_and_keep_their_scores(detector: pyas
     plain = detector.score(clips, ids=ids, features="log-mel")
     table = detector.score(clips, ids=ids, features="log-mel", false_alarms=0.1)
     pd.testing.assert_frame_equal(table.drop(columns=["p_value", "decision"]), plain)
-    assert list(table)[list(table).index("p_value") - 1 :][:4] == ["score.spread", "p_value", "decision", "label"]
+    assert list(table)[list(table).index("p_value") - 1 :][:4] == ["score.neighbours", "p_value", "decision", "label"]
     for machine_id in ("00", "02"):
         own = table[table["machine_id"] == machine_id]
         limit = detector.threshold(0.1, machine_id).score

@@ -32,7 +32,8 @@ def log_mels(count: int, seed: int = 0, shift: float = 0.0) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    return fit(log_mels(12), ids=["00", "01"] * 6, features="log-mel", members=BOTH, **TINY)
+    recipe = Recipe.of_kinds(*BOTH).override(score="bands", **TINY)
+    return fit(log_mels(12), recipe, ids=["00", "01"] * 6, features="log-mel")
 
 
 # -- fitting, scoring, saving ------------------------------------------------------------------------------------
@@ -234,7 +235,7 @@ def test_unknown_settings_name_near_matches() -> None:
         fit(log_mels(2), features="log-mel", epoch=3)
     with pytest.raises(ValueError, match=r"autoencoder, .*group-made.*'groupmade'"):
         fit(log_mels(2), "groupmade", features="log-mel")
-    with pytest.raises(TypeError, match="settings are for fitting"):
+    with pytest.raises(TypeError, match="settings are for ranking without a model"):
         score(log_mels(2), Detector(Recipe.of_kinds("group-made"), {}), features="log-mel", epochs=3)
     with pytest.raises(ValueError, match="precision"):
         fit(log_mels(2), features="log-mel", precision="float16")
@@ -252,7 +253,7 @@ def test_output_is_tried_before_anything_is_learnt(tmp_path: Path) -> None:
         fit(log_mels(2), features="log-mel", out=tmp_path / "nowhere" / "x", progress=lambda *what: started.append("x"))
     with pytest.raises(OSError, match="nowhere"):
         score(
-            log_mels(2),
+            log_mels(3),
             features="log-mel",
             out=tmp_path / "nowhere" / "x.csv",
             progress=lambda *what: started.append("x"),
@@ -360,34 +361,6 @@ def test_headers_of_no_model_are_told_before_anything_is_made(
     with pytest.raises(ModelFileError, match=rf"model\.safetensors is not a whole detector.*{told}"):
         pyasd.load(path)
     assert time.perf_counter() - began < 1
-
-
-# -- ranking without a model -------------------------------------------------------------------------------------
-
-
-def test_score_without_a_model_ranks_the_odd_ones_first() -> None:
-    odd = log_mels(2, seed=9, shift=25.0)
-    clips = [*log_mels(10), odd[0], *log_mels(10, seed=1), odd[1]]
-    table = pyasd.score(clips, features="log-mel", **TINY)
-    assert len(table) == 22
-    assert set(table["score"].nlargest(2).index) == {10, 21}
-
-
-def test_score_without_a_model_takes_every_clip_whatever_its_name(factory: Path) -> None:
-    table = pyasd.score(factory, **TINY)
-    assert len(table) == 48
-    assert table["score"].notna().all()
-
-
-@pytest.mark.slow
-def test_ten_real_anomalies_among_normals_rank_on_top(real_data: Path, tmp_path: Path) -> None:
-    files = sorted((real_data / "uav" / "UAV" / "test").glob("*.flac"))
-    anomalies = [x for x in files if x.name.startswith("anomaly")]
-    for file in [x for x in files if x.name.startswith("normal")] + anomalies[::14][:10]:
-        (tmp_path / file.name).symlink_to(file)
-    table = pyasd.score(tmp_path)
-    assert len(table) == 99
-    assert table.nlargest(10, "score")["label"].tolist() == [1] * 10
 
 
 # -- the package -------------------------------------------------------------------------------------------------

@@ -18,14 +18,13 @@ import torch
 
 import pyasd
 from pyasd import storage
-from pyasd.detector import Detector, fitting, score
-from pyasd.detector.scoring import Scoring
+from pyasd.detector import fitting
 from pyasd.errors import TrainingDiverged
 from pyasd.features.store import LogMelStore
 from pyasd.models.classifier import ClassifierConfig
 from pyasd.models.group_made import GroupMadeConfig
 from pyasd.ops import LogMelPlan
-from pyasd.recipes import MemberRecipe, Recipe, files
+from pyasd.recipes import MemberRecipe, Recipe
 from pyasd.training import loop
 
 MELS = 32
@@ -237,57 +236,6 @@ def test_where_nothing_can_be_learnt_the_machine_type_is_named_once(members: tup
 def test_without_a_machine_type_texts_begin_with_what_they_say() -> None:
     with pytest.warns(UserWarning, match=r"^all clips are of machine ID '00'"):
         pyasd.fit(log_mels(6), RECIPE, ids="00", **HOW)
-
-
-# -- ranking without a model -------------------------------------------------------------------------------------
-
-
-def test_each_machine_type_has_epochs_of_its_own_and_the_recipe_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Fans have 12 clips of 32 frames, pumps 4: with as many windows pumps have three times as many epochs."""
-    rng = np.random.default_rng(0)
-    for machine, count in (("fan", 12), ("pump", 4)):
-        (tmp_path / machine / "train").mkdir(parents=True)
-        for number in range(count):
-            path = tmp_path / machine / "train" / f"normal_id_00_{number:08}.wav"
-            soundfile.write(path, 0.1 * rng.normal(size=16000), 16000)
-    fitted: list[Detector] = []
-    real = Scoring
-
-    def spy(detector: Detector, *how: Any, **more: Any) -> Any:
-        fitted.append(detector)
-        return real(detector, *how, **more)
-
-    monkeypatch.setattr(fitting, "Scoring", spy)
-    monkeypatch.setattr(fitting, "RANKING_WINDOWS", 2 * 12 * 32)
-    settings: dict[str, Any] = {"hidden": (8, 8), "components": 2}
-    table = score(tmp_path, device="cpu", **settings)
-    assert table["status"].eq("ok").all()
-    (detector,) = fitted
-    epochs = {name: len(x.histories["group-made"].training) for name, x in detector.machines.items()}
-    assert epochs == {"fan": 2, "pump": 6}
-    assert detector.recipe == files.find(files.DEFAULT).override(statistics="robust", **settings)
-
-
-def test_epochs_that_were_asked_for_are_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: dict[str, str] = {}
-    monkeypatch.setattr(fitting, "RANKING_WINDOWS", 10)
-    score(
-        log_mels(6), ids="00", epochs=3, n_mels=MELS, hidden=(8, 8), components=2,
-        progress=lambda stage, done, total, info: heard.update({stage: info}), **HOW,
-    )  # fmt: skip
-    assert heard["training group-made"].startswith("epoch 3/3")
-
-
-def test_a_seed_with_a_model_is_refused() -> None:
-    """The model is fitted already; nothing is ignored silently."""
-    detector = pyasd.fit(log_mels(4), made_of(MADE), ids="00", **HOW)
-    with pytest.raises(TypeError, match=r"^seed: settings are for fitting, and a model is given"):
-        score(log_mels(2), detector, ids="00", seed=1, **HOW)
-    with pytest.raises(TypeError, match=r"^seed, epochs: settings are for fitting"):
-        score(log_mels(2), detector, ids="00", seed=0, epochs=3, **HOW)
-    assert score(log_mels(2), detector, ids="00", **HOW)["status"].eq("ok").all()
 
 
 # -- many clips --------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_a_source(tmp_path: Path, recordings: Path) -> None:
         from pyasd.clips import find
         assert len(table) == 18 and table["score"].notna().all() and set(table["machine_type"]) == {"fan"}
         assert set(table["split"]) == {"train", "test"}
-        unpacked = pyasd.score("recordings", epochs=1, machine_type="fan")
+        unpacked = pyasd.score("recordings", machine_type="fan")
         assert list(unpacked["score"]) == list(table["score"])
         source = next(find("recordings.tar")).source
         assert pickle.loads(pickle.dumps(source)) == source

@@ -28,7 +28,15 @@ def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_kinds_that_come_with_pyasd() -> None:
-    assert set(kinds()) == {"autoencoder", "mobilenet", "resnet", "arcface", "group-made", "spectrum"}
+    assert set(kinds()) == {
+        "autoencoder",
+        "mobilenet",
+        "resnet",
+        "arcface",
+        "group-made",
+        "neighbours",
+        "spectrum",
+    }
     assert all(x.kind == kind and issubclass(x, Member) for kind, x in kinds().items())
 
 
@@ -42,7 +50,7 @@ def test_two_classes_of_one_kind_are_refused() -> None:
     assert register(Spectrum) is Spectrum, "the same class twice is one"
 
 
-@pytest.mark.parametrize("name", ["name", "kind"])
+@pytest.mark.parametrize("name", ["name", "kind", "weight"])
 def test_settings_that_recipes_need_themselves_are_refused(name: str) -> None:
     config: Any = dataclass(frozen=True)(type("Config", (MemberConfig,), {"__annotations__": {name: "str"}, name: "x"}))
 

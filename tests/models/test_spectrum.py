@@ -15,7 +15,8 @@ from sklearn.covariance import LedoitWolf
 
 import pyasd
 from pyasd.models import spectrum
-from pyasd.models.spectrum import OverTime, Spectrum, SpectrumConfig, over_time
+from pyasd.models.over_time import OverTime, over_time
+from pyasd.models.spectrum import Spectrum, SpectrumConfig
 from pyasd.recipes import Recipe, files
 from pyasd.training.data import TrainingSet
 from pyasd.training.run import Run
@@ -200,11 +201,21 @@ def test_its_statistics_are_cross_validated_whatever_the_others_are(statistics: 
     assert found.mean[:, 0] == pytest.approx([middle(held[::2]), middle(held[1::2])])
 
 
-def test_it_ranks_clips_without_a_model() -> None:
-    clips = [*log_mels(20), *log_mels(1, 1, shift=12)]
-    for members in (("spectrum",), ("group-made", "spectrum")):
-        table = pyasd.score(clips, ids="00", members=members, n_mels=MELS, **HOW)
-        assert table["score"].argmax() == 20
+@pytest.mark.parametrize("covariance", ["shared", "held-out"])
+def test_anomalies_among_the_clips_are_not_learnt_where_some_are_expected(covariance: str) -> None:
+    """Three of 30 clips are odd in the same way: learnt, they are normal; robust statistics find them."""
+    clips, ids = [*log_mels(27), *log_mels(3, 1, shift=12)], ["00"] * 30
+    ranks = {}
+    for policy in ("training", "robust"):
+        member = Spectrum("spectrum", SpectrumConfig(covariance=covariance), MELS)  # type: ignore[arg-type]
+        data, run = TrainingSet(clips, ids), Run(statistics=policy)  # type: ignore[arg-type]
+        member.fit(data, run)
+        scores = member.normal_scores(data, run).scores[:, 0]
+        ranks[policy] = sorted(scores.argsort().argsort()[-3:].tolist())
+        new = float(member.scorer().score(log_mels(1, 7, shift=12)[0], "00"))
+        assert (new > np.sort(scores[:27])[-1]) == (policy == "robust")
+    assert ranks["robust"] == [27, 28, 29]
+    assert ranks["training"] != [27, 28, 29]
 
 
 def test_it_needs_few_frames_and_no_epochs() -> None:
@@ -260,10 +271,11 @@ def test_the_fast_system_is_saved_loaded_and_explained(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(loaded.score(new, ids=["00", "01"] * 3, **HOW), table)
     baselines = detector.machines[""].baselines
     z = [
-        [baselines[name].standardise(row[f"score.{name}"], row["machine_id"], "mahalanobis") for name in baselines]
+        [x.standardise(row[f"score.{name}"], row["machine_id"], x.modes[0]) for name, x in baselines.items()]
         for row in table.to_dict("records")
     ]
-    expected = [np.mean([np.sign(x) * np.log(1 + abs(x)) for x in row]) for row in z]
+    weights = [1, 1, 2 * 12 / (12 + 400)]  # neighbours know 12 clips of each ID
+    expected = [np.average([np.sign(x) * np.log(1 + abs(x)) for x in row], weights=weights) for row in z]
     np.testing.assert_allclose(table["score"], expected, rtol=1e-12)
     np.testing.assert_allclose(table["score.mean"], np.mean(z, 1), rtol=1e-12)
     for name in ("spectrum", "spread"):

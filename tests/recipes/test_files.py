@@ -32,27 +32,37 @@ def log_mels(count: int, mels: int = 8, frames: int = 30, seed: int = 0) -> list
 def test_the_systems_are_the_reports() -> None:
     systems = {name: files.find(name) for name in files.names()}
     assert {name: recipe.names for name, recipe in systems.items()} == {
-        "1": ("mobilenet", "resnet", "group-made"),
-        "2": ("mobilenet", "group-made"),
-        "3": ("mobilenet", "arcface", "group-made"),
-        "4": ("group-made",),
+        "report-1": ("mobilenet", "resnet", "group-made"),
+        "report-2": ("mobilenet", "group-made"),
+        "report-3": ("mobilenet", "arcface", "group-made"),
+        "report-4": ("group-made",),
+        "default": ("group-made", "spectrum", "spread", "neighbours"),
+        "fast": ("spectrum", "spread", "neighbours"),
         "group-made": ("group-made",),
         "group-made-spectrum": ("group-made", "spectrum"),
         "autoencoder": ("autoencoder",),
-        "fast": ("spectrum", "spread"),
+        "ranking": ("nearest", "spread"),
     }
-    fast = systems.pop("fast")
-    assert (fast.combine, {x.kind for x in fast.members}) == ("signed-log", {"spectrum"})
-    assert all(member.name == member.kind for recipe in systems.values() for member in recipe.members)
-    assert systems["4"] == Recipe.of_kinds("group-made")
-    assert systems["group-made"] == systems["4"].override(score="bands")
+    for number in "1234":
+        assert files.path_of(number) == files.path_of(f"report-{number}")
+        report = systems[f"report-{number}"]
+        assert (report.combine, report.statistics, {x.weight for x in report.members}) == ("mean", "training", {1.0})
+        assert all(member.name == member.kind for member in report.members)
+    assert systems["report-4"] == Recipe.of_kinds("group-made")
+    assert systems["group-made"] == systems["report-4"].override(score="bands")
     assert systems["group-made-spectrum"].override(members=["group-made"]) == systems["group-made"]
-    assert {(x.combine, x.statistics) for x in systems.values()} == {("mean", "training")}
-    assert systems["2"]["mobilenet"] == systems["1"]["mobilenet"] == systems["3"]["mobilenet"]
-    assert config(systems["1"], "resnet").backbone == "resnet"
-    assert config(systems["3"], "arcface").loss == "arcface"
-    assert (config(systems["1"], "mobilenet").mix, config(systems["1"], "mobilenet").warps) == ("power", 2)
-    assert files.DEFAULT == "group-made-spectrum"
+    one, two, three = (systems[f"report-{number}"] for number in "123")
+    assert two["mobilenet"] == one["mobilenet"] == three["mobilenet"]
+    assert config(one, "resnet").backbone == "resnet"
+    assert config(three, "arcface").loss == "arcface"
+    assert (config(one, "mobilenet").mix, config(one, "mobilenet").warps) == ("power", 2)
+
+
+def test_the_fast_system_is_the_default_one_without_what_learns_by_steps() -> None:
+    default, fast = files.find(files.DEFAULT), files.find("fast")
+    assert default.members[1:] == fast.members
+    assert default.combine == fast.combine == "signed-log"
+    assert (default["group-made"].weight, config(default, "group-made").steps) == (0.5, 500)
 
 
 @pytest.mark.parametrize("name", files.names())
@@ -228,5 +238,5 @@ def test_names_and_kinds_are_texts(key: str, name: str, tmp_path: Path) -> None:
 def test_recipes_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"gone\.toml.*pyasd recipes"):
         files.find(tmp_path / "gone.toml")
-    with pytest.raises(ValueError, match=r"group-made, 1, 2, 3, 4, or a recipe's \.toml file, not '5'"):
+    with pytest.raises(ValueError, match=r"report-3, report-4, or a recipe's \.toml file, not '5'"):
         files.find("5")

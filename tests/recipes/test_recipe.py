@@ -13,6 +13,8 @@ from pyasd.models import kinds
 from pyasd.models.autoencoder import AutoencoderConfig
 from pyasd.models.classifier import ClassifierConfig
 from pyasd.models.group_made import GroupMadeConfig
+from pyasd.models.neighbours import NeighboursConfig
+from pyasd.models.spectrum import SpectrumConfig
 from pyasd.ops import LogMelPlan
 from pyasd.recipes import MemberRecipe, Recipe, files
 
@@ -133,7 +135,7 @@ def test_headers_of_version_0_1_are_read() -> None:
 
 def test_the_documentation_has_every_key_and_its_default() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    for part in (LogMelPlan, GroupMadeConfig, AutoencoderConfig, ClassifierConfig):
+    for part in (LogMelPlan, GroupMadeConfig, AutoencoderConfig, ClassifierConfig, SpectrumConfig, NeighboursConfig):
         defaults = part()
         for key in fields(part):
             value = getattr(defaults, key.name)

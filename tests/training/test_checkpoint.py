@@ -126,8 +126,8 @@ def progress(stage, done, total, info):
         os.kill(os.getpid(), signal.SIGKILL)
 rng = np.random.default_rng(0)
 clips = [rng.normal(-40, 8, (40, 8)).astype(np.float32) for _ in range(8)]
-pyasd.fit(clips, out=sys.argv[1], ids=["00", "01"] * 4, features="log-mel", n_mels=8, hidden=(8, 8), components=2,
-          epochs=5, batch_size=32, members=("autoencoder", "group-made"), progress=progress)
+pyasd.fit(clips, "group-made", out=sys.argv[1], ids=["00", "01"] * 4, features="log-mel", n_mels=8, hidden=(8, 8),
+          components=2, epochs=5, batch_size=32, members=("autoencoder", "group-made"), progress=progress)
 """
 
 
