@@ -94,9 +94,10 @@ class _Place:
 
 
 def _places(parent: ast.AST, inside: str) -> Iterator[_Place]:
-    """What may be changed: not types, decorators, texts, assertions, what is raised, and what type checkers see."""
+    """What may be changed: not types, decorators, texts, checks of our own, or what is raised."""
     for field, value in ast.iter_fields(parent):
-        if field in _LEFT or isinstance(parent, ast.Raise | ast.JoinedStr):
+        checked = isinstance(parent, ast.keyword) and parent.arg in ("strict", "stacklevel")
+        if checked or field in _LEFT or isinstance(parent, ast.Raise | ast.JoinedStr):
             continue
         for number, node in enumerate(value) if isinstance(value, list) else [(-1, value)]:
             if not isinstance(node, ast.AST) or isinstance(node, ast.Assert):

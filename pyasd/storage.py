@@ -162,7 +162,7 @@ def _is_truncated(path: Path) -> bool:
         start = file.read(9)
     length = int.from_bytes(start[:8], "little")
     # A text file's first 8 bytes are a length of about 10^18, so a plausible length is a real one.
-    return size == 0 or (size > 8 and start[8:] == b"{" and length < 100_000_000)
+    return size == 0 or (start[8:] == b"{" and length < 100_000_000)
 
 
 def _partial(path: Path) -> Path:

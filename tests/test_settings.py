@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -23,6 +24,7 @@ class Sample:
     """One field of each type that settings have."""
 
     many: ClassVar[int] = 5
+    few: ClassVar = 2
     count: int = 1
     rate: float = 0.5
     name: str = "x"
@@ -30,6 +32,7 @@ class Sample:
     kind: Literal["a", "b"] = "a"
     widths: tuple[int, ...] = (1, 2)
     limit: float | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
     part: Part = field(default_factory=Part)
 
     def __post_init__(self) -> None:
@@ -51,6 +54,7 @@ class Sample:
         ("limit", 7, 7.0),
         ("limit", None, None),
         ("kind", "b", "b"),
+        ("weights", {"a": 1}, {"a": 1.0}),
         ("part", Part(9), Part(9)),
     ],
 )
@@ -76,12 +80,42 @@ def test_values_become_those_of_their_types(name: str, given: object, expected: 
         ("widths", 3, "widths must be a list, not 3"),
         ("widths", [1, 2.5], "widths must be a whole number, not 2.5"),
         ("limit", "none", "limit must be a number, not 'none'"),
+        ("weights", [1], "weights must be a table, not [1]"),
+        ("weights", {3: 1.0}, "a key of weights must be a text, not 3"),
+        ("weights", {"a": "b"}, "weights.a must be a number, not 'b'"),
     ],
 )
 def test_values_of_other_types_are_refused(name: str, given: object, message: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the whole message is compared)
         Sample(**{name: given})  # type: ignore[arg-type]
     assert str(caught.value) == message
+
+
+def test_what_belongs_to_the_class_is_no_setting() -> None:
+    assert not {"many", "few"} & (vars(Sample()).keys() | settings.field_names(Sample))
+
+
+def test_what_has_no_default_must_be_given() -> None:
+    @dataclass(frozen=True)
+    class Place:
+        row: int
+        column: int
+        part: Part = field(default_factory=Part)
+        name: str = ""
+
+    place = settings.new(Place, "place", {"row": 1, "column": 2})
+    assert (place.row, place.column, place.part, place.name) == (1, 2, Part(), "")
+    for table, message in (
+        ({"column": 2}, "[place] lacks row"),
+        ({}, "[place] lacks row, column"),
+        ({"row": 1, "column": 2, "colour": 3}, "[place] has no setting 'colour'; did you mean column?"),
+        (3, "[place] must be a table, not 3"),
+    ):
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 (the whole message is compared)
+            settings.new(Place, "place", table)  # type: ignore[arg-type]
+        assert str(caught.value) == message
+    with pytest.raises(ValueError, match=r"^\[x\] count must be a whole number, not 'a'$"):
+        settings.new(Sample, "x", {"count": "a"})
 
 
 def test_names_of_fields() -> None:
@@ -92,6 +126,8 @@ def test_unknown_names_have_near_matches_or_all_there_are() -> None:
     known = {"epochs", "batch_size"}
     assert settings.unknown("[x]", "epoch", known) == "[x] has no setting 'epoch'; did you mean epochs?"
     assert settings.unknown("[x]", "zzz", known) == "[x] has no setting 'zzz'; it has batch_size, epochs"
+    near = {f"epochs{i}" for i in range(5)}
+    assert settings.unknown("x", "epochs", near) == "x has no setting 'epochs'; did you mean epochs4, epochs3, epochs2?"
     assert settings.unknown("[x]", "zzz", ()) == "[x] has no setting 'zzz'; it has none"
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -60,6 +61,13 @@ def test_other_files_are_no_models(file: Path, content: bytes) -> None:
 def test_other_safetensors_are_no_models(file: Path, metadata: dict[str, str] | None) -> None:
     safetensors.torch.save_file({"x": torch.zeros(1)}, file, metadata)
     with pytest.raises(ModelFileError, match="not one of pyasd's"):
+        storage.read(file)
+
+
+@pytest.mark.parametrize("header", [[1], None, "text"])
+def test_a_header_that_is_no_table_is_damaged(file: Path, header: Any) -> None:
+    storage.write(file, TENSORS, header)
+    with pytest.raises(ModelFileError, match=r"some model\.safetensors is damaged"):
         storage.read(file)
 
 

@@ -50,6 +50,41 @@ def test_what_paths_tell(path: str, expected: tuple[str, str, str, int | None]) 
 
 
 @pytest.mark.parametrize(
+    ("path", "folders", "expected"),
+    [
+        ("fan/anomaly/normal_id_01_00000012.wav", 1, ("", 1, "name and folder disagree")),
+        ("fan/normal/anomaly_id_01_00000012.wav", 1, ("", 1, "name and folder disagree")),
+        ("fan/normal/normal_id_01_00000012.wav", 1, ("", 0, "")),
+        ("fan/anomaly/test/normal_id_01_00000012.wav", 1, ("test", 0, "")),
+        ("fan/anomaly/test/normal_id_01_00000012.wav", 2, ("test", 1, "name and folder disagree")),
+        ("fan/anomaly/id_01_00000012.wav", 1, ("", 1, "")),
+        ("fan/new/section_00_source_test_normal_0012.wav", 1, ("test", 0, "")),
+        ("fan/train/section_00_source_test_normal_0012.wav", 1, ("test", 0, "")),
+        ("train/anomaly/a.wav", 1, ("", 1, "")),
+        ("train/anomaly/a.wav", 2, ("train", 1, "")),
+        ("train/a/b.wav", 9, ("train", None, "")),
+        ("broken pumps/a/b.wav", 1, ("", None, "")),
+        ("broken pumps/a/b.wav", 2, ("", None, "")),
+        ("broken pumps/a/b.wav", 3, ("", None, "broken")),
+        ("a/not broken.wav", 1, ("", None, "")),
+        ("a/fault-free.wav", 1, ("", None, "")),
+        ("a/fault 7.wav", 1, ("", None, "fault")),
+        ("a/free of faults.wav", 1, ("", None, "faults")),
+    ],
+)
+def test_which_folders_may_tell_and_what_is_doubtful(
+    path: str, folders: int, expected: tuple[str, int | None, str]
+) -> None:
+    names = parse(Path("/data") / path, folders)
+    assert (names.split, names.label, names.doubt) == expected
+
+
+def test_a_folder_at_the_root() -> None:
+    assert parse(Path("/normal/a.wav")).label == 0
+    assert parse(Path("/id_00/normal/a.wav")).machine_id == "00"
+
+
+@pytest.mark.parametrize(
     ("name", "domain", "said"),
     [
         ("section_00_source_train_normal_0012_strength_1_ambient.wav", "source", "strength_1_ambient"),

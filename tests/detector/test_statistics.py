@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+import torch
 
-from pyasd.detector.statistics import SAMPLE_SIZE, Baseline, combine
+from pyasd.detector.statistics import SAMPLE_SIZE, Baseline, combine, compressed_mean, overall
 from pyasd.models import NormalScores
 
 IDS = ["01"] * 5 + ["00"] * 7
@@ -60,6 +63,15 @@ def test_sample_keeps_all_scores_or_evenly_spaced_ranks() -> None:
     np.testing.assert_allclose(np.quantile(kept_many, [0.1, 0.5, 0.9]), np.quantile(many, [0.1, 0.5, 0.9]), atol=2)
 
 
+@pytest.mark.parametrize("count", [SAMPLE_SIZE - 1, SAMPLE_SIZE, SAMPLE_SIZE + 1])
+def test_a_sample_of_about_as_many_as_are_kept(count: int) -> None:
+    scores = np.random.default_rng(0).permutation(count).astype(float)[:, None]
+    kept = Baseline.of(NormalScores(scores, [""] * count, 0.0), ("a",)).sample[0, 0]
+    assert np.isnan(kept).sum() == max(0, SAMPLE_SIZE - count)
+    assert len(set(kept[~np.isnan(kept)])) == min(count, SAMPLE_SIZE)
+    assert np.nanmax(kept) == count - 1
+
+
 @pytest.mark.parametrize("scores", [np.empty((0, 1)), np.array([[np.nan]]), np.array([[np.inf]])])
 def test_baselines_of_nothing_or_of_nan_are_refused(scores: np.ndarray) -> None:
     with pytest.raises(ValueError, match="finite"):
@@ -72,6 +84,58 @@ def test_tensors_give_the_baseline_back(baseline: Baseline) -> None:
     for name in ("count", "mean", "variance"):
         assert np.array_equal(getattr(again.moments, name), getattr(baseline.moments, name))
     assert np.array_equal(again.sample, baseline.sample, equal_nan=True)
+
+
+def test_the_largest_difference_that_rounding_makes_is_let_pass(baseline: Baseline) -> None:
+    tensors = baseline.tensors()
+    lowest, highest = (float(f(SCORES[5:, 0])) for f in (np.min, np.max))
+    slack = 1e-6 * (highest - lowest)
+    for mean in (lowest - slack, lowest, highest, highest + slack):
+        tensors["mean"][0, 0] = mean
+        assert Baseline.from_tensors(baseline.ids, baseline.modes, tensors).moments.mean[0, 0] == mean
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_mean_outside_the_scores_that_it_is_of_is_refused(baseline: Baseline, sign: int) -> None:
+    tensors = baseline.tensors()
+    extreme = SCORES[5:, 1].max() if sign > 0 else SCORES[5:, 1].min()
+    tensors["mean"][0, 1] = extreme + sign * 1e-4
+    with pytest.raises(ValueError, match="statistics: a mean lies outside the scores that it is of"):
+        Baseline.from_tensors(baseline.ids, baseline.modes, tensors)
+
+
+def test_a_variance_of_zero_is_of_equal_scores() -> None:
+    for scores, ok in (([2.0] * 5, True), ([2.0, 2.0, 2.0, 2.0, 9.0], True), ([1.0, 2.0, 3.0, 4.0, 5.0], False)):
+        tensors = Baseline.of(NormalScores(np.array(scores)[:, None], [""] * 5, 0.0), ("a",)).tensors()
+        tensors["variance"][:] = 0
+        if ok:
+            assert Baseline.from_tensors([""], ["a"], tensors).moments.variance.tolist() == [[0]]
+        else:
+            with pytest.raises(ValueError, match="statistics: a variance is 0, and its scores differ"):
+                Baseline.from_tensors([""], ["a"], tensors)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [((0, 0, 0), np.nan), ((1, 1, 0), np.nan), ((0, 0, 3), -1e9), ((0, 0, 6), np.inf)]
+)
+def test_a_sample_that_is_none_is_refused(baseline: Baseline, place: tuple[int, ...], value: float) -> None:
+    tensors = baseline.tensors()
+    tensors["sample"][place] = value
+    with pytest.raises(ValueError, match="the sample of normal scores is not one"):
+        Baseline.from_tensors(baseline.ids, baseline.modes, tensors)
+
+
+def test_a_sample_of_another_shape_is_refused(baseline: Baseline) -> None:
+    tensors = {**baseline.tensors(), "sample": torch.zeros(2, 2, 3)}
+    with pytest.raises(ValueError, match=r"the sample of normal scores has the shape \(2, 2, 3\)"):
+        Baseline.from_tensors(baseline.ids, baseline.modes, tensors)
+
+
+def test_the_signed_logarithm_by_hand() -> None:
+    z = [math.e - 1, -(math.e**3 - 1), 0.0]
+    assert compressed_mean(z) == overall(z, "signed-log") == pytest.approx((1 - 3 + 0) / 3, rel=1e-12)
+    assert overall([1.0, 4.0], "mean") == 2.5
+    assert overall([1.0, 4.0], "max") == 4.0
 
 
 def test_combine_takes_the_mean_or_the_largest() -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import median_abs_deviation
@@ -69,3 +72,29 @@ def test_rows_are_grouped_by_id_in_order() -> None:
     assert [x.tolist() for x in group_by_id(values, ["b", "a", "b", ""])] == [
         [[6, 7]], [[2, 3]], [[0, 1], [4, 5]],
     ]  # fmt: skip
+
+
+def test_moments_that_can_be_some() -> None:
+    moments = Moments.of(SCORES, IDS)
+    assert moments.check("it", 2) is moments
+    assert Moments.of(np.zeros((1, 2)), ["00"]).check("it", 2).count.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ids": ()}, "it: the tensors aren't those of 0 machine IDs and 2 columns"),
+        ({"ids": (), "count": np.zeros(0), "mean": np.zeros((0, 2)), "variance": np.zeros((0, 2))}, "of 0 machine IDs"),
+        ({"count": np.ones(3)}, "of 2 machine IDs and 2 columns"),
+        ({"count": np.ones((2, 2))}, "of 2 machine IDs and 2 columns"),
+        ({"mean": np.ones((2, 3))}, "of 2 machine IDs and 2 columns"),
+        ({"variance": np.ones((1, 2))}, "of 2 machine IDs and 2 columns"),
+        ({"mean": np.array([[0, 0], [0, np.inf]])}, "it: a mean or a variance is not finite"),
+        ({"variance": np.array([[0, 0], [np.nan, 0]])}, "it: a mean or a variance is not finite"),
+        ({"variance": np.array([[0, -1e-9], [1, 1]])}, "it: a variance is negative, or a machine ID has no clip"),
+        ({"count": np.array([3, 0])}, "it: a variance is negative, or a machine ID has no clip"),
+    ],
+)
+def test_moments_that_can_be_none(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(Moments.of(SCORES, IDS), **changes).check("it", 2)
