@@ -1,4 +1,8 @@
-"""What can be changed in a Python file so that a test should notice: one small change at a time, in its syntax tree."""
+"""What can be changed in a Python file so that a test should notice: one small change at a time, in its syntax tree.
+
+Numbers that stand alone at the top of a module are left as they are: they are choices, and a test could only say them
+again.
+"""
 
 from __future__ import annotations
 
@@ -101,6 +105,8 @@ def _places(parent: ast.AST, inside: str) -> Iterator[_Place]:
             continue
         for number, node in enumerate(value) if isinstance(value, list) else [(-1, value)]:
             if not isinstance(node, ast.AST) or isinstance(node, ast.Assert):
+                continue
+            if isinstance(parent, ast.Module) and isinstance(node, ast.Assign | ast.AnnAssign):
                 continue
             if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'"):
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -267,7 +268,7 @@ def test_large_files_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.Mon
             self.submitted += 1
             return super().submit(*args, **how)
 
-    monkeypatch.setattr(features, "AHEAD_BYTES", 100_000)  # three of the small files
+    monkeypatch.setattr(features, "AHEAD_BYTES", 3 * (tmp_path / "a.wav").stat().st_size)
     names = "aaaaaabaaaaa"
     clips = list(find([tmp_path / f"{name}.wav" for name in names]))
     with Pool(2) as pool:
@@ -294,6 +295,43 @@ def test_threads_end_when_abandoned() -> None:
             break
     gc.collect()
     assert not threads()
+
+
+def test_what_waits_is_not_decoded_any_more_when_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = 0
+    real = audio.read
+
+    def slow(*args: Any) -> Any:
+        nonlocal started
+        started += 1
+        time.sleep(0.02)
+        return real(*args)
+
+    monkeypatch.setattr(audio, "read", slow)
+    items = extract(arrays(*[2048] * 100), WANTED, batch_size=8, workers=1)
+    next(items)
+    items.close()
+    assert 8 <= started < 16, "eight were wanted, and sixteen more waited"
+
+
+def test_threads_are_as_many_as_there_are_cpus_but_no_more_than_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, workers: int, name: str) -> None:
+            asked.append(workers)
+            super().__init__(workers, name)
+
+    monkeypatch.setattr(features, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    for allowed in (3, 20):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, n=allowed: set(range(n)), raising=False)
+        list(extract([], WANTED))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    list(extract([], WANTED))
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    list(extract([], WANTED))
+    assert asked == [3, 8, 1, 5]
 
 
 def test_real_recordings(real_data: Path) -> None:
