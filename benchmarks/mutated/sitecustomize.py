@@ -10,6 +10,8 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
+from types import CodeType, ModuleType
 
 
 class Mutated(importlib.machinery.SourceFileLoader):
@@ -19,10 +21,11 @@ class Mutated(importlib.machinery.SourceFileLoader):
         super().__init__(name, path)
         self.text = text
 
-    def get_code(self, fullname: str) -> object:
+    def get_code(self, fullname: str) -> CodeType:
         """Compile the text; what Python has cached is of the module's own."""
         with open(self.text, encoding="utf-8") as file:
-            return compile(file.read(), self.path, "exec")
+            code: CodeType = compile(file.read(), self.path, "exec")
+        return code
 
 
 class Finder(importlib.abc.MetaPathFinder):
@@ -31,7 +34,9 @@ class Finder(importlib.abc.MetaPathFinder):
     def __init__(self, name: str, path: str, text: str) -> None:
         self.name, self.loader = name, Mutated(name, path, text)
 
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> object:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         """Return the module's spec, or leave others to the other finders."""
         if fullname != self.name:
             return None

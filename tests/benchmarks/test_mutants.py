@@ -90,6 +90,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(mutants, "ROOT", tmp_path)
     monkeypatch.setattr(mutants, "MODULES", {"pyasd_toy/sums.py": ()})
     monkeypatch.setattr(mutants, "_HEAVY", ())
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which `main` sets
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyasd.detector.statistics import SAMPLE_SIZE, Baseline, combine, compressed_mean, overall
+from pyasd.detector.statistics import SAMPLE_SIZE, Baseline, combine, overall
 from pyasd.models import NormalScores
 
 IDS = ["01"] * 5 + ["00"] * 7
@@ -131,11 +131,12 @@ def test_a_sample_of_another_shape_is_refused(baseline: Baseline) -> None:
         Baseline.from_tensors(baseline.ids, baseline.modes, tensors)
 
 
-def test_the_signed_logarithm_by_hand() -> None:
+def test_combinations_by_hand() -> None:
     z = [math.e - 1, -(math.e**3 - 1), 0.0]
-    assert compressed_mean(z) == overall(z, "signed-log") == pytest.approx((1 - 3 + 0) / 3, rel=1e-12)
-    assert overall([1.0, 4.0], "mean") == 2.5
-    assert overall([1.0, 4.0], "max") == 4.0
+    assert overall(z, "signed-log", [1, 1, 1]) == pytest.approx((1 - 3 + 0) / 3, rel=1e-12)
+    assert overall(z, "signed-log", [2, 1, 1]) == pytest.approx((2 - 3 + 0) / 4, rel=1e-12)
+    assert overall([1.0, 4.0], "mean", [3, 1]) == 1.75
+    assert overall([1.0, 4.0], "max", [3, 1]) == 4.0
 
 
 def test_combine_takes_the_mean_or_the_largest() -> None:
