@@ -50,7 +50,10 @@ def test_truncated_anywhere_is_told(file: Path) -> None:
             storage.read(file)
 
 
-@pytest.mark.parametrize("content", [b"clip,score\nx.wav,1.0\n" * 9, b"{}", b"\x80\x04" + bytes(99), bytes(64)])
+OTHERS = (b"clip,score\nx.wav,1.0\n" * 9, b'[1,2,3, {"a": 1}]', b"{}", b"\x80\x04" + bytes(99), bytes(64))
+
+
+@pytest.mark.parametrize("content", OTHERS)
 def test_other_files_are_no_models(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(ModelFileError, match="not a model file"):

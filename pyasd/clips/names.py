@@ -87,7 +87,7 @@ def parse(path: Path, folders: int = 1) -> Names:
             label=label if said is None else max(said, label or 0),
             doubt=doubt,
         )
-    rest = [part for i, part in enumerate(above) if i != split_at][:3]
+    rest = [part for i, part in enumerate(above) if i != split_at]
     mimii = re.fullmatch(r"id_(\d+)", rest[1]) if label is not None else None
     doubt = "" if label is not None else _doubt([path.stem, *above[: max(folders - 1, 0)]])
     return Names(rest[2] if mimii else "", mimii[1] if mimii else "", split, "", label, doubt)

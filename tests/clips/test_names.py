@@ -40,6 +40,7 @@ from pyasd.clips.names import attributes, is_audio, parse
         ("recordings/monday 7.wav", ("", "", "", None)),
         ("recordings/pump_normal.flac", ("", "", "", None)),
         ("recordings/anomaly/a.wav", ("", "", "", 1)),
+        ("recordings/anomaly/new/a.wav", ("", "", "", None)),
         ("recordings/train/a.wav", ("", "", "train", None)),
         ("normal_id_01/test_id_01_notes.wav", ("", "", "", None)),
     ],
@@ -70,6 +71,10 @@ def test_what_paths_tell(path: str, expected: tuple[str, str, str, int | None]) 
         ("a/fault-free.wav", 1, ("", None, "")),
         ("a/fault 7.wav", 1, ("", None, "fault")),
         ("a/free of faults.wav", 1, ("", None, "faults")),
+        ("a/fault no.wav", 1, ("", None, "fault")),
+        ("a/fault free pump.wav", 1, ("", None, "")),
+        ("a/a pump, fault free.wav", 1, ("", None, "")),
+        ("a/broken pumps/b.wav", 0, ("", None, "")),
     ],
 )
 def test_which_folders_may_tell_and_what_is_doubtful(

@@ -179,7 +179,7 @@ def test_log_mels_that_were_given_pass_through() -> None:
     found = list(extract(find(given, features="log-mel"), WANTED))
     assert all(torch.equal(log_mel(item), torch.from_numpy(x)) for item, x in zip(found, given, strict=True))
     assert [item.silent for item in found] == [False, True, False]
-    assert [item.duration for item in found] == [None] * 3
+    assert [(item.duration, item.unfinished) for item in found] == [(None, False)] * 3
     mixed = list(extract([*find(given, features="log-mel"), *arrays(RATE)], WANTED))
     assert torch.equal(log_mel(mixed[2]), torch.from_numpy(given[2]))
     assert log_mel(mixed[3]).shape == (32, 128)
@@ -271,12 +271,13 @@ def test_large_files_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(features, "AHEAD_BYTES", 3 * (tmp_path / "a.wav").stat().st_size)
     names = "aaaaaabaaaaa"
     clips = list(find([tmp_path / f"{name}.wav" for name in names]))
-    with Pool(2) as pool:
+    for limit, expected in ((16, [3, 3, 3, 3, 2, 1, 1, 3, 3, 3, 2, 1]), (2, [2, 2, 2, 2, 2, 1, 1, 2, 2, 2, 2, 1])):
         under_way = []
-        for done, _ in enumerate(features._ahead(pool, clips, lambda index, clip: (index, clip), 16)):  # type: ignore[arg-type, return-value]
-            under_way.append(pool.submitted - done)
-    #                   "aaa aaa b  a  aaaa"
-    assert under_way == [3, 3, 3, 3, 2, 1, 1, 3, 3, 3, 2, 1]
+        with Pool(2) as pool:
+            ahead = features._ahead(pool, clips, lambda index, clip: (index, clip), limit)  # type: ignore[arg-type, return-value]
+            for done, _ in enumerate(ahead):
+                under_way.append(pool.submitted - done)
+        assert under_way == expected
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit])

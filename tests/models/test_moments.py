@@ -25,6 +25,11 @@ def test_moments_are_those_of_each_machine_id() -> None:
         assert variance.tolist() == moments.variance[row].tolist()
 
 
+def test_clips_are_counted_of_each_machine_id_and_of_all() -> None:
+    moments = Moments.of(SCORES, IDS)
+    assert (moments.clips("00"), moments.clips("01"), moments.clips(None)) == (7, 5, 12)
+
+
 def test_pooled_moments_are_those_of_all_clips() -> None:
     mean, variance = Moments.of(SCORES, IDS).of_id(None)
     np.testing.assert_allclose(mean, SCORES.mean(0), rtol=1e-12)
