@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
-"""Exit codes of the command line: work failed; it was asked for wrongly; Ctrl-C."""
+FAILED, USAGE, SIGNALLED, INTERRUPTED = 1, 2, 128, 130
+"""Exit codes of the command line: work failed; it was asked for wrongly; a signal, whose number is added; Ctrl-C."""
 
 
 class PyasdError(Exception):

@@ -6,7 +6,6 @@ import functools
 import inspect
 import os
 import re
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
@@ -19,7 +18,28 @@ from typer.core import TyperCommand
 
 from pyasd.cli import terminal, vocabulary
 from pyasd.cli.options import Options
-from pyasd.errors import FAILED, INTERRUPTED, USAGE, PyasdError
+from pyasd.errors import FAILED, INTERRUPTED, SIGNALLED, USAGE, PyasdError
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that ends the process: whatever Ctrl-C leaves behind, it leaves too.
+
+    Attributes:
+        number: the signal's.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def stop(number: int, _frame: object) -> None:
+    """Handle a signal: end what is at work, as Ctrl-C does.
+
+    Raises:
+        Stopped: always.
+    """
+    raise Stopped(number)
 
 
 def command(function: Callable[..., bool]) -> Callable[..., None]:
@@ -41,6 +61,7 @@ def command(function: Callable[..., bool]) -> Callable[..., None]:
     options = [option for x in parameters for option in (_fields(groups[x.name]) if x.name in groups else [x])]
     run.__signature__ = inspect.Signature([x.replace(kind=Parameter.KEYWORD_ONLY) for x in options])  # type: ignore[attr-defined]
     run.__annotations__ = {x.name: x.annotation for x in options}
+    vocabulary.OPTIONS.update(run.__annotations__)
     return run
 
 
@@ -62,14 +83,14 @@ def _exit_code(work: Callable[[], bool], out: Path | None) -> int:
     """Do a command's work, say what goes wrong, and return the exit code."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_: terminal.say(f"warning: {message}")
+        warnings.showwarning = lambda message, *_: terminal.say(f"warning: {vocabulary.with_options(str(message))}")
         try:
             return 0 if work() else FAILED
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:  # Ctrl-C, or a signal
             terminal.say("stopped" + _kept(out))
-            return INTERRUPTED
+            return INTERRUPTED if not isinstance(stop, Stopped) else SIGNALLED + stop.number
         except BrokenPipeError:  # `pyasd evaluate ... | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return FAILED
         except PyasdError as error:
             terminal.say(f"error: {_message(error)}" + (f"; {error.kept}" if error.kept else ""))
@@ -86,7 +107,7 @@ def _message(error: Exception) -> str:
         return f"{os.fsdecode(error.filename)}: {error.strerror}: check the path and its rights"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split())
+    return vocabulary.with_options(" ".join(str(error).split()))
 
 
 def _kept(out: Path | None) -> str:

@@ -60,7 +60,7 @@ def download(
     missing = dcase.shortfalls(entries, year, machines or None)
     if parts is None and missing:
         terminal.say(f"the archives lack clips that should be there; the first: {missing[0]}")
-    terminal.console().print(Text(f"{to}: {len(entries)} clips of {dataset}"), soft_wrap=True)
+    terminal.line(f"{to}: {len(entries)} clips of {dataset}")
     return True
 
 
@@ -128,7 +128,7 @@ def reproduce(
     for title, figures in result.tables.items():
         columns, lines = table1.lines(figures, title == report.COMPARED)
         table = terminal.table("AUC (pAUC), %:", *columns)
-        terminal.console().print(Text(title), soft_wrap=True)
+        terminal.line(title)
         for line in lines:
             table.add_row(line.name, *map(Text, line.cells), style="bold" if line.first else None)
         terminal.console(wide=True).print(table)
@@ -136,5 +136,5 @@ def reproduce(
         terminal.say(f"note: {note}")
     if training.quick:
         terminal.say(table_1.QUICK_NOTICE)
-    terminal.console().print(Text(f"{result.report}: the report"), soft_wrap=True)
+    terminal.line(f"{result.report}: the report")
     return not result.failed

@@ -54,7 +54,7 @@ def demo(
 
         with terminal.progress() as progress:
             made = miniature.write(out, dcase.data_set(layout), seed=seed, train=clips, test=clips, progress=progress)
-        terminal.console().print(Text(f"{out}: {len(made)} synthetic clips in the layout of {layout}"), soft_wrap=True)
+        terminal.line(f"{out}: {len(made)} synthetic clips in the layout of {layout}")
         return True
 
     from pyasd.factory import demo as factory
@@ -66,7 +66,8 @@ def demo(
     lines = [f"{what + ':':12}{path}" for what, path in result.files.items()]
     lines.append(f"{time.monotonic() - start:.0f} s. All sounds are synthetic. Next, with recordings of your own:")
     lines.append("  pyasd score RECORDINGS/")
-    terminal.console().print(Text("\n".join(lines)), soft_wrap=True)
+    for text in lines:
+        terminal.line(text)
     return not result.detector.skipped and terminal.report_failures(result.scores)
 
 

@@ -6,8 +6,6 @@ import platform
 import sys
 from importlib import metadata
 
-from rich.text import Text
-
 from pyasd.cli import terminal
 from pyasd.cli.command import command
 
@@ -38,7 +36,8 @@ def doctor() -> bool:
         if obstacle is None:
             facts |= backends.load(name).facts()
     facts |= {name: _version(name) for name in LIBRARIES}
-    terminal.console().print(Text("\n".join(f"{name:18}{fact}" for name, fact in facts.items())), soft_wrap=True)
+    for name, fact in facts.items():
+        terminal.line(f"{name:18}{fact}")
     if not native:
         terminal.say(
             "the native CPU kernels can't run, so that everything is slow: install pyasd again with a C++ compiler"

@@ -83,7 +83,7 @@ def fit(
             progress=progress, **recordings.arguments(), **hardware.given(),
             **recipe.given(),
         )  # fmt: skip
-    terminal.console().print(Text(f"{out}: {detector!r}"), soft_wrap=True)
+    terminal.line(f"{out}: {detector!r}")
     return not detector.skipped
 
 
@@ -91,9 +91,8 @@ def _print_plan(plan: DataFrame) -> None:
     table = terminal.table("clips", "learnt:", "machine:", "ID:", "split:", "label:", "folder:")
     for row in plan.itertuples():
         learnt = "yes" if row.learnt else "no"
-        table.add_row(
-            str(row.clips), learnt, Text(row.machine_type), Text(row.machine_id), row.split, row.label, Text(row.folder)
-        )
+        names = [Text(terminal.visible(x)) for x in (row.machine_type, row.machine_id, row.folder)]
+        table.add_row(str(row.clips), learnt, *names[:2], row.split, row.label, names[2])
     terminal.console().print(table)
 
 
@@ -167,6 +166,6 @@ def _print_top(scores: DataFrame, count: int) -> None:
     for row in best.to_dict("records"):
         p = "" if not decided or row["p_value"] != row["p_value"] else f"{row['p_value']:.4f}"
         cells = [f"{row['score']:.2f}", *([p] if decided else []), *(row[x] for x in decided)]
-        table.add_row(*cells, row["status"], Text(row["clip"]))
+        table.add_row(*cells, row["status"], Text(terminal.visible(row["clip"])))
     if len(best):
         terminal.console().print(table)

@@ -15,29 +15,44 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.table import Column, Table
 from rich.text import Text
 
+from pyasd.cli import vocabulary
 from pyasd.progress import Progress, silent
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+def visible(text: str) -> str:
+    """Return a text with its control characters, and others that can't be seen, written out: a name may have some that
+    a terminal would obey.
+    """
+    return "".join(x if x.isprintable() else x.encode("unicode_escape").decode() for x in text)
+
+
 def console(stderr: bool = False, wide: bool = False) -> Console:
     """Return a console for plain text, without markup. Lines are cut to a terminal's width, unless they may be `wide`,
     and never where the output is piped.
     """
-    narrow = (sys.stderr if stderr else sys.stdout).isatty() and not wide
+    stream = sys.stderr if stderr else sys.stdout
+    narrow = stream is not None and stream.isatty() and not wide
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if narrow else 10_000)
 
 
 def say(text: str) -> None:
-    """Print a line for the person at the terminal, on stderr."""
-    console(stderr=True).print(Text(f"pyasd: {text}"), soft_wrap=True)
+    """Print a line for the person at the terminal, on stderr. Where it is gone, there is nobody to tell."""
+    with contextlib.suppress(OSError):
+        console(stderr=True).print(Text(f"pyasd: {visible(text)}"), soft_wrap=True)
+
+
+def line(text: str) -> None:
+    """Print a line on stdout."""
+    console().print(Text(visible(text)), soft_wrap=True)
 
 
 @contextlib.contextmanager
 def progress() -> Iterator[Progress]:
     """Show a bar for the stage at work, on a terminal; nothing when piped."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield silent
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -48,6 +63,7 @@ def progress() -> Iterator[Progress]:
 
         def show(stage: str, done: int, total: int, info: str) -> None:
             nonlocal current
+            info = visible(info)
             if current is None or current[0] != stage:
                 if current is not None:
                     bar.remove_task(current[1])
@@ -77,5 +93,6 @@ def report_failures(scores: DataFrame) -> bool:
     if failed.empty:
         return True
     counts = ", ".join(f"{count} {status}" for status, count in Counter(failed["status"]).items())
-    say(f"{len(failed)} of {len(scores)} clips have no score ({counts}). The first: {failed['error'].iloc[0]}")
+    first = vocabulary.with_options(failed["error"].iloc[0])
+    say(f"{len(failed)} of {len(scores)} clips have no score ({counts}). The first: {first}")
     return False

@@ -5,7 +5,9 @@ Help texts have placeholders for them (see `command.Command`). Each function loa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import get_args
 
 
@@ -80,6 +82,40 @@ def _rules() -> str:
     from pyasd.tables import evaluation
 
     return listed(sorted(evaluation.RULES))
+
+
+OPTIONS: set[str] = set()
+"""The names of all commands' options, as parameters: `command` adds them."""
+
+_SAID = re.compile(r"""(?<![\w/.=-])([a-z][a-z_]*)=(?:(["'])([\w-]*)\2|([\w.%]*))""")
+"""An argument as messages of the library have it: `ids=`, `unknown_ids="pool"`, `warps=1`."""
+
+_OTHER_NAMES = {"ids": "id", "score_mode": "score"}
+"""Options that are called otherwise than the argument."""
+
+
+def with_options(message: str) -> str:
+    """Return a message of the library in the words of the command line: `--id` for `ids=`, `--unknown-ids pool` for
+    `unknown_ids="pool"`, and for a setting without an option, `validation in a recipe`.
+    """
+
+    def said(match: re.Match[str]) -> str:
+        name, value = match[1], match[3] or match[4] or ""
+        option = _OTHER_NAMES.get(name, name)
+        if option in OPTIONS:
+            return f"--{option.replace('_', '-')} {value}".rstrip()
+        if name in _settings():
+            return f"{name}{f' = {value}' if value else ''} in a recipe"
+        return match[0]
+
+    return _SAID.sub(said, message)
+
+
+@lru_cache(maxsize=None)
+def _settings() -> frozenset[str]:
+    from pyasd import models, settings
+
+    return frozenset(name for member in models.kinds().values() for name in settings.field_names(member.Config))
 
 
 WORDS: dict[str, Callable[[], str]] = {

@@ -152,5 +152,5 @@ def _too_few(count: int) -> str:
     clips = f"{count} clip" + "s" * (count != 1)
     return (
         f"a ranking compares clips of a machine type with each other, and of {clips} none can be called the odd one: "
-        "give three or more, or a model that knows the machine (--model, model=; `pyasd fit` makes one)"
+        "give three or more, or a model that knows the machine (model=; `pyasd fit` makes one)"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,19 +12,24 @@ from pyasd.clips import Clip
 from pyasd.detector.scoring import BATCH_CLIPS, Scoring
 from pyasd.errors import DeviceLost
 from pyasd.tables import table
+from pyasd.tables.writer import Writer
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+WRITE_SECONDS = 1.0
+"""Rows wait no longer for others before they are written."""
+
+
 def open_table(
     out: str | os.PathLike[str] | None, members: Sequence[str], decisions: Sequence[str] = ()
-) -> contextlib.AbstractContextManager[table.Writer | None]:
+) -> contextlib.AbstractContextManager[Writer | None]:
     """Open the file of a table, or nothing where none is wanted."""
-    return contextlib.nullcontext() if out is None else table.Writer(out, members, decisions)
+    return contextlib.nullcontext() if out is None else Writer(out, members, decisions)
 
 
-def collect(scoring: Scoring, clips: Sequence[Clip], members: Sequence[str], writer: table.Writer | None) -> DataFrame:
+def collect(scoring: Scoring, clips: Sequence[Clip], members: Sequence[str], writer: Writer | None) -> DataFrame:
     """Score clips into one table; `writer` gets the rows as they come.
 
     Raises:
@@ -32,17 +38,18 @@ def collect(scoring: Scoring, clips: Sequence[Clip], members: Sequence[str], wri
     """
     rows: list[table.Row] = []
     written = 0
+    last = time.monotonic()
 
     def write() -> None:
-        nonlocal written
-        first, written = written, len(rows)
+        nonlocal written, last
+        first, written, last = written, len(rows), time.monotonic()
         if writer is not None:
             writer.write(rows[first:])
 
     try:
         for row in scoring.rows(clips):
             rows.append(row)
-            if len(rows) - written == BATCH_CLIPS:
+            if len(rows) - written == BATCH_CLIPS or time.monotonic() - last > WRITE_SECONDS:
                 write()
     except DeviceLost as error:
         if writer is not None:

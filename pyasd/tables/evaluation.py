@@ -125,7 +125,7 @@ def count_decisions(
     """
     frame = table if isinstance(table, pd.DataFrame) else results.read(table)
     if column not in frame:
-        raise ValueError(f"the table has no column {column}: score with false_alarms=, or --false-alarms 1%")
+        raise ValueError(f"the table has no column {column}: score with false_alarms=0.01")
     decided = _text(frame, column)
     frame = _labelled(frame[decided != ""], "score", labels, False)
     alarms = (decided == "anomaly").loc[frame.index]

@@ -1,24 +1,19 @@
-"""The table of scores: its rows and columns, reading it, and writing it as the rows come."""
+"""The table of scores: its rows and columns, and reading it. `tables.writer` writes it as the rows come."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import errno
-import io
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pyasd.clips.names import parse
-from pyasd.storage import publish
 from pyasd.tables import Combination
 
 EXTENSIONS = (".csv", ".parquet")
@@ -26,8 +21,9 @@ EXTENSIONS = (".csv", ".parquet")
 SCORE_PREFIX = "score."
 """Begins the columns of combined scores (`score.mean`) and of members' own scores (`score.group-made`)."""
 
-ROW_GROUP = 8192
-"""Rows that a Parquet file collects before it writes them: every group has a fixed cost."""
+GUARDED = re.compile("'*[=+@\t\r-]")
+"""How texts begin that a spreadsheet might take for a formula, or that look as if they had been guarded. In a CSV file
+they get an apostrophe in front, and lose it when they are read."""
 
 
 @dataclass(slots=True)
@@ -116,7 +112,7 @@ _TYPES = {"str": _TEXT, "float | None": _NUMBER, "int | None": _LABEL}
 """By the type hint of a field of `Row`. `combined` and `members` are several columns of numbers each."""
 
 
-class _Schema:
+class Schema:
     """The table's columns, in order and with their types: `Row`, with the members of one detector and those of
     `DECISIONS` that are wanted.
     """
@@ -162,7 +158,7 @@ FROM_NAMES = ("split", "domain")
 
 def columns(members: Sequence[str], decisions: Sequence[str] = ()) -> list[str]:
     """Return the table's columns in order, for a detector with these members and those of `DECISIONS` wanted."""
-    return list(_Schema(members, decisions).types)
+    return list(Schema(members, decisions).types)
 
 
 def table(rows: Iterable[Row], members: Sequence[str], decisions: Sequence[str] = ()) -> pd.DataFrame:
@@ -180,7 +176,7 @@ def table(rows: Iterable[Row], members: Sequence[str], decisions: Sequence[str] 
     Raises:
         ValueError: a row has a score that the table has no column for, or a label other than 0 and 1.
     """
-    schema = _Schema(members, decisions)
+    schema = Schema(members, decisions)
     cells = [schema.cells(row) for row in rows]
     by_column = zip(*cells, strict=True) if cells else ([] for _ in schema.types)
     return pd.DataFrame(
@@ -202,15 +198,16 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
             what isn't its own.
     """
     path = Path(path)
-    kind = _kind(path)
+    kind = kind_of(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} doesn't exist: write it with `pyasd score CLIPS -o {path}`")
     try:
-        if kind == ".parquet":
+        if kind == ".parquet" and path.suffix != ".partial":
             with open(path, "rb") as file:  # pyarrow takes no other names than UTF-8
                 raw = pq.read_table(file).to_pandas()
         else:  # text that looks like a number or like NaN is text
             raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+            raw = raw.apply(lambda column: column.map(unguarded))
     except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a table of scores ({error}): write it again with `pyasd score`") from None
     required = [
@@ -226,6 +223,16 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise ValueError(f"{path}: {error}") from None
 
 
+def guarded(text: str) -> str:
+    """Return a text as a CSV file has it: see `GUARDED`."""
+    return f"'{text}" if GUARDED.match(text) else text
+
+
+def unguarded(text: str) -> str:
+    """Return the text that `guarded` was given."""
+    return text[1:] if text.startswith("'") and GUARDED.match(text) else text
+
+
 def with_names(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the table with the columns `split` and `domain`: where it lacks them, with what the clips' names tell."""
     missing = [name for name in FROM_NAMES if name not in scores]
@@ -239,116 +246,12 @@ def with_names(scores: pd.DataFrame) -> pd.DataFrame:
     return scores
 
 
-class Writer:
-    """Write a table row by row: `with Writer("scores.csv", members) as writer: writer.write(rows)`.
-
-    The rows go to `<path>.partial`, which becomes `path` when all is done. After an exception (Ctrl-C too) it stays
-    there with the rows so far, and `read` reads it. Only a Parquet file that a full disk cut short can't be read:
-    it is described at its end.
-
-    Args:
-        path: the table, .csv or .parquet; one that is there is replaced at the end.
-        members: names of the ensemble members.
-        decisions: which of `DECISIONS` are wanted.
+def kind_of(path: Path) -> str:
+    """Return the extension that says what a table's file is; that of an unfinished one counts too.
 
     Raises:
-        ValueError: the extension is another.
-        OSError: the file can't be made, or (from `write` and the end of the block) can't be written: disk full.
+        ValueError: it has another.
     """
-
-    def __init__(self, path: str | os.PathLike[str], members: Sequence[str], decisions: Sequence[str] = ()) -> None:
-        self.path = Path(path)
-        self.partial = Path(f"{self.path}.partial")
-        self._schema = _Schema(members, decisions)
-        self._kind = _kind(self.path)
-        self._waiting: list[list[Any]] = []
-        self._file: IO[bytes] | None = None
-        self._parquet: pq.ParquetWriter | None = None
-        self._whole_bytes = 0  # of a CSV file: where its last whole row ends
-
-    def __enter__(self) -> Writer:
-        """Make the file, so that a wrong place is known before any work is done."""
-        if self.path.is_dir():
-            raise IsADirectoryError(f"{self.path} is a folder: name a file, like {self.path / 'scores.csv'}")
-        try:
-            self._file = open(self.partial, "wb")  # noqa: SIM115 (__exit__ closes it)
-            if self._kind == ".csv":
-                self._append_csv([list(self._schema.types)])
-            else:
-                self._parquet = pq.ParquetWriter(self._file, self._schema.arrow)
-        except OSError as error:
-            self._abandon()
-            raise self._explained(error) from error
-        return self
-
-    def write(self, rows: Iterable[Row]) -> None:
-        """Add rows. A CSV file has them when this returns; a Parquet file grows by groups of rows."""
-        self._waiting += [self._schema.cells(row) for row in rows]
-        try:
-            if self._kind == ".csv" or len(self._waiting) >= ROW_GROUP:
-                self._flush()
-        except OSError as error:
-            raise self._explained(error) from error
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End the file, and give it its name if all went well."""
-        try:
-            self._flush()
-            if self._parquet is not None:
-                self._parquet.close()
-            if self._file is not None:
-                self._file.close()  # may write, and fail
-            if error is None:
-                publish(self.partial, self.path)
-        except OSError as failure:
-            self._abandon()
-            if error is None:  # else the first error is the one to be seen
-                raise self._explained(failure) from failure
-
-    def _flush(self) -> None:
-        cells, self._waiting = self._waiting, []
-        if cells and self._parquet is not None:
-            by_column = dict(zip(self._schema.types, zip(*cells, strict=True), strict=True))
-            self._parquet.write_table(pa.table(by_column, self._schema.arrow))
-        elif cells:
-            self._append_csv(cells)
-
-    def _append_csv(self, cells: list[list[Any]]) -> None:
-        assert self._file is not None, "a Writer is used in a `with` block"
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(cells)
-        self._file.write(text.getvalue().encode("utf-8"))
-        self._file.flush()
-        self._whole_bytes = self._file.tell()
-
-    def _abandon(self) -> None:
-        """Let go of the file after an error in writing, and cut off a row that is not whole."""
-        if self._parquet is not None:
-            self._parquet.is_open = False  # else it would try again when it is collected
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.close()
-            if self._kind == ".csv":
-                with contextlib.suppress(OSError):
-                    os.truncate(self.partial, self._whole_bytes)
-
-    def _explained(self, error: OSError) -> OSError:
-        """Return the same error, saying which table and what to do."""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            kept = f"the rows so far are in {self.partial}; " if self._kind == ".csv" and self._whole_bytes else ""
-            what = f"the disk is full: {kept}make room, or write to another one"
-        elif error.errno == errno.ENOENT:
-            what = f"there is no folder {self.path.parent}: make it first"
-        else:
-            what = f"{error.strerror or error}: choose a place that can be written"
-        explained = type(error)(f"can't write {self.path}: {what}")
-        explained.errno = error.errno
-        return explained
-
-
-def _kind(path: Path) -> str:
     name = path.name.removesuffix(".partial").lower()
     for extension in EXTENSIONS:
         if name.endswith(extension):
@@ -358,7 +261,7 @@ def _kind(path: Path) -> str:
 
 def _series(name: str, values: pd.Series) -> pd.Series:
     """Return a column of a file with the type that it has in the table."""
-    kind = _NUMBER if name.startswith(SCORE_PREFIX) else _Schema(()).types.get(name)
+    kind = _NUMBER if name.startswith(SCORE_PREFIX) else Schema(()).types.get(name)
     if kind is None:
         return pd.Series(["" if _is_missing(value) else value for value in values])
     return pd.Series([kind.parse(name, value) for value in values], dtype=kind.pandas)

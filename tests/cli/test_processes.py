@@ -50,6 +50,72 @@ def test_ctrl_c_keeps_the_rows(factory: Path, model: Path, tmp_path: Path) -> No
     assert 2 <= len(results.read(f"{out}.partial")) < 6000
 
 
+@pytest.mark.parametrize("extension", [".csv", ".parquet"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=["TERM", "HUP", "KILL"])
+def test_signals_keep_the_rows(factory: Path, model: Path, tmp_path: Path, number: int, extension: str) -> None:
+    out = tmp_path / f"scores{extension}"
+    clips = [factory / "fan/test/normal_id_00_00000000.wav"] * 6000
+    process = subprocess.Popen(
+        command("score", *clips, "-m", model, "-o", out), cwd=ROOT, stdout=-1, stderr=-1, text=True
+    )
+    wait_for(Path(f"{out}.partial"), 3, process)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    killed = number == signal.SIGKILL
+    assert process.returncode == (-number if killed else 128 + number), stderr
+    assert stderr == ("" if killed else f"pyasd: stopped; the rows so far are in {out}.partial\n")
+    assert not stdout
+    assert not out.exists()
+    assert 2 <= len(results.read(f"{out}.partial")) < 6000
+
+
+def test_a_signal_that_is_ignored_stays_so(factory: Path, model: Path, tmp_path: Path) -> None:
+    """As under nohup."""
+    clips = [factory / "fan/test/normal_id_00_00000000.wav"] * 300
+    out = tmp_path / "scores.csv"
+    process = subprocess.Popen(
+        command("score", *clips, "-m", model, "-o", out, "--top", 0), cwd=ROOT, stdout=-1, stderr=-1, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN) and None,
+    )  # fmt: skip
+    wait_for(Path(f"{out}.partial"), 3, process)
+    process.send_signal(signal.SIGHUP)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert len(results.read(out)) == 300
+
+
+def test_a_second_run_with_one_table_says_that_the_first_is_writing(factory: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.csv"
+    clip = factory / "fan/test/normal_id_00_00000000.wav"
+    first = subprocess.Popen(
+        command("score", *[clip] * 6000, "-m", model, "-o", out), cwd=ROOT, stdout=-1, stderr=-1, text=True
+    )
+    wait_for(Path(f"{out}.partial"), 3, first)
+    second = subprocess.run(
+        command("score", clip, "-m", model, "-o", out), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert second.returncode == 2
+    assert second.stderr == f"pyasd: error: another run is writing {out}: wait for it, or write to another file\n"
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=60)
+    assert len(results.read(f"{out}.partial")) >= 2
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(factory: Path, model: Path, tmp_path: Path, closed: str) -> None:
+    """What would be printed goes nowhere: not into the table, which would take the place of a closed stream."""
+    out = tmp_path / "scores.csv"
+    words = command("score", factory / "fan/test", tmp_path / "gone.wav", "-m", model, "-o", out)
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *map(str, words)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert ("have no score" in done.stderr) == ("2>" not in closed)
+    assert "Traceback" not in done.stderr
+    assert len(results.read(out)) == 13
+
+
 def test_ctrl_c_while_learning(factory: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.safetensors"
     process = subprocess.Popen(

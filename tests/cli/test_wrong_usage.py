@@ -15,6 +15,7 @@ from pyasd import storage
 from pyasd.detector import table as detector_table
 from pyasd.recipes import files
 from pyasd.tables import table as results
+from pyasd.tables.writer import Writer
 
 from .conftest import RATE, Command, tone, usage_error
 
@@ -110,16 +111,16 @@ def test_fit_by_a_recipe_of_ones_own(pyasd: Command, factory: Path, tmp_path: Pa
 def test_full_disk(pyasd: Command, factory: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "scores.csv"
     rows: list[object] = []
-    real = results.Writer._flush
+    real = Writer._flush
     monkeypatch.setattr(detector_table, "BATCH_CLIPS", 3)
 
-    def flush(self: results.Writer) -> None:
+    def flush(self: Writer) -> None:
         rows.append(self)
-        if len(rows) > 1:
+        if len(rows) > 2:  # the columns' names, and three rows
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(self)
 
-    monkeypatch.setattr(results.Writer, "_flush", flush)
+    monkeypatch.setattr(Writer, "_flush", flush)
     usage_error(pyasd("score", factory / "fan/test", "-m", model, "-o", out), out, "disk is full", "make room")
     assert not out.exists()
     assert len(results.read(f"{out}.partial")) == 3

@@ -15,6 +15,7 @@ from pyasd.tables import table as results
 from pyasd.tables.evaluation import evaluate
 from pyasd.tables.labels import read_labels
 from pyasd.tables.table import Row
+from pyasd.tables.writer import Writer
 
 
 def rows(machine_type: str, machine_id: str, scores: list[float], labels: list[int | None]) -> list[Row]:
@@ -83,7 +84,7 @@ def test_a_member_s_own_scores() -> None:
 def test_a_file_gives_the_same(tmp_path: Path, extension: str) -> None:
     path = tmp_path / f"scores{extension}"
     data = rows("fan", "00", [0.5, 1.0, 2.0], [0, 1, 0]) + rows("", "", [0.0, 1.0], [0, 1])
-    with results.Writer(path, ["m"]) as writer:
+    with Writer(path, ["m"]) as writer:
         writer.write(data)
     pd.testing.assert_frame_equal(evaluate(path), evaluate(table(data)))
     # pandas' own reading makes numbers of machine IDs and NaN of empty text.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import math
 import os
 from pathlib import Path
-from typing import IO, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ import pytest
 from pyasd.tables import Combination
 from pyasd.tables import table as results
 from pyasd.tables.table import Row
+from pyasd.tables.writer import Writer
 
 MEMBERS = ("group-made", "autoencoder")
 ROWS = [
@@ -31,7 +31,7 @@ EXTENSIONS = pytest.mark.parametrize("extension", [".csv", ".parquet"])
 
 
 def write(path: Path, rows: list[Row] = ROWS, times: int = 1) -> None:
-    with results.Writer(path, MEMBERS) as writer:
+    with Writer(path, MEMBERS) as writer:
         for _ in range(times):
             writer.write(rows)
 
@@ -115,110 +115,6 @@ def test_csv_and_pandas_write_the_same(tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
-def test_many_rows_make_few_row_groups(tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    path = tmp_path / "scores.parquet"
-    write(path, ROWS[:1], results.ROW_GROUP + 5)
-    metadata = pq.read_metadata(path)
-    assert (metadata.num_rows, metadata.num_row_groups) == (results.ROW_GROUP + 5, 2)
-
-
-@EXTENSIONS
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interruption_keeps_the_rows_so_far(tmp_path: Path, extension: str, error: type[BaseException]) -> None:
-    path = tmp_path / f"scores{extension}"
-    write(path, ROWS[:1])
-    with pytest.raises(error), results.Writer(path, MEMBERS) as writer:  # noqa: PT012
-        writer.write(ROWS[:2])
-        raise error
-    assert len(results.read(path)) == 1, "the earlier table is still there"
-    partial = results.read(f"{path}.partial")
-    pd.testing.assert_frame_equal(partial, results.table(ROWS[:2], MEMBERS))
-
-
-def test_csv_rows_are_on_the_disk_when_write_returns(tmp_path: Path) -> None:
-    path = tmp_path / "scores.csv"
-    with results.Writer(path, MEMBERS) as writer:
-        writer.write(ROWS[:1])
-        assert len(results.read(writer.partial)) == 1
-        assert not path.exists()
-
-
-@pytest.mark.parametrize("name", ["scores", "scores.xlsx", "scores.csv.gz", ".txt"])
-def test_another_extension_is_refused_before_any_work(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=r"must end in \.csv or \.parquet"):
-        results.Writer(tmp_path / name, MEMBERS)
-
-
-@EXTENSIONS
-def test_a_folder_that_does_not_exist(tmp_path: Path, extension: str) -> None:
-    with pytest.raises(FileNotFoundError, match=r"can't write .*there is no folder .*nowhere: make it first"):
-        write(tmp_path / "nowhere" / f"scores{extension}")
-
-
-def test_a_folder_where_the_table_should_be(tmp_path: Path) -> None:
-    (tmp_path / "scores.csv").mkdir()
-    with pytest.raises(IsADirectoryError, match="is a folder: name a file"):
-        write(tmp_path / "scores.csv")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError, match="choose a place that can be written"):
-        write(tmp_path / "scores.csv")
-
-
-def test_no_right_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(PermissionError, match=r"can't write .*scores\.csv: Permission denied: choose a place"):
-        results.Writer(tmp_path / "scores.csv", MEMBERS).__enter__()
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@EXTENSIONS
-def test_a_disk_that_is_full_from_the_start(tmp_path: Path, extension: str) -> None:
-    path = tmp_path / f"scores{extension}"
-    Path(f"{path}.partial").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"^can't write .*scores.*: the disk is full: make room") as caught:
-        write(path)
-    assert caught.value.errno == errno.ENOSPC
-    assert not path.exists()
-
-
-def test_a_disk_that_fills_up_keeps_whole_rows(tmp_path: Path) -> None:
-    path = tmp_path / "scores.csv"
-    writer = results.Writer(path, MEMBERS)
-    message = r"disk is full: the rows so far are in .*scores\.csv\.partial; make room"
-    with pytest.raises(OSError, match=message), writer:  # noqa: PT012
-        writer.write(ROWS)
-        writer._file = HalfWritten(writer._file)  # type: ignore[assignment]
-        writer.write(ROWS)
-    pd.testing.assert_frame_equal(results.read(writer.partial), results.table(ROWS, MEMBERS))
-    assert not path.exists()
-
-
-class HalfWritten:
-    """A file whose disk takes half of what is written, and no more."""
-
-    def __init__(self, file: IO[bytes] | None) -> None:
-        assert file is not None
-        self.file = file
-
-    def write(self, data: bytes) -> int:
-        self.file.write(data[: len(data) // 2])
-        self.file.flush()
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    def close(self) -> None:
-        self.file.close()
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
 def test_a_table_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.csv doesn't exist: write it with `pyasd score"):
         results.read(tmp_path / "none.csv")
@@ -281,7 +177,7 @@ def test_a_table_of_an_older_version_gets_split_and_domain_from_names(tmp_path: 
 
 def test_what_a_table_says_of_split_and_domain_is_not_parsed_again(tmp_path: Path) -> None:
     row = Row("fan/test/section_00_target_test_anomaly_0001.wav", domain="source", split="")
-    with results.Writer(tmp_path / "a.csv", []) as writer:
+    with Writer(tmp_path / "a.csv", []) as writer:
         writer.write([row])
     table = results.read(tmp_path / "a.csv")
     assert table.loc[0, ["split", "domain"]].tolist() == ["", "source"]

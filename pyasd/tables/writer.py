@@ -1,0 +1,221 @@
+"""Writing the table of scores as its rows come, so that they survive whatever ends the run."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import io
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from pyasd.storage import publish
+from pyasd.tables.table import Row, Schema, guarded, kind_of, unguarded
+
+try:
+    import fcntl
+except ImportError:  # Windows has none: two runs with one table are not noticed there
+    fcntl = None  # type: ignore[assignment]
+
+ROW_GROUP = 8192
+"""Rows in a group of a Parquet file: every group has a fixed cost."""
+
+
+class Writer:
+    """Write a table row by row: `with Writer("scores.csv", members) as writer: writer.write(rows)`.
+
+    The rows go to `<path>.partial`, as CSV, and are with the operating system when `write` returns. When all is done it
+    becomes `path`; a Parquet file is made of it then, some thousand rows at a time. After an exception, a signal or a
+    kill it stays there with the rows so far, and `read` reads it.
+
+    Args:
+        path: the table, .csv or .parquet; one that is there is replaced at the end.
+        members: names of the ensemble members.
+        decisions: which of `DECISIONS` are wanted.
+
+    Raises:
+        ValueError: the extension is another.
+        FileExistsError: another run is writing this table.
+        OSError: the file can't be made, or (from `write` and the end of the block) can't be written: disk full.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], members: Sequence[str], decisions: Sequence[str] = ()) -> None:
+        self.path = Path(path)
+        self.partial = Path(f"{self.path}.partial")
+        self._schema = Schema(members, decisions)
+        self._kind = kind_of(self.path)
+        self._waiting: list[str] = []  # lines
+        self._file: IO[bytes] | None = None
+        self._whole_bytes = 0  # where the last whole row ends
+
+    def __enter__(self) -> Writer:
+        """Make the file, so that a wrong place is known before any work is done."""
+        if self.path.is_dir():
+            raise IsADirectoryError(f"{self.path} is a folder: name a file, like {self.path / 'scores.csv'}")
+        try:
+            self._file = self._open()
+            self._waiting = [_line(list(self._schema.types))]
+            self._flush()
+        except OSError as error:
+            self._close()
+            raise self._explained(error) from error
+        return self
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Add rows. The file has them when this returns; rows that it could not take are tried again with the next."""
+        self._waiting += [_line(map(_guarded, self._schema.cells(row))) for row in rows]
+        try:
+            self._flush()
+        except OSError as error:
+            raise self._explained(error) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the file, and give it its name if all went well."""
+        try:
+            self._flush()
+            if error is None and self._kind == ".csv":
+                publish(self.partial, self.path)
+            elif error is None:
+                self._make_parquet()
+        except OSError as failure:
+            if error is None:  # else the first error is the one to be seen
+                raise self._explained(failure) from failure
+        finally:
+            self._close()
+
+    def _open(self) -> IO[bytes]:
+        """Open the unfinished table for this run alone, and empty it.
+
+        Raises:
+            FileExistsError: another run has it.
+            OSError: it can't be opened.
+        """
+        while True:
+            file = open(self.partial, "ab", buffering=0)  # noqa: SIM115 (__exit__ closes it)
+            try:
+                _lock(file)
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(self.partial)):
+                    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                        file.truncate(0)
+                    return file
+            except FileNotFoundError:  # the other run has just finished with it
+                pass
+            except BaseException:
+                file.close()
+                raise
+            file.close()
+
+    def _flush(self) -> None:
+        """Write what waits; what can't be written goes on waiting, and no part of it stays in the file."""
+        if not self._waiting:
+            return
+        assert self._file is not None, "a Writer is used in a `with` block"
+        data = memoryview("".join(self._waiting).encode("utf-8"))
+        whole, none = self._whole_bytes + len(data), list[str]()
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+            self._whole_bytes, self._waiting = whole, none
+        except BaseException:  # Ctrl-C too
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._whole_bytes)
+            raise
+
+    def _make_parquet(self) -> None:
+        """Make the Parquet file of the unfinished table, some rows at a time."""
+        types = {name: kind.arrow for name, kind in self._schema.types.items()}
+        options = pa.csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=False)
+        unfinished = Path(f"{self.path}.partial.parquet")
+        try:
+            with (
+                open(self.partial, "rb") as source,
+                open(unfinished, "wb") as file,  # pyarrow takes no other names than UTF-8
+                pq.ParquetWriter(file, self._schema.arrow) as parquet,
+                pa.csv.open_csv(
+                    source, parse_options=pa.csv.ParseOptions(newlines_in_values=True), convert_options=options
+                ) as reader,
+            ):
+                waiting: list[pa.RecordBatch] = []
+                for batch in reader:
+                    waiting.append(batch)
+                    if sum(x.num_rows for x in waiting) >= ROW_GROUP:
+                        waiting = _write_groups(parquet, waiting, ROW_GROUP)
+                _write_groups(parquet, waiting, 1)
+            publish(unfinished, self.path)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise
+        self.partial.unlink()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+
+    def _explained(self, error: OSError) -> OSError:
+        """Return the same error, saying which table and what to do."""
+        if isinstance(error, FileExistsError):
+            return error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            kept = f"the rows so far are in {self.partial}; " if self._whole_bytes else ""
+            what = f"the disk is full: {kept}make room, or write to another one"
+        elif error.errno == errno.ENOENT and not self.path.parent.exists():
+            what = f"there is no folder {self.path.parent}: make it first"
+        else:
+            what = f"{error.strerror or error}: choose a place that can be written"
+        explained = type(error)(f"can't write {self.path}: {what}")
+        explained.errno = error.errno
+        return explained
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Take the file for this process, until it is closed.
+
+    Raises:
+        FileExistsError: another process has it.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        path = os.fsdecode(file.name).removesuffix(".partial")
+        raise FileExistsError(f"another run is writing {path}: wait for it, or write to another file") from None
+    except OSError:  # a file system without locks
+        return
+
+
+def _guarded(cell: Any) -> Any:
+    return guarded(cell) if isinstance(cell, str) else cell
+
+
+def _line(cells: Iterable[Any]) -> str:
+    """A row as a line of CSV. With this end of line, texts with either of its characters are quoted; older versions of
+    Python quote no others.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue()[:-2] + "\n"
+
+
+def _write_groups(parquet: pq.ParquetWriter, batches: Sequence[pa.RecordBatch], least: int) -> list[pa.RecordBatch]:
+    """Write rows in groups, texts as they were before `guarded`; return those that are fewer than `least`."""
+    table = pa.Table.from_batches(batches) if batches else parquet.schema.empty_table()
+    while table.num_rows >= least:
+        group, table = table[:ROW_GROUP], table[ROW_GROUP:]
+        for place, column in enumerate(group.schema):
+            if column.type == pa.string():
+                texts = pa.array(map(unguarded, group.column(place).to_pylist()), pa.string())
+                group = group.set_column(place, column, texts)
+        parquet.write_table(group, ROW_GROUP)
+    return list(table.to_batches())
