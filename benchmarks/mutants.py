@@ -4,8 +4,8 @@
     python -m benchmarks.mutants pyasd/audio.py --most 0     # all faults of one module
     python -m benchmarks.mutants --survivors                 # only lists what survived so far
 
-A fault that no test notices has survived: a test is missing, or the fault changes nothing (it is equivalent; those that
-were looked at stand in EQUIVALENT, with the reason). What was tried is kept in build/mutants.jsonl, and not tried again
+A fault that no test notices has survived: a test is missing, or the fault changes nothing (benchmarks/equivalent.csv
+lists those that were looked at, with the reason). What was tried is kept in build/mutants.jsonl, and not tried again
 unless the module or its tests change: a run that was ended goes on where it was.
 
 Each fault is tried in a forked process, whose own processes see it too. One that takes five times as long as the tests
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import hashlib
 import importlib
 import importlib.util
@@ -36,6 +37,9 @@ from benchmarks.mutations import Mutation, mutations
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "mutants.jsonl"
+EQUIVALENT = ROOT / "benchmarks" / "equivalent.csv"
+"""Faults that change nothing, by module and name, and why."""
+
 HOOK = ROOT / "benchmarks" / "mutated" / "sitecustomize.py"
 
 MODULES: dict[str, tuple[str, ...]] = {
@@ -59,29 +63,6 @@ MODULES: dict[str, tuple[str, ...]] = {
     "pyasd/tables/evaluation.py": (),
 }
 """Modules whose tests take seconds, and what tests them besides the file of that name."""
-
-EQUIVALENT: dict[str, dict[str, str]] = {
-    "pyasd/storage.py": {
-        "read: file.metadata() or {} -> file.metadata()": "None has no items: the same error is caught",
-        "_is_truncated: length < 100000000 -> length <= 100000000": "no header is as long",
-        "_is_truncated: 100000000 -> 100000001": "no header is as long",
-    },
-    "pyasd/models/pooling.py": {
-        "pool_clips: 1 -> 2 (again, 2)": "more zeros behind a clip: its sum is the same",
-        "pool_clips: longest - 1 -> longest + 1": "more zeros behind a clip: its sum is the same",
-        "pool_clips: if min(counts) == longest: -> if False:": "a shortcut, to the same sums",
-        "pool_clips: True -> False": "waits for a copy to a GPU; without one there is no copy",
-    },
-    "pyasd/detector/statistics.py": {
-        "Baseline.from_tensors: mean > highest + slack -> mean >= highest + slack": "a last bit of a tolerance",
-        "Baseline.from_tensors: mean < lowest - slack -> mean <= lowest - slack": "a last bit of a tolerance",
-    },
-    "pyasd/features/log_mels.py": {
-        "_batches: 0 -> 1": "no clip has fewer samples than one",
-        "_batches: 0 -> 1 (again, 2)": "no clip has fewer samples than one",
-    },
-}
-"""Faults that change nothing, by module and name, and why."""
 
 _HEAVY = (
     "torch", "pandas", "pyarrow.parquet", "soundfile", "soxr", "scipy.stats", "librosa", "safetensors.torch",
@@ -239,10 +220,12 @@ def report(results: Sequence[Result]) -> str:
     lines.append("|---|---|---|---|---|---|")
     survived = []
     total = [0, 0, 0]
+    with open(EQUIVALENT, encoding="utf-8", newline="") as file:
+        known = {(row["module"], row["name"]) for row in csv.DictReader(file)}
     for module in dict.fromkeys(x.module for x in results):
         own = [x for x in results if x.module == module]
         left = [x for x in own if x.outcome == "survived"]
-        equivalent = [x for x in left if x.name in EQUIVALENT.get(module, {})]
+        equivalent = [x for x in left if (module, x.name) in known]
         survived += [x for x in left if x not in equivalent]
         counts = [len(own), len(own) - len(left), len(equivalent)]
         total = [a + b for a, b in zip(total, counts, strict=True)]

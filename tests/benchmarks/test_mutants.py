@@ -120,7 +120,8 @@ def test_a_run_tells_what_survived_and_goes_on_where_it_was(
     mutants.main(arguments)
     assert len(tried) == 2, "the tests as they are, and what wasn't known yet"
     assert capsys.readouterr().out.splitlines()[:4] == printed.splitlines()[:4]
-    equivalent = {"pyasd_toy/sums.py": {"least: min(a, b) -> max(a, b)": "nobody calls it"}}
+    equivalent = project / "equivalent.csv"
+    equivalent.write_text('module,name,reason\npyasd_toy/sums.py,"least: min(a, b) -> max(a, b)",nobody calls it\n')
     monkeypatch.setattr(mutants, "EQUIVALENT", equivalent)
     mutants.main([*arguments, "--survivors"])
     assert "| `pyasd_toy/sums.py` | 2 | 1 | 1 | 0 | 100 % |" in capsys.readouterr().out

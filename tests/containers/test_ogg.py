@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 
+from pyasd.containers import ogg
+from pyasd.containers.finding import Finding
 from pyasd.errors import ClipError
 
 from .encoded import RATE, encoded, fails, noise, read
@@ -17,6 +21,14 @@ def test_cuts_of_any_length_are_told(subtype: str) -> None:
         assert "copy it again" in fails(whole[:-missing])
     last = whole.rfind(b"OggS")
     assert "no last page" in fails(whole[:last])
+    for end in (last + 27, last + 28, len(whole) - 1):  # in the lengths of its segments, and in these
+        assert "its last page is not whole" in fails(whole[:end])
+
+
+def test_a_file_of_one_stream_is_decoded_where_it_lies() -> None:
+    whole = encoded("OGG", subtype="VORBIS")
+    assert ogg.inspect(io.BytesIO(whole), len(whole)) == Finding()
+    assert ogg.inspect(io.BytesIO(whole + whole), 2 * len(whole)).parts == (whole, whole)
 
 
 def test_a_page_that_is_lost_is_told() -> None:

@@ -227,3 +227,12 @@ def test_odd_calibrations(detector: pyasd.Detector) -> None:
         detector.calibrate([broken], **how)
     with pytest.raises(ValueError, match="no clips"):
         detector.calibrate([], **how)
+
+
+def test_a_single_machine_id_s_calibration_is_written_and_read() -> None:
+    scores = {"a": np.array([[1.0, np.nan], [3.0, 4.0], [np.nan, np.nan]]), "b": np.array([[5.0], [6.0], [7.0]])}
+    one = Calibration.of(["00"] * 3, scores, training=True)
+    again = Calibration.from_tensors(["00"], {"a": ("x", "y"), "b": ("z",)}, one.tensors())
+    assert again.training == {"00"}
+    for name, kept in (("a", [[1.0, np.nan], [3.0, 4.0]]), ("b", [[5.0], [6.0]])):
+        np.testing.assert_array_equal(again.samples["00"][name], kept)

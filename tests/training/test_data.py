@@ -10,7 +10,7 @@ import torch
 
 from pyasd.features.store import LogMels, LogMelStore
 from pyasd.models import kinds
-from pyasd.training.data import TrainingSet, WindowSet, held_out
+from pyasd.training.data import TrainingSet, WindowSet, band_statistics, held_out
 from pyasd.training.run import Run
 
 CPU = torch.device("cpu")
@@ -45,6 +45,16 @@ def test_gathered_windows_are_five_frames_in_time_order() -> None:
 def test_too_few_windows_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         WindowSet([torch.zeros(5, 2), torch.zeros(3, 2)], 5, np.array([False, False]), CPU)
+    assert len(WindowSet([torch.zeros(6, 2), torch.zeros(3, 2)], 5, np.array([False, False]), CPU).training) == 2
+
+
+def test_bands_have_the_mean_and_the_deviation_of_all_frames() -> None:
+    rng = np.random.default_rng(0)
+    parts = [rng.normal([-40, 10, 5], [3, 8, 0], (n, 3)).astype(np.float32) for n in (5, 30, 11)]
+    mean, deviation = band_statistics([torch.from_numpy(x) for x in parts])
+    frames = np.concatenate(parts).astype(np.float64)
+    np.testing.assert_allclose(mean, frames.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(deviation, [*frames.std(0)[:2], 0.1], rtol=1e-12)
 
 
 def test_images_are_drawn_from_within_clips() -> None:
