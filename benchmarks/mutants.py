@@ -60,7 +60,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "pyasd/detector/statistics.py": (),
     "pyasd/detector/calibration.py": ("tests/detector/test_decisions.py",),
     "pyasd/detector/decisions.py": ("tests/detector/test_calibration.py",),
-    "pyasd/tables/evaluation.py": (),
+    "pyasd/tables/evaluation.py": ("tests/tables/test_decisions.py",),
 }
 """Modules whose tests take seconds, and what tests them besides the file of that name."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -128,9 +129,15 @@ def test_missing_columns_are_named() -> None:
         evaluate(data.drop(columns=["machine_id", "label"]))
 
 
-def test_max_fpr_must_be_a_rate() -> None:
-    with pytest.raises(ValueError, match="max_fpr must be"):
-        evaluate(table(rows("fan", "00", [0, 1], [0, 1])), max_fpr=10)
+@pytest.mark.parametrize("max_fpr", [10, 1 + 1e-9, 0, -0.1, math.nan])
+def test_max_fpr_must_be_a_rate(max_fpr: float) -> None:
+    with pytest.raises(ValueError, match="max_fpr must be above 0 and at most 1, not"):
+        evaluate(table(rows("fan", "00", [0, 1], [0, 1])), max_fpr=max_fpr)
+
+
+def test_up_to_a_rate_of_1_the_partial_area_is_the_whole() -> None:
+    found = evaluate(table(rows("fan", "00", [0, 3, 1, 2], [0, 0, 1, 1])), max_fpr=1)
+    assert found["pauc"][0] == found["auc"][0] == 0.5
 
 
 # -- the rules of other years ------------------------------------------------------------------------------------
