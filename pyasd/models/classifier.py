@@ -218,8 +218,12 @@ class Classifier(TrainedMember, nn.Module):
 
     def training_compute(self, compute: Compute) -> Compute:
         """Choose bfloat16, where nobody asked for a precision, on GPUs that have it and, on CPUs that multiply in it,
-        for ResNet-50 (twice as fast there; MobileNetV2's convolutions of single channels gain nothing).
+        for ResNet-50 (twice as fast there; MobileNetV2's convolutions of single channels gain nothing). Fewer than 32
+        Mel bands are learnt in float32 on a CPU: where an image is one column wide, oneDNN leaves gradients unset of
+        bfloat16 weights that meet padding alone.
         """
+        if compute.device.type == "cpu" and self.mels < 32:
+            return replace(compute, precision="float32")
         if not compute.mixed:
             return compute
         if compute.device.type == "cuda":

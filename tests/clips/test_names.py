@@ -36,6 +36,7 @@ from pyasd.clips.names import attributes, is_audio, parse
         # MIMII
         ("6_dB_pump/pump/id_02/abnormal/00000001.wav", ("pump", "02", "", 1)),
         ("pump/id_02/normal/00000001.wav", ("pump", "02", "", 0)),
+        ("pump/id_02/new/00000001.wav", ("", "", "", None)),
         # plain
         ("recordings/monday 7.wav", ("", "", "", None)),
         ("recordings/pump_normal.flac", ("", "", "", None)),

@@ -500,6 +500,18 @@ def test_classifiers_learn_in_bfloat16_where_that_is_faster(isa: str, monkeypatc
     assert on_gpu.precision == "float32"
 
 
+@pytest.mark.parametrize("kind", ["resnet", "mobilenet"])
+def test_few_bands_are_learnt_in_float32_on_a_cpu(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "isa", lambda: "avx512bf16")
+    few, enough = (kinds()[kind](kind, kinds()[kind].Config(), mels) for mels in (31, 32))
+    for asked in ("auto", "bfloat16"):
+        assert few.training_compute(Compute.choose("cpu", "auto", asked)).precision == "float32"
+    asked_for = Compute.choose("cpu", "auto", "bfloat16")
+    assert enough.training_compute(asked_for) == asked_for
+    on_gpu = asked_for.on([torch.device("cuda")])
+    assert few.training_compute(on_gpu) == on_gpu
+
+
 def test_scoring_precision_is_not_that_of_training(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
     """Normal clips are scored as any others are, in float32, where nobody asked for a precision."""
     seen: dict[str, str] = {}

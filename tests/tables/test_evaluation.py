@@ -212,6 +212,7 @@ def test_means_over_machine_types_are_harmonic_too() -> None:
         assert found[name][5] == pytest.approx(harmonic(found[name][2], found[name][4]))
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_figure_of_zero_makes_a_harmonic_mean_of_zero() -> None:
     worst = section("00", {("source", "normal"): [5], ("source", "anomaly"): [0], ("target", "normal"): [0]})
     with pytest.warns(UserWarning, match="fan 00 has no p?auc_target"):
@@ -295,6 +296,11 @@ def test_domains_come_from_their_column_not_from_names() -> None:
 def test_a_table_of_an_older_version_gives_the_same() -> None:
     old = table(FIRST, SECOND).drop(columns=["split", "domain"])
     pd.testing.assert_frame_equal(evaluate(old, rule="2023"), evaluate(table(FIRST, SECOND), rule="2023"))
+
+
+def test_tables_that_name_no_clip_have_their_domains_in_a_column() -> None:
+    whole = evaluate(table(FIRST, SECOND), rule="2021")
+    pd.testing.assert_frame_equal(evaluate(table(FIRST, SECOND).drop(columns="clip"), rule="2021"), whole)
 
 
 def test_a_rule_with_domains_needs_them() -> None:
