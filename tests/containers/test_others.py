@@ -37,6 +37,13 @@ def test_a_caf_file_with_a_hole() -> None:
     assert "of" in fails(whole[:middle] + whole[middle + 4096 :])
 
 
+def test_an_empty_chunk_of_a_caf_file_does_not_end_the_count() -> None:
+    whole = encoded("CAF", subtype="PCM_16")
+    whole = whole[:52] + b"free" + bytes(8) + whole[52:]  # behind the description of the samples
+    assert np.array_equal(read(whole).samples, noise())
+    fails(whole[:-1000])
+
+
 def test_a_header_that_says_no_length_is_heard_to_the_end() -> None:
     whole = bytearray(encoded("AU", subtype="PCM_16"))
     whole[8:12] = b"\xff" * 4

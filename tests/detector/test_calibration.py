@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from numpy.typing import NDArray
 
 import pyasd
@@ -236,3 +237,23 @@ def test_a_single_machine_id_s_calibration_is_written_and_read() -> None:
     assert again.training == {"00"}
     for name, kept in (("a", [[1.0, np.nan], [3.0, 4.0]]), ("b", [[5.0], [6.0]])):
         np.testing.assert_array_equal(again.samples["00"][name], kept)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scores/a": torch.zeros(2, 2)}, r"the calibration of a has the shape \(2, 2\)"),
+        ({"scores/b": torch.zeros(3, 2)}, r"the calibration of b has the shape \(3, 2\)"),
+        ({"count": torch.tensor([3])}, "the calibration of a has the shape"),
+        ({"count": torch.tensor([1, 1, 1])}, "the calibration of a has the shape"),
+        ({"count": torch.tensor([3, 0])}, "the calibration of a has the shape"),
+        ({"scores/b": torch.tensor([[1.0], [math.inf], [2.0]])}, "the calibration of b has infinite scores"),
+    ],
+)
+def test_a_calibration_that_is_none_is_refused(changes: dict[str, torch.Tensor], message: str) -> None:
+    scores = {"a": np.array([[1.0, np.nan], [3.0, 4.0], [5.0, 6.0]]), "b": np.array([[5.0], [6.0], [7.0]])}
+    modes, ids = {"a": ("x", "y"), "b": ("z",)}, ["00", "02"]
+    tensors = Calibration.of(["00", "02", "00"], scores).tensors()
+    assert [len(x["b"]) for x in Calibration.from_tensors(ids, modes, tensors).samples.values()] == [2, 1]
+    with pytest.raises(ValueError, match=message):
+        Calibration.from_tensors(ids, modes, tensors | changes)
