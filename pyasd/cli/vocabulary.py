@@ -90,6 +90,9 @@ OPTIONS: set[str] = set()
 _SAID = re.compile(r"""(?<![\w/.=-])([a-z][a-z_]*)=(?:(["'])([\w-]*)\2|([\w.%]*))""")
 """An argument as messages of the library have it: `ids=`, `unknown_ids="pool"`, `warps=1`."""
 
+_REFUSED = re.compile(r"^([a-z_]+)(?= must be )")
+"""An argument whose value is refused: `max_fpr must be`."""
+
 _OTHER_NAMES = {"ids": "id", "score_mode": "score"}
 """Options that are called otherwise than the argument."""
 
@@ -108,7 +111,10 @@ def with_options(message: str) -> str:
             return f"{name}{f' = {value}' if value else ''} in a recipe"
         return match[0]
 
-    return _SAID.sub(said, message)
+    def refused(match: re.Match[str]) -> str:
+        return f"--{match[1].replace('_', '-')}" if match[1] in OPTIONS else match[0]
+
+    return _REFUSED.sub(refused, _SAID.sub(said, message))
 
 
 @lru_cache(maxsize=None)

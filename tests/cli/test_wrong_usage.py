@@ -163,3 +163,5 @@ def test_evaluate_what_cannot_be(pyasd: Command, factory: Path, model: Path, tmp
     usage_error(pyasd("evaluate", model), model, ".csv")
     assert pyasd("score", factory / "fan/test", "-m", model, "-o", out).code == 0
     usage_error(pyasd("evaluate", out, "--score", "score.banana"), "score.banana", "score.group-made")
+    for rate in ("0", "1.5", "nan"):
+        usage_error(pyasd("evaluate", out, "--max-fpr", rate), f"--max-fpr must be above 0 and at most 1, not {rate}")

@@ -104,21 +104,42 @@ def test_what_the_challenge_s_scripts_copy_counts_once(tmp_path: Path) -> None:
     assert summary(dcase.find(folder, 2021)) == once
 
 
-def test_a_labelled_copy_serves_where_there_is_no_list(tmp_path: Path) -> None:
-    folder = write(tmp_path / "data", 2020, machines=["fan"])
-    fan, truth = folder / "eval_data" / "fan", folder / "eval_data_list_2020.csv"
-    listed = dcase.find(folder)
+def with_labelled_copies(folder: Path) -> Path:
+    """A miniature of 2020's fans, whose evaluation part is copied as the challenge's scripts do it."""
+    write(folder, 2020, machines=["fan"])
+    fan = folder / "eval_data" / "fan"
     (fan / "test_rename").mkdir()
-    for line in truth.read_text().splitlines()[1:]:
+    for line in (folder / "eval_data_list_2020.csv").read_text().splitlines()[1:]:
         name, labelled, _ = line.split(",")
         shutil.copy(fan / "test" / name, fan / "test_rename" / labelled)
+    return folder
+
+
+def labels(entries: list[Entry]) -> Counter[tuple[str, int | None]]:
+    return Counter((x.clip.machine_id, x.clip.label) for x in entries if x.part == "evaluation")
+
+
+def test_a_labelled_copy_serves_where_there_is_no_list(tmp_path: Path) -> None:
+    folder = with_labelled_copies(tmp_path / "data")
+    listed = dcase.find(write(tmp_path / "plain", 2020, machines=["fan"]))
     assert summary(dcase.find(folder)) == summary(listed), "the list, and the names of the challenge"
-    truth.unlink()
-    renamed = [x for x in dcase.find(folder) if x.part == "evaluation"]
-    assert Counter((x.clip.machine_id, x.clip.label) for x in renamed) == Counter(
-        (x.clip.machine_id, x.clip.label) for x in listed if x.part == "evaluation"
-    )
-    assert {Path(x.clip.name).parent.name for x in renamed} == {"test_rename"}
+    (folder / "eval_data_list_2020.csv").unlink()
+    renamed = dcase.find(folder)
+    assert labels(renamed) == labels(listed)
+    assert {Path(x.clip.name).parent.name for x in renamed if x.part == "evaluation"} == {"test_rename"}
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_labelled_copies_alone_are_the_evaluation_part(tmp_path: Path, listed: bool) -> None:
+    folder = with_labelled_copies(tmp_path / "data")
+    expected = dcase.find(folder)
+    shutil.rmtree(folder / "eval_data/fan/test")
+    if not listed:
+        (folder / "eval_data_list_2020.csv").unlink()
+    found = dcase.find(folder)
+    assert labels(found) == labels(expected)
+    assert {x.clip.split for x in found if x.part == "evaluation"} == {"test"}
+    assert dcase.shortfalls(found, 2020, ["fan"]) == dcase.shortfalls(expected, 2020, ["fan"])
 
 
 def test_evaluation_without_labels(tmp_path: Path) -> None:

@@ -113,7 +113,11 @@ SMALL: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [*sorted(SMALL), "spectrum"])
+LEARN_AT_ONCE = ("neighbours", "spectrum")
+"""Members without epochs."""
+
+
+@pytest.mark.parametrize("kind", [*sorted(SMALL), *LEARN_AT_ONCE])
 def test_scorers_keep_their_contract(kind: str) -> None:
     """The clips' shape in, `[clips, modes]` float64 out; the modes that were asked for; state makes the same member."""
     clips = [x.float() for x in -40 + 8 * torch.randn(8, 40, 32)]
@@ -122,8 +126,10 @@ def test_scorers_keep_their_contract(kind: str) -> None:
     data, heard = TrainingSet(clips, ids), []
     run = Run(progress=lambda *step: heard.append(step), stage="learning")
     history = made.fit(data, run)
-    assert len(history.training) == (0 if kind == "spectrum" else 1)
+    assert len(history.training) == (0 if kind in LEARN_AT_ONCE else 1)
     assert heard[-1][0].startswith("learning")
+    if kind in LEARN_AT_ONCE:
+        assert heard == [("learning", 1, 1, "")]
     normal = made.normal_scores(data, Run())
     assert normal.scores.shape == (8, len(made.modes))
     assert list(normal.ids) == ids

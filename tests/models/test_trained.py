@@ -54,8 +54,20 @@ def test_few_held_out_clips_lean_on_the_other_ids_variance() -> None:
         assert baseline.moments.variance[:, place] == pytest.approx([scores[:3].var()] * 2)
 
 
+def test_two_held_out_clips_of_one_machine_id_are_enough() -> None:
+    """Of 20 and 5 clips, 2 and 1 are held out."""
+    ids = ["00"] * 20 + ["01"] * 5
+    detector = pyasd.fit(log_mels(25), ids=ids, features="log-mel", statistics="held-out", members=BOTH, **TINY)
+    for name in BOTH:
+        moments = detector.machines[""].baselines[name].moments
+        assert moments.count.tolist() == [2, 1]
+        assert (moments.variance[0] > 0).all()
+        np.testing.assert_allclose(moments.variance[1], moments.variance[0], rtol=1e-12)
+
+
 @pytest.mark.parametrize(
-    ("ids", "match"), [(["00"] * 30 + ["01"], "'01' have none"), (["00", "01"] * 2, "each has one")]
+    ("ids", "match"),
+    [(["00"] * 30 + ["01"], "'01' have none"), (["00", "01"] * 2, "each has one"), (["00"] * 14, "each has one")],
 )
 def test_held_out_statistics_need_clips(ids: list[str], match: str) -> None:
     with pytest.raises(ValueError, match=f"held-out clip of each machine ID.*{match}.*validation="):
