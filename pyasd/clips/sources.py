@@ -213,26 +213,26 @@ class ZipSource(Source):
 
     def open(self) -> BinaryIO:
         """Unpack the member into memory, checked against the archive's checksum; see `Source.open`."""
-        most = size_limit()
+        most, archived = size_limit(), printable(self.path)
         try:
             archive = open_zip(self.path)
             entry = self._entry(archive)
             if entry.flag_bits & 1:
-                raise ClipError("unreadable", f"{self.where} is encrypted: unpack {self.path} with its password")
+                raise ClipError("unreadable", f"{self.where} is encrypted: unpack {archived} with its password")
             check_size(self.where, entry.file_size, most)
             return io.BytesIO(_unpack(archive, entry))
         except FileNotFoundError:
-            raise ClipError("missing", f"{self.where}: the archive {self.path} doesn't exist any more") from None
+            raise ClipError("missing", f"{self.where}: the archive {archived} doesn't exist any more") from None
         except NotImplementedError as error:
             raise ClipError(
-                "unreadable", f"{self.where} can't be unpacked here ({error}): unpack {self.path} with another program"
+                "unreadable", f"{self.where} can't be unpacked here ({error}): unpack {archived} with another program"
             ) from None
         except MemoryError:
             raise ClipError("unreadable", f"{self.where} is too long for this machine's memory: cut it") from None
         except _UNPACKING as error:
             reason = " ".join(str(error).split())
             raise ClipError(
-                "unreadable", f"{self.where} can't be unpacked ({reason}): copy or download {self.path} again"
+                "unreadable", f"{self.where} can't be unpacked ({reason}): copy or download {archived} again"
             ) from None
 
     def size(self) -> int:
@@ -369,7 +369,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return _open_zip(path, (info.st_mtime_ns, info.st_size, os.getpid()))
     except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise ValueError(f"{path} is no whole zip archive ({error}): copy or download it again") from None
+        raise ValueError(f"{printable(path)} is no whole zip archive ({error}): copy or download it again") from None
 
 
 def _zip_members(path: Path) -> Iterator[Source]:

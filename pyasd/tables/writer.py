@@ -120,7 +120,7 @@ class Writer:
         if not self._waiting:
             return
         assert self._file is not None, "a Writer is used in a `with` block"
-        data = memoryview("".join(self._waiting).encode("utf-8"))
+        data = memoryview("".join(self._waiting).encode("utf-8", "backslashreplace"))
         whole, none = self._whole_bytes + len(data), list[str]()
         try:
             while data:

@@ -249,6 +249,31 @@ def test_what_cant_be_unpacked_here_has_its_own_remedy(tmp_path: Path) -> None:
         assert "again" not in str(caught.value)
 
 
+def test_an_archive_in_a_folder_whose_name_is_not_utf_8_is_named_in_print(latin1: Path) -> None:
+    path = latin1 / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("1.wav", b"x" * 100)
+    whole = path.read_bytes()
+    central = whole.index(b"PK\1\2")
+    told = []
+    for place, value in ((10, 9), (8, 1), (16, 0)):  # another compression, encrypted, another checksum
+        changed = bytearray(whole)
+        changed[central + place] = value
+        path.write_bytes(changed)
+        with pytest.raises(ClipError) as caught:
+            ZipSource(path, "1.wav", 0).open()
+        told.append(str(caught.value))
+    path.unlink()
+    with pytest.raises(ClipError) as caught:
+        ZipSource(path, "1.wav", 0).open()
+    told.append(str(caught.value))
+    path.write_bytes(whole[:-10])
+    with pytest.raises(ValueError, match="is no whole zip archive") as cut:
+        open_zip(path)
+    for text in (*told, str(cut.value)):
+        assert text.count(r"L\xfcfter/a.zip") == text.count("a.zip"), text
+
+
 @pytest.mark.parametrize("name", ["clips.csv", "list.txt", "table.parquet"])
 def test_a_list_is_no_clip(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("clip\n1.wav\n")

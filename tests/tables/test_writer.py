@@ -140,6 +140,59 @@ def test_rows_that_could_not_be_written_come_with_the_next_ones(tmp_path: Path, 
     pd.testing.assert_frame_equal(results.read(path), results.table(ROWS, MEMBERS))
 
 
+class Slow:
+    """A file that takes three bytes at a time."""
+
+    def __init__(self, file: IO[bytes] | None) -> None:
+        assert file is not None
+        self.file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, data: memoryview) -> int:
+        return self.file.write(data[:3])
+
+
+def test_what_a_write_leaves_over_is_written_too(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    with Writer(path, MEMBERS) as writer:
+        writer._file = Slow(writer._file)  # type: ignore[assignment]
+        writer.write(ROWS)
+        pd.testing.assert_frame_equal(results.read(writer.partial), results.table(ROWS, MEMBERS))
+
+
+@EXTENSIONS
+def test_what_an_earlier_run_left_is_replaced(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"scores{extension}"
+    Path(f"{path}.partial").write_text("rows of an earlier run\n" * 100)
+    write(path, ROWS[:1])
+    pd.testing.assert_frame_equal(results.read(path), results.table(ROWS[:1], MEMBERS))
+
+
+def test_a_disk_that_fills_up_at_the_end_keeps_the_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would have been the Parquet file leaves room for them."""
+    path = tmp_path / "scores.parquet"
+
+    def full(partial: Path, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tables_writer, "publish", full)
+    with pytest.raises(OSError, match=r"disk is full: the rows so far are in .*scores\.parquet\.partial; make room"):
+        write(path)
+    assert os.listdir(tmp_path) == ["scores.parquet.partial"]
+    pd.testing.assert_frame_equal(results.read(f"{path}.partial"), results.table(ROWS, MEMBERS))
+
+
+@EXTENSIONS
+def test_text_that_utf_8_lacks_costs_no_row(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"scores{extension}"
+    write(path, [Row("a.wav", machine_id="\udcff"), Row("b.wav", error="caf\udce9/x.zip is damaged")])
+    table = results.read(path)
+    assert table["machine_id"].tolist() == [r"\udcff", ""]
+    assert table["error"].tolist() == ["", r"caf\udce9/x.zip is damaged"]
+
+
 class Interrupted(FullDisk):
     """A file in whose second half of a write Ctrl-C strikes, once."""
 
