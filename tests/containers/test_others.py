@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import struct
+
 import numpy as np
 import pytest
+
+from pyasd.containers.others import claimed_end
 
 from .encoded import encoded, fails, noise, read
 
@@ -53,3 +58,46 @@ def test_a_header_that_says_no_length_is_heard_to_the_end() -> None:
 def test_a_header_that_ends_is_told_by_libsndfile() -> None:
     for begin in (b".snd\0\0\0\x18", b"caff\0\1", b"2BIT", b"NIST_1A\n   1024\n", b"RIFF\4\0\0\0WAVE", b"\0\0\3\xe8"):
         fails(begin, "unreadable")
+
+
+def end_of(content: bytes, size: int | None = None) -> int | None:
+    return claimed_end(io.BytesIO(content), len(content) if size is None else size, content[:12])
+
+
+def test_ends_of_voc_files_by_hand() -> None:
+    """A header of 26 bytes, blocks of a kind in a byte and a length in three, and a zero at the end."""
+    header = b"Creative Voice File\x1a" + struct.pack("<HHH", 26, 0x10A, 0x1129)
+    block = struct.pack("<I", 9 | 100 << 8) + bytes(100)
+    assert end_of(header + block + b"\0") == 26 + 104 + 1
+    assert end_of(header + block + block + b"\0junk") == 26 + 208 + 1
+    assert end_of(header + block) == 26 + 104
+    assert end_of(header + block[:-1]) == 26 + 104, "further than the file"
+    for rest in range(1, 4):  # fewer bytes than a block's head: an end
+        assert end_of(header + block + b"\1" * rest) == 26 + 104 + 1
+
+
+def test_ends_of_nist_files_by_hand() -> None:
+    def made(*fields: str) -> bytes:
+        return "\n".join(("NIST_1A", "   1024", *fields, "end_head", "")).encode().ljust(1024)
+
+    count, width = "sample_count -i 50", "sample_n_bytes -i 2"
+    assert end_of(made(count, width)) == 1024 + 100
+    assert end_of(made("channel_count -i 3", count, width)) == 1024 + 300
+    assert end_of(made(count)) is end_of(made(width)) is None
+    assert end_of(made(count, width, "sample_coding -s26 pcm,embedded-shorten-v2.00")) is None
+
+
+@pytest.mark.parametrize(("mono", "bits", "expected"), [(0, 8, 50), (0, 16, 100), (0xFFFF, 8, 100), (0xFFFF, 16, 200)])
+def test_ends_of_avr_files_by_hand(mono: int, bits: int, expected: int) -> None:
+    header = b"2BIT" + bytes(8) + struct.pack(">HH", mono, bits) + bytes(10) + struct.pack(">I", 50)
+    assert end_of(header.ljust(128, b"\0")) == 128 + expected
+
+
+def test_ends_of_mat4_files_by_hand() -> None:
+    def made(kind: int, rows: int, columns: int, imaginary: int = 0, name: int = 5) -> bytes:
+        return struct.pack(">5i", kind, rows, columns, imaginary, name)
+
+    assert end_of(made(1000, 2, 3), 1) == 20 + 5 + 6 * 8
+    assert end_of(made(1030, 2, 3, 1), 1) == 20 + 5 + 6 * 2 * 2
+    for wrong in (made(1000, -1, 3), made(1000, 2, -3), made(1000, 2, 3, 0, -5), made(1090, 2, 3)):
+        assert end_of(made(1000, 2, 3) + bytes(5 + 48) + wrong) is None

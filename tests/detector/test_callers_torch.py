@@ -25,7 +25,7 @@ from pyasd.detector.scoring import Scoring
 
 MELS = 16
 SETTINGS: dict[str, Any] = {
-    "members": ("group-made", "mobilenet", "autoencoder", "spectrum"),
+    "members": ("group-made", "mobilenet", "autoencoder", "spectrum", "neighbours"),
     "n_mels": MELS,
     "components": 2,
     "width": 0.1,

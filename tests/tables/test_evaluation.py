@@ -301,6 +301,8 @@ def test_a_table_of_an_older_version_gives_the_same() -> None:
 def test_tables_that_name_no_clip_have_their_domains_in_a_column() -> None:
     whole = evaluate(table(FIRST, SECOND), rule="2021")
     pd.testing.assert_frame_equal(evaluate(table(FIRST, SECOND).drop(columns="clip"), rule="2021"), whole)
+    with pytest.raises(ValueError, match="needs each clip's domain"):
+        evaluate(table(FIRST, SECOND).drop(columns=["clip", "domain"]), rule="2021")
 
 
 def test_a_rule_with_domains_needs_them() -> None:
