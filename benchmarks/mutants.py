@@ -235,7 +235,7 @@ def report(results: Sequence[Result]) -> str:
 
 
 def _line(name: str, faults: int, noticed: int, equivalent: int) -> str:
-    share = f"{100 * noticed / max(1, faults - equivalent):.0f} %"
+    share = f"{100 * noticed / max(1, faults - equivalent):.1f} %"
     return f"| {name} | {faults} | {noticed} | {equivalent} | {faults - noticed - equivalent} | {share} |"
 
 

@@ -105,7 +105,7 @@ def test_a_run_tells_what_survived_and_goes_on_where_it_was(
     printed = capsys.readouterr().out
     outcomes = {(x := json.loads(line))["name"]: x["outcome"] for line in results.read_text().splitlines()}
     assert outcomes == {"total: a + b -> a - b": "killed", "least: min(a, b) -> max(a, b)": "survived"}
-    assert "| `pyasd_toy/sums.py` | 2 | 1 | 0 | 1 | 50 % |" in printed
+    assert "| `pyasd_toy/sums.py` | 2 | 1 | 0 | 1 | 50.0 % |" in printed
     assert "pyasd_toy/sums.py:6: least: min(a, b) -> max(a, b)" in printed
     tried: list[str] = []
     real = mutants._run_tests
@@ -124,7 +124,7 @@ def test_a_run_tells_what_survived_and_goes_on_where_it_was(
     equivalent.write_text('module,name,reason\npyasd_toy/sums.py,"least: min(a, b) -> max(a, b)",nobody calls it\n')
     monkeypatch.setattr(mutants, "EQUIVALENT", equivalent)
     mutants.main([*arguments, "--survivors"])
-    assert "| `pyasd_toy/sums.py` | 2 | 1 | 1 | 0 | 100 % |" in capsys.readouterr().out
+    assert "| `pyasd_toy/sums.py` | 2 | 1 | 1 | 0 | 100.0 % |" in capsys.readouterr().out
     with (project / "tests/test_sums.py").open("a") as file:
         file.write("\n")
     mutants.main([*arguments, "--survivors"])

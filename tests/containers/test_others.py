@@ -99,5 +99,5 @@ def test_ends_of_mat4_files_by_hand() -> None:
 
     assert end_of(made(1000, 2, 3), 1) == 20 + 5 + 6 * 8
     assert end_of(made(1030, 2, 3, 1), 1) == 20 + 5 + 6 * 2 * 2
-    for wrong in (made(1000, -1, 3), made(1000, 2, -3), made(1000, 2, 3, 0, -5), made(1090, 2, 3)):
+    for wrong in (made(1000, -1, 0), made(1000, 0, -3), made(1000, 2, 3, 0, -5), made(1090, 2, 3)):
         assert end_of(made(1000, 2, 3) + bytes(5 + 48) + wrong) is None
