@@ -175,7 +175,7 @@ def ledger(results: Results, tests: Path | None) -> list[dict[str, str]]:
                 "peak_mib": "" if row["peak_mib"] is None else f"{row['peak_mib']:.1f}",
                 "bound_ms": f"{bound * 1e3:.4f}",
                 "limit": limit,
-                "bound_share": f"{bound / row['seconds']:.3f}",
+                "bound_share": f"{bound / row['seconds']:.3g}",
             }
             if tests is not None and row["backend"] is not None:
                 passed, words = tested(tests, row["backend"], row["operator"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -156,16 +157,34 @@ def score(
     _print_top(scores, table.top)
     if table.out is not None:
         terminal.say(f"{len(scores)} rows are in {table.out}")
+    _tell_notes(scores)
     return terminal.report_failures(scores)
+
+
+def _tell_notes(scores: DataFrame) -> None:
+    """Say how many clips are unlike those that were learnt, and in what."""
+    notes = Counter(word for note in scores["note"] for word in note.split(", ") if word)
+    learnt = notes.pop("learnt", 0)
+    if notes:
+        count = int(scores["note"].map(lambda note: note not in ("", "learnt")).sum())
+        what = ", ".join(f"{word} {times}" for word, times in notes.most_common())
+        terminal.say(
+            f"{count} of {len(scores)} recordings are unlike those that were learnt ({what}): their scores may tell of "
+            "that, and not of the machine"
+        )
+    if learnt:
+        terminal.say(f"{learnt} of {len(scores)} clips were learnt: their scores say nothing of new ones")
 
 
 def _print_top(scores: DataFrame, count: int) -> None:
     best = scores[scores["score"].notna()].nlargest(count, "score", keep="first")
     decided = [name for name in ("decision", "confirmed") if name in scores]
-    table = terminal.table("score", *(["p"] if decided else []), *(f"{x}:" for x in decided), "status:", "clip:")
+    noted = ["note"] if (scores["note"] != "").any() else []
+    texts = [*decided, "status", *noted, "clip"]
+    table = terminal.table("score", *(["p"] if decided else []), *(f"{x}:" for x in texts))
     for row in best.to_dict("records"):
         p = "" if not decided or row["p_value"] != row["p_value"] else f"{row['p_value']:.4f}"
-        cells = [f"{row['score']:.2f}", *([p] if decided else []), *(row[x] for x in decided)]
-        table.add_row(*cells, row["status"], Text(terminal.visible(row["clip"])))
+        numbers = [f"{row['score']:.2f}", *([p] if decided else [])]
+        table.add_row(*numbers, *(Text(terminal.visible(row[x])) for x in texts))
     if len(best):
         terminal.console().print(table)

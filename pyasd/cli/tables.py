@@ -22,11 +22,17 @@ def evaluate(
     ],
     score: Annotated[str, typer.Option(help="The column to evaluate, such as score.group-made.")] = "score",
     max_fpr: Annotated[float, typer.Option(help="pAUC counts false-positive rates up to this.")] = 0.1,
-    rule: Annotated[str, typer.Option(help="The challenge whose rule is followed, see above: {rules}.")] = "2020",
+    rule: Annotated[
+        str | None,
+        typer.Option(help="The challenge whose rule is followed, see above: {rules}. By default as the names tell."),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="The organisers' list of an evaluation set's labels, such as eval_data_list_2023.csv."),
     ] = None,
+    without_learnt: Annotated[
+        bool, typer.Option("--without-learnt", help="Leave out clips that the model has learnt, as their note says.")
+    ] = False,
 ) -> bool:
     """Print AUC and pAUC per machine ID, and their averages, in per cent.
 
@@ -41,7 +47,7 @@ def evaluate(
 
     Examples:
 
-    - `pyasd evaluate scores.csv` counts as DCASE 2020 did
+    - `pyasd evaluate scores.csv` counts as the challenge did whose names the clips have, or as DCASE 2020
 
     - `pyasd evaluate scores.csv --rule 2023 --labels eval_data_list_2023.csv` evaluates an evaluation set of 2023
     """
@@ -49,10 +55,14 @@ def evaluate(
     from pyasd.tables import table as results
 
     scores = results.read(table)
-    rows = evaluation.evaluate(scores, max_fpr=max_fpr, score=score, rule=rule, labels=labels)
+    rule = rule or evaluation.rule_of(scores)
+    rows = evaluation.evaluate(
+        scores, max_fpr=max_fpr, score=score, rule=rule, labels=labels, without_learnt=without_learnt
+    )
     figures = [*evaluation.RULES[rule], *(["official"] if "official" in rows else [])]
     heads = [name.replace("auc", "AUC").replace("_", " ") + " %" for name in figures]
     printed = terminal.table("machine:", "ID:", "normal", "anomalous", *heads)
+    printed.title = f"by the rule of {rule}" if rule != evaluation.POOLED else "IDs pooled: no challenge's rule"
     for row in rows.to_dict("records"):
         average = row["machine_id"] == evaluation.AVERAGE
         cells = [row["machine_type"], row["machine_id"], str(row["normal"]), str(row["anomalous"])]
@@ -61,7 +71,8 @@ def evaluate(
     terminal.console().print(printed)
     for column in ("decision", "confirmed"):
         if column in scores and (scores[column] != "").any():
-            _print_decisions(evaluation.count_decisions(scores, column=column, labels=labels), column)
+            counted = evaluation.unlearnt(scores) if without_learnt else scores
+            _print_decisions(evaluation.count_decisions(counted, column=column, labels=labels), column)
     return terminal.report_failures(scores)
 
 

@@ -18,6 +18,7 @@ from pyasd.audio import Channel
 from pyasd.clips import find, for_scoring
 from pyasd.compute import Compute, plain_torch
 from pyasd.detector.calibration import Calibration
+from pyasd.detector.conditions import Conditions
 from pyasd.detector.decisions import (
     DecisionRule,
     Threshold,
@@ -343,6 +344,8 @@ class Detector:
             if machine.calibration is not None and machine.calibration.samples:
                 tensors |= {f"calibration/{number}/{key}": x for key, x in machine.calibration.tensors().items()}
                 entry["calibrated"] = list(machine.calibration.samples)
+            if machine.conditions is not None:
+                tensors |= {f"conditions/{number}/{key}": x for key, x in machine.conditions.tensors().items()}
             machines.append(entry)
         header = {"format": FORMAT, "versions": self.versions, "recipe": self.recipe.to_dict(), "machines": machines}
         storage.write(path, tensors, header)
@@ -375,6 +378,8 @@ def load(path: str | os.PathLike[str]) -> Detector:
             machine = _read_machine(recipe, entry["members"], parts)
             if "calibrated" in entry:  # optional
                 machine = replace(machine, calibration=_read_calibration(machine, entry["calibrated"], tensors, number))
+            if conditions := _part(tensors, f"conditions/{number}/"):  # optional too
+                machine = replace(machine, conditions=Conditions.from_tensors(machine.ids, conditions))
             machines[entry["machine_type"]] = machine
         if not machines:
             raise ValueError("it has no machine")

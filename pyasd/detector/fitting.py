@@ -17,6 +17,7 @@ from pyasd.audio import Channel
 from pyasd.clips import Clip, Doubtful, Machines, find, for_fitting, groups, name_machines
 from pyasd.compute import Compute, plain_torch
 from pyasd.detector.calibration import Calibration
+from pyasd.detector.conditions import Conditions
 from pyasd.detector.detector import ClipFeatures, Detector
 from pyasd.detector.machine import Machine
 from pyasd.detector.scoring import announced, extraction
@@ -172,7 +173,9 @@ class Fitting:
                     first = "; ".join(row["error"] for row in skipped[-len(heard.others) :][:3])
                     what = heard.data.clips_name
                     raise ValueError(f"none of the {len(heard.others)} {what} can be learnt from: {first}")
-                machines[machine_type] = self.machine(heard.data)[0]
+                machine, _ = self.machine(heard.data)
+                conditions = Conditions.of(heard.data.log_mels, heard.items, heard.data.ids)
+                machines[machine_type] = replace(machine, conditions=conditions)
         if skipped:
             warnings.warn(
                 f"{len(skipped)} of {len(clips)} clips were not learnt from; the first: {skipped[0]['error']} "

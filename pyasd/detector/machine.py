@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pyasd.detector.calibration import Calibration
+from pyasd.detector.conditions import Conditions
 from pyasd.detector.statistics import Baseline, combine, overall
 from pyasd.models import Member
 from pyasd.recipes import Recipe
@@ -25,12 +26,14 @@ class Machine:
         histories: how their training went.
         calibration: their scores of normal clips that they have not learnt, for thresholds; `None` where there are
             none, as in files of version 0.1.
+        conditions: what their recordings were like; `None` where that isn't known.
     """
 
     members: dict[str, Member] = field(default_factory=dict)
     baselines: dict[str, Baseline] = field(default_factory=dict)
     histories: dict[str, History] = field(default_factory=dict)
     calibration: Calibration | None = None
+    conditions: Conditions | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from pyasd.compute import CPU, Compute, in_plain_torch
 from pyasd.detector.decisions import DecisionRule, Decisions
 from pyasd.detector.machine import Fitted
 from pyasd.errors import ClipError, DeviceLost
+from pyasd.features.conditions import of_log_mels
 from pyasd.features.log_mels import Extraction, Features, extract
 from pyasd.features.transfer import Fetched, MemoryLimit, is_lost, too_large
 from pyasd.models import Scorer
@@ -36,6 +37,9 @@ BATCH_FRAMES = 1 << 15
 
 GPU_BATCHES = 4
 """How many times as much a GPU gets at once."""
+
+HEARD = "/"
+"""What facts about recordings are called among the members' scores; no member can be called so."""
 
 UnknownIds = Literal["refuse", "pool"]
 
@@ -230,7 +234,7 @@ class Scoring:
             except ClipError as error:
                 row.status, row.error = error.status, str(error)
                 continue
-            by_type.setdefault(machine_type, []).append(_Located(row, item.log_mel, machine_id))
+            by_type.setdefault(machine_type, []).append(_Located(row, item.log_mel, machine_id, item))
             if not item.silent:
                 if machine_id is None:
                     row.status = "pooled"
@@ -253,13 +257,16 @@ class Scoring:
                     clip.row.status, clip.row.error = "out-of-memory", too_large(clip.row.clip, part.device)
                 continue
             columns = {name: scores.numpy().tolist() for name, scores in part.scores.items()}
-            for clip, *values in zip(part.clips, *columns.values(), strict=True):
-                self._fill(clip, dict(zip(columns, values, strict=True)), part.machine_type)
+            facts = columns.pop(HEARD)
+            for clip, heard, *values in zip(part.clips, facts, *columns.values(), strict=True):
+                self._fill(clip, heard, dict(zip(columns, values, strict=True)), part.machine_type)
         return begun.rows
 
-    def _fill(self, clip: _Located, scores: dict[str, float], machine_type: str) -> None:
-        """Put a clip's scores, by member, into its row, standardised and combined; and decide it."""
+    def _fill(self, clip: _Located, heard: list[float], scores: dict[str, float], machine_type: str) -> None:
+        """Put a clip's scores, by member, into its row, standardised and combined; note what it is like; decide it."""
         machine = self._detector.machines[machine_type]
+        if machine.conditions is not None and not clip.item.silent:
+            clip.row.note = machine.conditions.notes(heard, clip.item, clip.machine_id)
         machine.fill(clip.row, scores, clip.machine_id, self.modes, self._detector.recipe)
         if self._decisions is not None:
             self._decisions.decide(clip.row, machine_type, clip.machine_id)
@@ -274,11 +281,12 @@ class _Lane:
 
 
 class _Located(NamedTuple):
-    """A clip to be scored: its row, its log-Mel, and the machine ID whose baseline counts."""
+    """A clip to be scored: its row, its log-Mel, the machine ID whose baseline counts, what else was found of it."""
 
     row: Row
     log_mel: Tensor
     machine_id: str | None
+    item: Features
 
 
 class _Part(NamedTuple):
@@ -298,10 +306,10 @@ class _Begun(NamedTuple):
 
 
 def _fetch(some: Sequence[_Located], scorers: dict[str, Scorer]) -> dict[str, Fetched]:
-    """Clips' scores by member, on their way from the device."""
+    """Clips' scores by member, and facts about their recordings (`HEARD`), on their way from the device."""
     log_mels, ids = [x.log_mel for x in some], [x.machine_id for x in some]
     scores = {name: scorer.score_many(log_mels, ids) for name, scorer in scorers.items()}
-    return {name: Fetched(x[:, 0]) for name, x in scores.items()}
+    return {name: Fetched(x[:, 0]) for name, x in scores.items()} | {HEARD: Fetched(of_log_mels(log_mels))}
 
 
 def _batches(items: Iterable[Features]) -> Iterator[list[Features]]:

@@ -42,7 +42,10 @@ class Features:
         duration: seconds; `None` where it isn't known (clips that can't be read, or are log-Mels already).
         silent: all samples are equal (digital silence).
         error: why there is no log-Mel.
-        unfinished: see `audio.Audio`.
+        unfinished: see `audio.Audio`, as for what follows.
+        clipped: `None` where there are no samples.
+        fingerprint: of the samples, or of a log-Mel that was given.
+        frames: of the log-Mel; 0 where there is none.
     """
 
     index: int
@@ -52,6 +55,9 @@ class Features:
     silent: bool
     error: ClipError | None
     unfinished: bool = False
+    clipped: float | None = None
+    fingerprint: int | None = None
+    frames: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,9 @@ def _decode(index: int, clip: Clip, wanted: Extraction) -> _Decoded:
     try:
         if log_mel is not None:
             checked = _checked(clip, log_mel, plan, min_frames)
-            return Features(index, clip, checked, None, bool(checked.min() == checked.max()), None), None
+            silent = bool(checked.min() == checked.max())
+            mark = audio.fingerprint(log_mel)
+            return Features(index, clip, checked, None, silent, None, fingerprint=mark, frames=len(log_mel)), None
         sound = audio.read(clip, plan.sample_rate, wanted.channel)
         samples = sound.samples if ratio == 1 else audio.change_speed(sound.samples, ratio)
         needed = max(plan.min_samples, (min_frames - 1) * plan.hop_length)
@@ -177,7 +185,10 @@ def _decode(index: int, clip: Clip, wanted: Extraction) -> _Decoded:
             )
     except ClipError as error:
         return Features(index, clip, None, None, False, error), None
-    return Features(index, clip, None, sound.duration, sound.silent, None, sound.unfinished), samples
+    features = Features(
+        index, clip, None, sound.duration, sound.silent, None, sound.unfinished, sound.clipped, sound.fingerprint
+    )
+    return features, samples
 
 
 def _checked(clip: Clip, log_mel: NDArray[np.float32], plan: ops.LogMelPlan, min_frames: int) -> Tensor:
@@ -212,7 +223,7 @@ class _Finisher:
             if samples is not None:
                 log_mel = next(computed)
                 error = None if log_mel is not None else self._no_room(features.clip)
-                yield replace(features, log_mel=log_mel, error=error)
+                yield replace(features, log_mel=log_mel, error=error, frames=0 if log_mel is None else len(log_mel))
             elif features.log_mel is not None:
                 yield replace(features, log_mel=features.log_mel.to(self._upload.device))
             else:

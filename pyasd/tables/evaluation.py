@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,9 @@ P_AUC_MAX_FPR = 0.1
 
 Labels = str | os.PathLike[str] | Mapping[tuple[str, str], Truth]
 """The organisers' list of labels: its file, or what `tables.labels.read_labels` makes of it."""
+
+LEARNT = "learnt"
+"""The note of clips that the model has learnt."""
 
 AVERAGE = "average"
 POOLED = "pooled"
@@ -37,8 +41,9 @@ def evaluate(
     *,
     max_fpr: float = P_AUC_MAX_FPR,
     score: str = "score",
-    rule: str = "2020",
+    rule: str | None = None,
     labels: Labels | None = None,
+    without_learnt: bool = False,
 ) -> pd.DataFrame:
     """Compute AUC and pAUC per machine ID, and their means per machine type and over all types.
 
@@ -57,7 +62,8 @@ def evaluate(
         table: what `pyasd.score` returned, or its file.
         max_fpr: the p of pAUC, the largest false-positive rate that counts.
         score: the column to evaluate, such as "score.group-made".
-        rule: see above.
+        rule: see above; `None` takes the one that clips' names tell, see `rule_of`.
+        without_learnt: leave out clips that the model has learnt, as their `note` says. They are warned of else.
         labels: the organisers' list of labels of an evaluation set, `eval_data_list_....csv`, for clips whose names
             tell none; see `tables.labels.read_labels`, whose result is taken too.
 
@@ -72,12 +78,20 @@ def evaluate(
         ValueError: a column is missing, no clip has a label, no machine ID has both kinds of clips, or clips have no
             domain where the rule needs it.
     """
+    table = table if isinstance(table, pd.DataFrame) else results.read(table)
+    rule = rule or rule_of(table)
     if rule not in RULES:
         raise ValueError(f"no rule {rule!r}; there are {', '.join(RULES)}")
     if not 0 < max_fpr <= 1:
         raise ValueError(f"max_fpr must be above 0 and at most 1, not {max_fpr}")
     harmonic = rule not in ("2020", POOLED)
-    frame = _labelled(table if isinstance(table, pd.DataFrame) else results.read(table), score, labels, harmonic)
+    frame = _labelled(unlearnt(table) if without_learnt else table, score, labels, harmonic)
+    if not without_learnt and (learnt := len(frame) - len(unlearnt(table.loc[frame.index]))):
+        warnings.warn(
+            f"{learnt} of {len(frame)} clips were learnt by the model, whose scores of them say nothing of new clips: "
+            "without_learnt=True leaves them out",
+            stacklevel=2,
+        )
     if harmonic and (frame["domain"] == "").any():
         first = frame.loc[frame["domain"] == "", "clip"].iloc[0]
         raise ValueError(
@@ -102,6 +116,25 @@ def evaluate(
             overall["official"] = _harmonic(each[list(RULES[rule])].to_numpy())
         parts.append(overall)
     return pd.concat(parts, ignore_index=True)
+
+
+def rule_of(table: pd.DataFrame) -> str:
+    """Return the rule of the challenge whose names the clips of a table of scores have: "2022", which all years since
+    follow, for sections and domains; "2021", where these lie in folders for each domain; else "2020".
+    """
+    if "clip" not in table:
+        return "2020"
+    paths = [PurePosixPath(name.replace("\\", "/")) for name in table["clip"].astype(str)]
+    if not any(path.name.startswith("section_") for path in paths):
+        return "2020"
+    return "2021" if {"source_test", "target_test"} & {path.parent.name for path in paths} else "2022"
+
+
+def unlearnt(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the clips of a table of scores that the model has not learnt, as far as their notes say."""
+    if "note" not in table:
+        return table
+    return table[~_text(table, "note").map(lambda note: LEARNT in note.split(", "))]
 
 
 def count_decisions(

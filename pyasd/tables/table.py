@@ -44,6 +44,8 @@ class Row:
         decision: "normal" or "anomaly"; "" where there is no score, or no threshold.
         confirmed: the same, by the last clips' decisions.
         status: "ok", a remark such as "pooled", or what went wrong, such as "truncated".
+        note: what of the recording is unlike those that were learnt, in words such as "level, bandwidth"; "learnt"
+            where it is one of them.
         error: what went wrong, in words, and what to do; else "".
     """
 
@@ -62,6 +64,7 @@ class Row:
     confirmed: str = ""
     label: int | None = None
     status: str = "ok"
+    note: str = ""
     error: str = ""
 
 
@@ -213,7 +216,7 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     required = [
         column.name
         for column in fields(Row)
-        if str(column.type) in _TYPES and column.name not in (*FROM_NAMES, *DECISIONS)
+        if str(column.type) in _TYPES and column.name not in (*FROM_NAMES, *DECISIONS, "note")
     ]
     if missing := [name for name in required if name not in raw]:
         raise ValueError(f"{path} has no column {', '.join(missing)}: give a table that `pyasd score` wrote")
@@ -234,11 +237,14 @@ def unguarded(text: str) -> str:
 
 
 def with_names(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with the columns `split` and `domain`: where it lacks them, with what the clips' names tell."""
+    """Return the table with all columns: where it lacks `split` and `domain`, with what the clips' names tell."""
     missing = [name for name in FROM_NAMES if name not in scores]
-    if not missing:
+    noted = "note" in scores or "status" not in scores
+    if not missing and noted:
         return scores
     scores = scores.copy()
+    if not noted:
+        scores.insert(list(scores).index("status") + 1, "note", pd.Series("", scores.index, dtype="str"))
     known = [parse(Path(name)) for name in scores["clip"].astype(str)]
     place = list(scores).index("machine_id") + 1
     for name in reversed(missing):

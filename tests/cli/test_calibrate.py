@@ -29,7 +29,8 @@ def test_thresholds_before_and_after(pyasd: Command, model: Path, healthy: Path,
     assert [row.split()[:4] for row in rows] == [["fan", x, "1", "20"] for x in ("00", "02", "04")]
     assert model.read_bytes() == before
     decided = pyasd("score", healthy, "-m", out, "--false-alarms", "40%")
-    assert (decided.code, decided.err) == (0, "")  # no longer thresholds from training clips
+    assert decided.code == 0
+    assert "training clips" not in decided.err  # as thresholds no longer come from them
     for row in rows:  # 1 % asks for 99 clips, 5 % for 19; one clip was held out in training
         assert row.split()[4:10] == ["too", "few"] * 3
         assert f"{float(row.split()[10]):.2f}" == row.split()[10]

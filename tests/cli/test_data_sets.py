@@ -30,8 +30,9 @@ def test_later_years_from_folders_to_figures(
     assert len(results.read(scores)) == 8 * len(sections)
     evaluated = pyasd("evaluate", scores, "--rule", year)
     assert evaluated.code == 0
-    lines = [line.split() for line in evaluated.out.splitlines() if line.strip()]
+    title, *lines = [line.split() for line in evaluated.out.splitlines() if line.strip()]
     figures = evaluation.RULES[str(year)]
+    assert title == ["by", "the", "rule", "of", str(year)]
     assert "official" in lines[0]
     assert lines[0].count("%") == len(figures) + 1
     expected = evaluation.evaluate(scores, rule=str(year))

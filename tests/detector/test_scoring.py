@@ -230,8 +230,8 @@ def test_results_are_fetched_later_than_the_next_batch_begins(
     for device, first in (("cpu", ["begin", "begin", "fetch"]), ("cpu,cpu", ["begin"] * 6 + ["fetch"])):
         events.clear()
         pd.testing.assert_frame_equal(detector.score(log_mels(), features="log-mel", device=device), expected)
-        assert events[: len(first)] == first, "two members: two begin and two fetch a batch"
-        assert events.count("begin") == events.count("fetch") == 6
+        assert events[: len(first)] == first, "two members and the conditions: two begin and three fetch a batch"
+        assert (events.count("begin"), events.count("fetch")) == (6, 9)
 
 
 def test_scoring_goes_on_with_smaller_batches(

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from pyasd.tables import evaluation
 from pyasd.tables import table as results
 from pyasd.tables.evaluation import evaluate
 from pyasd.tables.labels import read_labels
@@ -310,3 +311,58 @@ def test_a_rule_with_domains_needs_them() -> None:
         evaluate(table(rows("fan", "00", [0, 1], [0, 1])), rule="2022")
     with pytest.raises(ValueError, match="no rule '2019'; there are 2020, pooled, 2021"):
         evaluate(table(FIRST), rule="2019")
+
+
+# -- clips that were learnt, and whose names they are ------------------------------------------------------------
+
+
+def noted(*notes: str) -> pd.DataFrame:
+    """Clips of one machine ID, the first half normal: the scores of those that were learnt are perfect."""
+    count = len(notes)
+    scores = [0.0 if "learnt" in note and i < count // 2 else float(1 + i % 2) for i, note in enumerate(notes)]
+    labels = pd.array([0] * (count // 2) + [1] * (count - count // 2), dtype="Int64")
+    return pd.DataFrame(
+        {"clip": "x", "machine_type": "fan", "machine_id": "00", "label": labels, "score": scores, "note": notes}
+    )
+
+
+def test_clips_that_were_learnt_are_warned_of_and_left_out_on_request() -> None:
+    table = noted("learnt", "level, learnt", "", "level", "", "")
+    with pytest.warns(UserWarning, match="2 of 6 clips were learnt by the model.*without_learnt=True"):
+        rows = evaluation.evaluate(table)
+    assert rows["normal"].tolist()[0] == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = evaluation.evaluate(table, without_learnt=True)
+        evaluation.evaluate(noted("", "level", "", ""))
+        evaluation.evaluate(table.drop(columns="note"))
+    assert rows[["normal", "anomalous"]].to_numpy().tolist()[0] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("names", "rule"),
+    [
+        (["fan/test/normal_id_00_00000000.wav"], "2020"),
+        (["a.wav", "b.wav"], "2020"),
+        (["fan/source_test/section_00_source_test_normal_0000.wav"], "2021"),
+        (["fan\\target_test\\section_00_target_test_normal_0000.wav"], "2021"),
+        (["fan/test/section_00_source_test_normal_0000_vel_6.wav"], "2022"),
+        (["fan/test/section_00_0012.wav"], "2022"),
+    ],
+)
+def test_the_rule_follows_from_the_names(names: list[str], rule: str) -> None:
+    assert evaluation.rule_of(pd.DataFrame({"clip": names})) == rule
+
+
+def test_without_a_rule_the_names_rule_counts() -> None:
+    names = [f"fan/test/section_00_{domain}_test_{label}_{i:04}_vel_6.wav" for domain in ("source", "target")
+             for label in ("normal", "anomaly") for i in range(3)]  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "clip": names, "machine_type": "fan", "machine_id": "00", "score": np.arange(12.0),
+            "label": pd.array([int("anomaly" in x) for x in names], dtype="Int64"),
+        }
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(evaluation.evaluate(table), evaluation.evaluate(table, rule="2022"))
+    assert "auc_source" in evaluation.evaluate(table)
+    assert "auc" in evaluation.evaluate(table, rule="2020")

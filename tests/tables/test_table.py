@@ -40,7 +40,8 @@ def test_the_table_has_every_column_with_its_type() -> None:
     table = results.table(ROWS, MEMBERS)
     assert list(table) == [
         "clip", "machine_type", "machine_id", "split", "domain", "channel", "duration", "score", "score.mean",
-        "score.max", "score.group-made", "score.autoencoder", "label", "status", "error",
+        "score.max", "score.group-made", "score.autoencoder", "label", "status", "note",
+        "error",
     ]  # fmt: skip
     assert list(table) == results.columns(MEMBERS)
     assert table["machine_id"].tolist() == ["00", "007", ""]
@@ -182,6 +183,8 @@ def test_what_a_table_says_of_split_and_domain_is_not_parsed_again(tmp_path: Pat
     table = results.read(tmp_path / "a.csv")
     assert table.loc[0, ["split", "domain"]].tolist() == ["", "source"]
     assert results.with_names(table) is table
+    old = results.with_names(table.drop(columns="note"))
+    pd.testing.assert_frame_equal(old, table)
     half = results.with_names(table.drop(columns="split"))
     assert list(half) == list(table)
     assert half.loc[0, ["split", "domain"]].tolist() == ["test", "source"]
