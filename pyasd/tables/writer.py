@@ -29,6 +29,10 @@ ROW_GROUP = 8192
 """Rows in a group of a Parquet file: every group has a fixed cost."""
 
 
+BLOCK_BYTES = 16 << 20
+"""Bytes that are read at once to make a Parquet file: a row must fit in."""
+
+
 class Writer:
     """Write a table row by row: `with Writer("scores.csv", members) as writer: writer.write(rows)`.
 
@@ -55,6 +59,7 @@ class Writer:
         self._waiting: list[str] = []  # lines
         self._file: IO[bytes] | None = None
         self._whole_bytes = 0  # where the last whole row ends
+        self._torn = False  # whether there may be a part of a row behind that
 
     def __enter__(self) -> Writer:
         """Make the file, so that a wrong place is known before any work is done."""
@@ -123,9 +128,12 @@ class Writer:
         data = memoryview("".join(self._waiting).encode("utf-8", "backslashreplace"))
         whole, none = self._whole_bytes + len(data), list[str]()
         try:
+            if self._torn:
+                self._file.truncate(self._whole_bytes)
+            self._torn = True
             while data:
                 data = data[self._file.write(data) :]
-            self._whole_bytes, self._waiting = whole, none
+            self._whole_bytes, self._waiting, self._torn = whole, none, False
         except BaseException:  # Ctrl-C too
             with contextlib.suppress(OSError):
                 self._file.truncate(self._whole_bytes)
@@ -135,15 +143,14 @@ class Writer:
         """Make the Parquet file of the unfinished table, some rows at a time."""
         types = {name: kind.arrow for name, kind in self._schema.types.items()}
         options = pa.csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=False)
+        blocks = pa.csv.ReadOptions(block_size=BLOCK_BYTES)
         unfinished = Path(f"{self.path}.partial.parquet")
         try:
             with (
                 open(self.partial, "rb") as source,
                 open(unfinished, "wb") as file,  # pyarrow takes no other names than UTF-8
                 pq.ParquetWriter(file, self._schema.arrow) as parquet,
-                pa.csv.open_csv(
-                    source, parse_options=pa.csv.ParseOptions(newlines_in_values=True), convert_options=options
-                ) as reader,
+                pa.csv.open_csv(source, blocks, pa.csv.ParseOptions(newlines_in_values=True), options) as reader,
             ):
                 waiting: list[pa.RecordBatch] = []
                 for batch in reader:
@@ -152,7 +159,7 @@ class Writer:
                         waiting = _write_groups(parquet, waiting, ROW_GROUP)
                 _write_groups(parquet, waiting, 1)
             publish(unfinished, self.path)
-        except OSError:
+        except BaseException:  # Ctrl-C too
             unfinished.unlink(missing_ok=True)
             raise
         self.partial.unlink()

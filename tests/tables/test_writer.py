@@ -193,6 +193,45 @@ def test_text_that_utf_8_lacks_costs_no_row(tmp_path: Path, extension: str) -> N
     assert table["error"].tolist() == ["", r"caf\udce9/x.zip is damaged"]
 
 
+class FailingDisk(FullDisk):
+    """A file that, while it can't be written, can't be cut either."""
+
+    def truncate(self, size: int) -> int:
+        if self.times:
+            self.times -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        return self.file.truncate(size)
+
+
+@EXTENSIONS
+def test_half_a_row_that_could_not_be_cut_off_is_cut_off_later(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"scores{extension}"
+    with Writer(path, MEMBERS) as writer:
+        writer.write(ROWS[:1])
+        writer._file = FailingDisk(writer._file, 2)  # type: ignore[assignment]
+        with pytest.raises(OSError, match="disk is full"):
+            writer.write(ROWS[1:2])
+        writer.write(ROWS[2:])
+    pd.testing.assert_frame_equal(results.read(path), results.table(ROWS, MEMBERS))
+
+
+def test_rows_of_megabytes(tmp_path: Path) -> None:
+    long = Row("x.wav", error="broken: " + 3_000_000 * "y")
+    write(tmp_path / "scores.parquet", [*ROWS, long])
+    assert results.read(tmp_path / "scores.parquet")["error"].iloc[-1] == long.error
+
+
+def test_ctrl_c_while_a_parquet_file_is_made_keeps_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tables_writer, "_write_groups", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "scores.parquet")
+    assert os.listdir(tmp_path) == ["scores.parquet.partial"]
+    pd.testing.assert_frame_equal(results.read(tmp_path / "scores.parquet.partial"), results.table(ROWS, MEMBERS))
+
+
 class Interrupted(FullDisk):
     """A file in whose second half of a write Ctrl-C strikes, once."""
 
