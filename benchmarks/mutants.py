@@ -124,6 +124,7 @@ def _run_tests(module: str, tests: Sequence[str], text: Path | None) -> int:
         for descriptor in (0, 1, 2):
             os.dup2(nowhere, descriptor)
         os.chdir(ROOT)
+        os.environ.pop("PYTEST_ADDOPTS", None)  # its plugins may be among those that are left out
         if text is not None:
             name = ".".join(Path(module).with_suffix("").parts)
             os.environ["PYASD_MUTANT"] = "\n".join((name, str(ROOT / module), str(text)))

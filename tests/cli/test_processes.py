@@ -56,8 +56,9 @@ def test_signals_keep_the_rows(factory: Path, model: Path, tmp_path: Path, numbe
     out = tmp_path / f"scores{extension}"
     clips = [factory / "fan/test/normal_id_00_00000000.wav"] * 6000
     process = subprocess.Popen(
-        command("score", *clips, "-m", model, "-o", out), cwd=ROOT, stdout=-1, stderr=-1, text=True
-    )
+        command("score", *clips, "-m", model, "-o", out), cwd=ROOT, stdout=-1, stderr=-1, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL) and None,  # the tests may run under nohup
+    )  # fmt: skip
     wait_for(Path(f"{out}.partial"), 3, process)
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)
