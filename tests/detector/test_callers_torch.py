@@ -89,6 +89,8 @@ def results(detector: Detector) -> list[Any]:
 @pytest.mark.filterwarnings("ignore:.*clips:UserWarning")
 @pytest.mark.parametrize("caller", CALLERS)
 def test_a_caller_s_settings_change_nothing_and_stay(caller: str, plain: Detector, tmp_path: Path) -> None:
+    if caller == "device" and tuple(map(int, torch.__version__.split(".")[:2])) < (2, 8):
+        pytest.skip("torch 2.7 has operators in Python that see the caller's device, whatever is set within")
     plain.save(tmp_path / "plain")
     expected = results(plain)
     with CALLERS[caller]():
