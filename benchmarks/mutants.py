@@ -73,7 +73,7 @@ _HEAVY = (
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a fault.
+    """Tell what became of a fault.
 
     Attributes:
         module: its file, from the project's root.

@@ -1,4 +1,4 @@
-"""What can be changed in a Python file so that a test should notice: one small change at a time, in its syntax tree.
+"""Change a Python file in small ways that a test should notice: one at a time, in its syntax tree.
 
 Numbers that stand alone at the top of a module are left as they are: they are choices, and a test could only say them
 again.
@@ -61,7 +61,7 @@ class Mutation:
 
     @property
     def name(self) -> str:
-        """What tells it from the file's others, and stays when lines are added elsewhere."""
+        """Tell the change from the others of the file, also after lines are added elsewhere."""
         return f"{self.inside}: {self.before} -> {self.after}"
 
 
@@ -98,7 +98,7 @@ class _Place:
 
 
 def _places(parent: ast.AST, inside: str) -> Iterator[_Place]:
-    """What may be changed: not types, decorators, texts, checks of our own, or what is raised."""
+    """Find the nodes that may be changed: not types, decorators, texts, checks of our own, or what is raised."""
     for field, value in ast.iter_fields(parent):
         checked = isinstance(parent, ast.keyword) and parent.arg in ("strict", "stacklevel")
         if checked or field in _LEFT or isinstance(parent, ast.Raise | ast.JoinedStr):
@@ -118,7 +118,7 @@ def _places(parent: ast.AST, inside: str) -> Iterator[_Place]:
 
 
 def _changed(node: ast.expr | ast.stmt) -> Iterator[ast.AST]:
-    """What may stand in a node's place."""
+    """Make the nodes that may stand in a node's place."""
     yield from _other_decisions(node)
     yield from _other_numbers(node)
     match node:

@@ -15,7 +15,7 @@ With --anomalies, so many faulty test clips, as a share of each machine ID's tra
 and not tested.
 
 With --out, each figure is kept in a file of that folder, and read from it the next time: an interrupted run goes on.
-`benchmarks.real_sets` says what the folder of recordings has in it. Nothing is chosen by the figures printed here.
+`benchmarks.real_sets` says what the folder of recordings has in it, docs/results.md what was chosen by these figures.
 """
 
 from __future__ import annotations

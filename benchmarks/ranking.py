@@ -6,7 +6,7 @@ Of each machine ID of each set, 60 normal clips are drawn, or as many as there a
 ones; `pyasd.score` ranks them without a model and without labels. Each figure is the mean over machine IDs and draws.
 Baselines stand beside, on mean and standard deviation of each Mel band over time: the mean distance from the ten
 nearest neighbours, the local outlier factor, and the Mahalanobis distance of a fit to all of them (scikit-learn's).
-`benchmarks.real_sets` says what the folder has in it. Nothing is chosen by the figures printed here.
+`benchmarks.real_sets` says what the folder has in it. docs/results.md says what was tried by these figures.
 """
 
 from __future__ import annotations

@@ -94,8 +94,8 @@ def read(clip: Clip, sample_rate: int, channel: Channel = 0) -> Audio:
 
 
 def fingerprint(values: NDArray[Any]) -> int:
-    """Hash one in 16 rows of samples or of a log-Mel, and their number, to 64 bits. Two recordings never agree so far,
-    and all of them would take longer to hash than to decode.
+    """Hash one in 16 samples, or frames of a log-Mel, and their number, to 64 bits. So few tell recordings apart, and
+    hashing all of them would take longer than decoding.
     """
     digest = hashlib.blake2b(np.ascontiguousarray(values[::16]).data, digest_size=8)
     digest.update(str(len(values)).encode())

@@ -86,9 +86,9 @@ def _exit_code(work: Callable[[], bool], out: Path | None) -> int:
         warnings.showwarning = lambda message, *_: terminal.say(f"warning: {vocabulary.with_options(str(message))}")
         try:
             return 0 if work() else FAILED
-        except KeyboardInterrupt as stop:  # Ctrl-C, or a signal
+        except KeyboardInterrupt as end:  # Ctrl-C, or a signal
             terminal.say("stopped" + _kept(out))
-            return INTERRUPTED if not isinstance(stop, Stopped) else SIGNALLED + stop.number
+            return SIGNALLED + end.number if isinstance(end, Stopped) else INTERRUPTED
         except BrokenPipeError:  # `pyasd evaluate ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return FAILED

@@ -39,8 +39,8 @@ def demo(
 
     Nine machines of three types (fans, pumps, conveyors), healthy and with faults (imbalance, worn bearing, leak,
     missing strokes, slipping belt), in hall noise. Nothing was recorded, so the figures say nothing about real
-    machines. Learns a Group MADE and mean spectra, whose scores together are pyasd's own, and the challenge's
-    autoencoder beside them, and draws a picture of one normal and one faulty clip.
+    machines. Learns the default system, and the challenge's autoencoder beside it, and draws a picture of one normal
+    and one faulty clip.
 
     Examples:
 

@@ -163,10 +163,12 @@ def score(
 
 def _tell_notes(scores: DataFrame) -> None:
     """Say how many clips are unlike those that were learnt, and in what."""
+    from pyasd.tables.table import LEARNT
+
     notes = Counter(word for note in scores["note"] for word in note.split(", ") if word)
-    learnt = notes.pop("learnt", 0)
+    learnt = notes.pop(LEARNT, 0)
     if notes:
-        count = int(scores["note"].map(lambda note: note not in ("", "learnt")).sum())
+        count = int(scores["note"].map(lambda note: note not in ("", LEARNT)).sum())
         what = ", ".join(f"{word} {times}" for word, times in notes.most_common())
         terminal.say(
             f"{count} of {len(scores)} recordings are unlike those that were learnt ({what}): their scores may tell of "

@@ -204,7 +204,7 @@ class Fitting:
                 else:
                     others.append(item)
             usable = [usable[i] for i in places]
-            items = (items and [items[i] for i in places]) or heard
+            items = [items[i] for i in places] if items else heard
             versions = {other: x.select(places) for other, x in versions.items()} | {ratio: store.pack()}
         ids = [clip.machine_id for clip in usable]
         log_mels = versions.pop(1.0)

@@ -108,8 +108,7 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
 
 def _rank(fitting: Fitting, clips: Sequence[Clip], score_mode: str | None) -> tuple[list[Row], dict[str, str]]:
     """Rank clips, machine type by machine type: their rows, in their order, and each member's score mode."""
-    place = {id(clip): i for i, clip in enumerate(clips)}
-    rows: list[Row | None] = [None] * len(clips)
+    rows: dict[int, Row] = {}
     modes: dict[str, str] = {}
     for machine_type in sorted({clip.machine_type for clip in clips}):
         heard = fitting.read(machine_type, [clip for clip in clips if clip.machine_type == machine_type])
@@ -124,9 +123,8 @@ def _rank(fitting: Fitting, clips: Sequence[Clip], score_mode: str | None) -> tu
                     row.status, row.error = "too-few", f"{row.clip}: {_too_few(len(heard.items))}"
         else:
             modes |= _score_each_other(fitting, heard, of_type, score_mode)
-        for key, row in of_type.items():
-            rows[place[key]] = row
-    return [row for row in rows if row is not None], modes
+        rows |= of_type
+    return [rows[id(clip)] for clip in clips], modes
 
 
 def _score_each_other(fitting: Fitting, heard: Heard, rows: dict[int, Row], score_mode: str | None) -> dict[str, str]:

@@ -16,7 +16,7 @@ from pyasd.compute import Compute
 from pyasd.models import dense
 from pyasd.models.member import Member, MemberConfig, Mode, NormalScores, Scorer, register
 from pyasd.models.moments import Moments
-from pyasd.models.over_time import OverTime, over_time
+from pyasd.models.over_time import OverTime, check_statistics, of_clips, over_time
 from pyasd.models.trained import VARIANCE_PRIOR_CLIPS
 from pyasd.models.trimming import USUAL_NEIGHBOURS, usual
 from pyasd.training.data import BAND_SCALE_FLOOR, TrainingSet
@@ -59,8 +59,7 @@ class NeighboursConfig(MemberConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.over_time or len(set(self.over_time)) != len(self.over_time):
-            raise ValueError(f"over_time needs statistics, each once, not {self.over_time}")
+        check_statistics(self.over_time)
         if self.count < 1 or self.local < 0:
             raise ValueError(f"need count from 1 and local from 0, got count={self.count}, local={self.local}")
 
@@ -72,12 +71,22 @@ class _Group(NamedTuple):
         mean, scale: `[dims]` float64, in dB: features are standardised by them.
         clips: `[clips, dims]` float64, standardised.
         radius: `[clips]` float64: what distances from each clip are divided by.
+        squares: `[clips]` float64: the clips' squared lengths.
     """
 
     mean: Tensor
     scale: Tensor
     clips: Tensor
     radius: Tensor
+    squares: Tensor
+
+    @classmethod
+    def of(cls, mean: Tensor, scale: Tensor, features: Tensor, radius: Tensor | None = None) -> _Group:
+        """Return the group of clips with these features `[clips, dims]`; a radius is 1 unless it is given."""
+        clips = (features.double() - mean) / scale
+        if radius is None:
+            radius = torch.ones_like(clips[:, 0])
+        return cls(mean, scale, clips, radius, clips.square().sum(1))
 
     def standardised(self, features: Tensor) -> Tensor:
         """Features in the group's standard deviations."""
@@ -88,7 +97,7 @@ class _Group(NamedTuple):
         several `[n, dims]`, `[n, clips]`.
         """
         products = self.clips @ z if z.ndim == 1 else z @ self.clips.T
-        squares = z.square().sum(-1, keepdim=z.ndim == 2) + self.clips.square().sum(1) - 2 * products
+        squares = z.square().sum(-1, keepdim=z.ndim == 2) + self.squares - 2 * products
         return (squares.clamp(min=0) / z.shape[-1]).sqrt()
 
 
@@ -126,13 +135,14 @@ class Neighbours(Member):
 
     def fit(self, data: TrainingSet, run: Run) -> History:
         """Remember the clips' statistics, and how far each lies from its own neighbours."""
-        features = self._features(data.log_mels)
+        features = of_clips(data.log_mels, self.config.over_time)
         counts = Counter(data.ids)
         few = sorted(name for name, count in counts.items() if count < MIN_CLIPS)
         together = sum(counts[name] for name in few) >= MIN_CLIPS
         names = [name for name in sorted(counts) if counts[name] >= MIN_CLIPS]
         self.ids = tuple(sorted(counts))
-        self.group = tuple(names.index(name) if name in names else len(names) if together else -1 for name in self.ids)
+        number_of = {name: number for number, name in enumerate(names)}
+        self.group = tuple(number_of.get(name, len(names) if together else -1) for name in self.ids)
         place = self._places(data.ids)
         labels = [str(x) for x in place]
         robust = run.statistics == "robust"
@@ -146,8 +156,7 @@ class Neighbours(Member):
             self._remembered.append(own)
             mean, variance = (torch.from_numpy(x) for x in moments.of_id(str(number)))
             scale = variance.sqrt().clamp(min=BAND_SCALE_FLOOR)
-            clips = features[own].float().double()  # as a file has them
-            group = _Group(mean, scale, (clips - mean) / scale, torch.ones(len(clips), dtype=torch.float64))
+            group = _Group.of(mean, scale, features[own].float())  # as a file has them
             self.groups.append(group._replace(radius=self._radius(group)))
         run.progress(run.stage, 1, 1, "")
         return History()
@@ -156,7 +165,7 @@ class Neighbours(Member):
         """Score each training clip by the others, whatever `run.statistics` asks for: it is its own nearest neighbour,
         and left out.
         """
-        features = self._features(data.log_mels)
+        features = of_clips(data.log_mels, self.config.over_time)
         place = self._places(data.ids)
         scores = np.empty((len(data), 1))
         among = np.full(len(data), -1)
@@ -171,11 +180,8 @@ class Neighbours(Member):
 
     def _places(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """The groups of clips of these machine IDs."""
-        return np.array([self.group[self.ids.index(name)] for name in ids])
-
-    def _features(self, log_mels: Iterable[Tensor]) -> Tensor:
-        """Clips' statistics over time, `[clips, dims]` float64 on the CPU."""
-        return torch.stack([over_time(x, self.config.over_time).cpu() for x in log_mels])
+        group_of = dict(zip(self.ids, self.group, strict=True))
+        return np.array([group_of[name] for name in ids])
 
     def _radius(self, group: _Group) -> Tensor:
         """Each clip's mean distance from its nearest neighbours, `[clips]`."""
@@ -267,7 +273,7 @@ class Neighbours(Member):
             raise ValueError(f"the groups {group} are not those of {len(ids)} machine IDs")
         self.ids, self.group = ids, tuple(group)
         parts = (state["mean"], state["band_scale"], state["spectra"].split(count), state["radius"].split(count))
-        self.groups = [_Group(m, s, (x.double() - m) / s, r) for m, s, x, r in zip(*parts, strict=True)]
+        self.groups = [_Group.of(*part) for part in zip(*parts, strict=True)]
 
 
 class NeighboursScorer(Scorer):

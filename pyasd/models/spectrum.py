@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from pyasd.compute import Compute
 from pyasd.models import dense, shrinkage
 from pyasd.models.member import Member, MemberConfig, Mode, NormalScores, Scorer, register
-from pyasd.models.over_time import OverTime, over_time
+from pyasd.models.over_time import OverTime, check_statistics, of_clips, over_time
 from pyasd.models.trained import VARIANCE_PRIOR_CLIPS
 from pyasd.models.trimming import usual
 from pyasd.training.data import BAND_SCALE_FLOOR, TrainingSet
@@ -49,8 +49,7 @@ class SpectrumConfig(MemberConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.over_time or len(set(self.over_time)) != len(self.over_time):
-            raise ValueError(f"over_time needs statistics, each once, not {self.over_time}")
+        check_statistics(self.over_time)
 
 
 @register
@@ -99,7 +98,7 @@ class Spectrum(Member):
         A shared covariance is that of the clips about the means of their machine IDs, shrunk as Ledoit and Wolf (2004)
         do it when bands are standardised, and as if one clip more, without correlations, had been seen.
         """
-        features = self._features(data.log_mels)
+        features = of_clips(data.log_mels, self.config.over_time)
         learnt = usual(features, data.ids) if run.statistics == "robust" else torch.ones(len(data), dtype=torch.bool)
         ids = np.array(data.ids)[learnt.numpy()].tolist()
         if self.config.covariance == "shared":
@@ -124,10 +123,6 @@ class Spectrum(Member):
         alone = np.array([counts[machine_id] == 1 for machine_id in data.ids])  # nothing but it tells of its ID
         return NormalScores(held_out, data.ids, VARIANCE_PRIOR_CLIPS, np.where(alone[:, None], np.nan, held_out))
 
-    def _features(self, log_mels: Iterable[Tensor]) -> Tensor:
-        """Clips' statistics over time, `[clips, dims]` float64 on the CPU."""
-        return torch.stack([over_time(x, self.config.over_time).cpu() for x in log_mels])
-
     def cross_validate(
         self, log_mels: Sequence[Tensor], ids: Sequence[str], robust: bool = False
     ) -> NDArray[np.float64]:
@@ -140,7 +135,7 @@ class Spectrum(Member):
         Returns:
             `[clips, 1]` float64.
         """
-        spectra = self._features(log_mels)
+        spectra = of_clips(log_mels, self.config.over_time)
         machine_ids = np.array(ids)
         wanted = usual(spectra, ids).numpy() if robust else np.ones(len(ids), bool)
         fold = np.empty(len(ids), int)

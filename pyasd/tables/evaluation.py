@@ -20,9 +20,6 @@ P_AUC_MAX_FPR = 0.1
 Labels = str | os.PathLike[str] | Mapping[tuple[str, str], Truth]
 """The organisers' list of labels: its file, or what `tables.labels.read_labels` makes of it."""
 
-LEARNT = "learnt"
-"""The note of clips that the model has learnt."""
-
 AVERAGE = "average"
 POOLED = "pooled"
 COLUMNS = ("machine_type", "machine_id", "normal", "anomalous", "auc", "pauc")
@@ -134,7 +131,7 @@ def unlearnt(table: pd.DataFrame) -> pd.DataFrame:
     """Return the clips of a table of scores that the model has not learnt, as far as their notes say."""
     if "note" not in table:
         return table
-    return table[~_text(table, "note").map(lambda note: LEARNT in note.split(", "))]
+    return table[~_text(table, "note").map(lambda note: results.LEARNT in note.split(", "))]
 
 
 def count_decisions(

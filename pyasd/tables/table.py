@@ -21,6 +21,9 @@ EXTENSIONS = (".csv", ".parquet")
 SCORE_PREFIX = "score."
 """Begins the columns of combined scores (`score.mean`) and of members' own scores (`score.group-made`)."""
 
+LEARNT = "learnt"
+"""The word in a clip's `note` that the model has learnt it."""
+
 GUARDED = re.compile("'*[=+@\t\r-]")
 """How texts begin that a spreadsheet might take for a formula, or that look as if they had been guarded. In a CSV file
 they get an apostrophe in front, and lose it when they are read."""

@@ -109,8 +109,9 @@ class Writer:
             file = open(self.partial, "ab", buffering=0)  # noqa: SIM115 (__exit__ closes it)
             try:
                 _lock(file)
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(self.partial)):
-                    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                opened = os.fstat(file.fileno())
+                if os.path.samestat(opened, os.stat(self.partial)):
+                    if stat.S_ISREG(opened.st_mode):
                         file.truncate(0)
                     return file
             except FileNotFoundError:  # the other run has just finished with it

@@ -78,7 +78,9 @@ def test_a_clip_that_is_left_out_has_the_score_of_a_model_without_it() -> None:
         expected = []
         for i in range(12):
             others = [j for j in range(12) if j != i]
-            alone = group._replace(clips=group.clips[others], radius=torch.ones(11, dtype=torch.float64))
+            alone = group._replace(
+                clips=group.clips[others], radius=torch.ones(11, dtype=torch.float64), squares=group.squares[others]
+            )
             without = fitted(clips, ids, over_time=("mean",), **settings)
             without.groups = [alone._replace(radius=without._radius(alone))]
             expected.append(float(without.scorer().score(clips[i], "00")))

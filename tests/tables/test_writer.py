@@ -127,19 +127,6 @@ def test_a_disk_that_fills_up_keeps_whole_rows(tmp_path: Path, extension: str) -
     assert not path.exists()
 
 
-@EXTENSIONS
-def test_rows_that_could_not_be_written_come_with_the_next_ones(tmp_path: Path, extension: str) -> None:
-    """Whoever goes on after an error has a whole table in the end."""
-    path = tmp_path / f"scores{extension}"
-    with Writer(path, MEMBERS) as writer:
-        writer.write(ROWS[:1])
-        writer._file = FullDisk(writer._file, 1)  # type: ignore[assignment]
-        with pytest.raises(OSError, match="disk is full"):
-            writer.write(ROWS[1:2])
-        writer.write(ROWS[2:])
-    pd.testing.assert_frame_equal(results.read(path), results.table(ROWS, MEMBERS))
-
-
 class Slow:
     """A file that takes three bytes at a time."""
 
@@ -204,11 +191,15 @@ class FailingDisk(FullDisk):
 
 
 @EXTENSIONS
-def test_half_a_row_that_could_not_be_cut_off_is_cut_off_later(tmp_path: Path, extension: str) -> None:
+@pytest.mark.parametrize(("disk", "times"), [(FullDisk, 1), (FailingDisk, 2)], ids=["cut off", "cut off later"])
+def test_rows_that_could_not_be_written_come_with_the_next_ones(
+    tmp_path: Path, extension: str, disk: type[FullDisk], times: int
+) -> None:
+    """Whoever goes on after an error has a whole table in the end, also where half a row could not be cut off then."""
     path = tmp_path / f"scores{extension}"
     with Writer(path, MEMBERS) as writer:
         writer.write(ROWS[:1])
-        writer._file = FailingDisk(writer._file, 2)  # type: ignore[assignment]
+        writer._file = disk(writer._file, times)  # type: ignore[assignment]
         with pytest.raises(OSError, match="disk is full"):
             writer.write(ROWS[1:2])
         writer.write(ROWS[2:])
