@@ -12,7 +12,7 @@ import numbers
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields, replace
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 Settings = TypeVar("Settings")
 
@@ -25,9 +25,9 @@ def check_types(settings: Any) -> None:
     Raises:
         ValueError: a field can't have its value; the message names the field and what it can have.
     """
-    for name, hint in get_type_hints(type(settings)).items():
-        if get_origin(hint) is not ClassVar and hint is not ClassVar:
-            object.__setattr__(settings, name, _of_type(name, getattr(settings, name), hint))
+    hints = get_type_hints(type(settings))
+    for name in (field.name for field in fields(settings)):
+        object.__setattr__(settings, name, _of_type(name, getattr(settings, name), hints[name]))
 
 
 def one_of(what: str, value: Any, choices: Collection[str]) -> None:

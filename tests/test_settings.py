@@ -24,7 +24,6 @@ class Sample:
     """One field of each type that settings have."""
 
     many: ClassVar[int] = 5
-    few: ClassVar = 2
     count: int = 1
     rate: float = 0.5
     name: str = "x"
@@ -92,7 +91,7 @@ def test_values_of_other_types_are_refused(name: str, given: object, message: st
 
 
 def test_what_belongs_to_the_class_is_no_setting() -> None:
-    assert not {"many", "few"} & (vars(Sample()).keys() | settings.field_names(Sample))
+    assert "many" not in vars(Sample()).keys() | settings.field_names(Sample)
 
 
 def test_what_has_no_default_must_be_given() -> None:
