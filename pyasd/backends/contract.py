@@ -118,6 +118,12 @@ class LogMelPlan:
         """
         return _mel_weights(self)
 
+    @property
+    def band_limits(self) -> NDArray[np.float64]:
+        """Where each Mel band ends and the next one begins, in Hz, `[mels + 1]`: the middle of their lower edges."""
+        edges = _mel_edges(self)
+        return (edges[:-1] + edges[1:]) / 2
+
     def dense_weights(self) -> NDArray[np.float64]:
         """Return the same filter bank as a matrix `[mels, bins]`."""
         dense = np.zeros((self.n_mels, self.bins))
@@ -136,8 +142,7 @@ def _hann(n_fft: int) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=None)
 def _mel_weights(plan: LogMelPlan) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
-    f_max = plan.sample_rate / 2 if plan.f_max is None else plan.f_max
-    edges = _mel_to_hz(np.linspace(_hz_to_mel(plan.f_min), _hz_to_mel(f_max), plan.n_mels + 2))
+    edges = _mel_edges(plan)
     hz = np.arange(plan.bins) * (plan.sample_rate / plan.n_fft)
     lower, middle, upper = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     triangles = np.minimum((hz - lower) / (middle - lower), (upper - hz) / (upper - middle))
@@ -146,6 +151,12 @@ def _mel_weights(plan: LogMelPlan) -> tuple[NDArray[np.int32], NDArray[np.int32]
     counts = np.count_nonzero(dense, axis=1)
     values = np.concatenate([row[s : s + c] for row, s, c in zip(dense, starts, counts, strict=True)])
     return starts.astype(np.int32), counts.astype(np.int32), values
+
+
+def _mel_edges(plan: LogMelPlan) -> NDArray[np.float64]:
+    """The corners of the triangles, in Hz, `[mels + 2]`."""
+    f_max = plan.sample_rate / 2 if plan.f_max is None else plan.f_max
+    return _mel_to_hz(np.linspace(_hz_to_mel(plan.f_min), _hz_to_mel(f_max), plan.n_mels + 2))
 
 
 def _hz_to_mel(hz: float) -> float:

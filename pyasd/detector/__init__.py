@@ -7,5 +7,6 @@ from pyasd.detector.explanation import Explanation
 from pyasd.detector.fitting import fit, plan
 from pyasd.detector.machine import Machine
 from pyasd.detector.ranking import score
+from pyasd.detector.reasons import Reason, Reasons
 
-__all__ = ["Detector", "Explanation", "Machine", "fit", "load", "plan", "score"]
+__all__ = ["Detector", "Explanation", "Machine", "Reason", "Reasons", "fit", "load", "plan", "score"]

@@ -17,6 +17,7 @@ from pyasd import storage
 from pyasd.audio import Channel
 from pyasd.clips import find, for_scoring
 from pyasd.compute import Compute, plain_torch
+from pyasd.detector import reasons
 from pyasd.detector.calibration import Calibration
 from pyasd.detector.conditions import Conditions
 from pyasd.detector.decisions import (
@@ -322,6 +323,61 @@ class Detector:
             raise ValueError(f"{machine_type} has no member {member!r}: its clips or machine IDs were too few")
         score_map = members[member].scorer(compute).explain(item.log_mel, modes[member], machine_id)
         return Explanation.of(item.log_mel.cpu().numpy(), score_map.cpu().numpy())
+
+    @plain_torch()
+    def reasons(  # noqa: PLR0913 (a public door: as `score`)
+        self,
+        clips: Any,
+        *,
+        ids: Sequence[str] | str | None = None,
+        sample_rate: int | None = None,
+        features: ClipFeatures = "audio",
+        machine_type: str | None = None,
+        channel: Channel = 0,
+        device: str = "auto",
+        backend: str = "auto",
+        precision: str = "auto",
+        unknown_ids: UnknownIds = "refuse",
+        score_mode: str | None = None,
+        progress: Progress = silent,
+    ) -> list[reasons.Reasons]:
+        """Say why clips scored as they did: where in time and frequency they differ from the machine ID's normal
+        clips, by how many dB and standard deviations, and which members raised the score.
+
+        Args:
+            clips: see `score`, as for all that follow. Training clips of a data set's folder are left out, too.
+            ids: machine IDs.
+            sample_rate: of arrays of samples, in Hz.
+            features: what arrays hold, "audio" or "log-mel".
+            machine_type: instead of the one that paths tell.
+            channel: which channel of a clip, from 0, or "mean".
+            device: "auto", "cpu", "cuda", or several GPUs.
+            backend: of the operators.
+            precision: of the operators.
+            unknown_ids: "refuse" or "pool".
+            score_mode: instead of the members' own.
+            progress: told of each clip.
+
+        Returns:
+            One for each clip, in order. A clip that can't be scored has its `status` and `error`.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: the arguments don't make sense, or no member of the detector keeps
+                what is usual (classifiers and autoencoders alone don't).
+            DeviceLost: a GPU failed.
+        """
+        chosen = list(
+            for_scoring(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
+        )
+        scoring = Scoring(
+            self,
+            Compute.choose(device, backend, precision),
+            channel=channel,
+            unknown_ids=unknown_ids,
+            score_mode=score_mode,
+            progress=progress,
+        )
+        return list(reasons.of_clips(self, scoring, extraction(self.recipe, channel), chosen))
 
     @plain_torch()
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -25,6 +25,7 @@ from pyasd.compute import Compute, by_device
 from pyasd.models import dense
 from pyasd.models.member import Mode, NormalScores, Scorer, register
 from pyasd.models.moments import VARIANCE_FLOOR, Moments
+from pyasd.models.over_time import Usual
 from pyasd.models.pooling import Pooling, pool_clips
 from pyasd.models.trained import TrainedConfig, TrainedMember
 from pyasd.training import loop
@@ -339,6 +340,13 @@ class GroupMade(TrainedMember, nn.Module):
         start = torch.stack([torch.zeros_like(log_scale), edges[1::2], log_scale])  # [3, components, mels]
         bias = start.transpose(1, 2)[:, None].expand(3, self.config.frames, self.mels, components)
         self.head_bias.copy_(bias.flatten())
+
+    def usual(self, machine_id: str | None) -> Usual | None:
+        """Return mean and deviation of the bands over all frames it learnt: neither clips nor machine IDs are told
+        apart.
+        """
+        mean, deviation = (x.cpu().double().numpy() for x in (self.band_mean, self.band_scale))
+        return Usual({"mean": mean, "deviation": deviation}, {})
 
     def scorer(self, compute: Compute | None = None, modes: Sequence[str] | None = None) -> GroupMadeScorer:
         """Make the network ready for scoring, as it is now."""

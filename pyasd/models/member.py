@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pyasd import settings
 from pyasd.compute import Compute
+from pyasd.models.over_time import Usual
 from pyasd.training.data import TrainingSet
 from pyasd.training.run import History, Run
 
@@ -203,6 +204,10 @@ class Member(ABC):
     def reliability(self, clips: int) -> float:  # noqa: ARG002 (a member may ask)
         """Return how much it weighs among a recipe's members, where it has learnt so many clips of a machine ID."""
         return 1.0
+
+    def usual(self, machine_id: str | None) -> Usual | None:  # noqa: ARG002 (a member may ask)
+        """Return what is usual in a machine ID's normal clips, or in all of them for `None`, where it keeps that."""
+        return None
 
     def remarks(self) -> list[str]:
         """Return what the user should know of how training and `normal_scores` went, a sentence or two each. The

@@ -16,7 +16,7 @@ from pyasd.compute import Compute
 from pyasd.models import dense
 from pyasd.models.member import Member, MemberConfig, Mode, NormalScores, Scorer, register
 from pyasd.models.moments import Moments
-from pyasd.models.over_time import OverTime, check_statistics, of_clips, over_time
+from pyasd.models.over_time import OverTime, Usual, check_statistics, of_clips, over_time, pooled
 from pyasd.models.trained import VARIANCE_PRIOR_CLIPS
 from pyasd.models.trimming import USUAL_NEIGHBOURS, usual
 from pyasd.training.data import BAND_SCALE_FLOOR, TrainingSet
@@ -177,6 +177,13 @@ class Neighbours(Member):
         for i in np.flatnonzero(place == -1).tolist():
             scores[i] = scorer.of_features(features[i], data.ids[i]).numpy()
         return NormalScores(scores, data.ids, VARIANCE_PRIOR_CLIPS, scores)
+
+    def usual(self, machine_id: str | None) -> Usual | None:
+        """Return the means and standard deviations of the statistics of a machine ID's clips, or of its group's."""
+        number = dict(zip(self.ids, self.group, strict=True)).get(machine_id or "", -1)
+        groups = self.groups if number < 0 else [self.groups[number]]
+        mean, scale = pooled(torch.stack([x.mean for x in groups]), torch.stack([x.scale for x in groups]))
+        return Usual.of(self.config.over_time, mean, scale)
 
     def _places(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """The groups of clips of these machine IDs."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyasd.models.pooling import pool
@@ -13,6 +15,31 @@ from pyasd.models.pooling import pool
 OverTime = Literal["mean", "deviation", "change"]
 """Of each band over the frames: its mean; its standard deviation (load and speed that vary are told by nothing else);
 the standard deviation of the differences between neighbouring frames."""
+
+
+class Usual(NamedTuple):
+    """What a machine's normal clips are like, band by band: statistics over time, each `[mels]` float64 in dB.
+
+    Attributes:
+        mean: of each statistic, the mean over normal clips.
+        scale: its standard deviation from clip to clip, where that is known.
+    """
+
+    mean: dict[OverTime, NDArray[np.float64]]
+    scale: dict[OverTime, NDArray[np.float64]]
+
+    @classmethod
+    def of(cls, statistics: Sequence[OverTime], mean: Tensor, scale: Tensor) -> Usual:
+        """Return what is usual by means and standard deviations `[dims]` of these statistics, one after the other."""
+        parts = (x.cpu().double().numpy().reshape(len(statistics), -1) for x in (mean, scale))
+        means, scales = (dict(zip(statistics, x, strict=True)) for x in parts)
+        return cls(means, scales)
+
+
+def pooled(means: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation `[dims]` of all clips by machine IDs' `[ids, dims]`, which weigh alike."""
+    mean = means.mean(0)
+    return mean, (scales.square() + (means - mean).square()).mean(0).sqrt()
 
 
 def check_statistics(statistics: Sequence[OverTime]) -> None:

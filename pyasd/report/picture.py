@@ -6,14 +6,14 @@ Needs matplotlib, which is an extra: `pip install 'pyasd[pictures]'`. It is impo
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyasd.detector import Detector, Explanation
+from pyasd.detector import Detector, Explanation, Reason
 from pyasd.ops import LogMelPlan
 
 TICKS = (250, 500, 1000, 2000, 4000, 8000, 16000)
@@ -26,6 +26,7 @@ def draw(
     path: str | os.PathLike[str],
     *,
     member: str | None = None,
+    reasons: Mapping[str, Sequence[Reason]] | None = None,
     **how: Any,
 ) -> Path:
     """Draw clips side by side, with one colour scale for all of them, so that a faulty one stands out.
@@ -35,6 +36,7 @@ def draw(
         clips: by title; each as `Detector.explain` takes it.
         path: the picture's file, .png, .svg or .pdf.
         member: the ensemble member whose score is explained, by default the first.
+        reasons: of `Detector.reasons`, by title: their places are outlined.
         **how: further arguments of `Detector.explain`.
 
     Raises:
@@ -77,6 +79,9 @@ def draw(
     bands, hertz = _ticks(features)
     axes[0, 0].set_yticks(bands, hertz)
     for title, top, bottom in zip(explained, axes[0], axes[1], strict=True):
+        for reason in (reasons or {}).get(title, ()):
+            for place in (top, bottom):
+                place.add_patch(_outline(reason, features))
         top.set_title(title, fontsize="medium", parse_math=False)  # a title is often a file's name
         bottom.set_xlabel("time, s")
     for left in axes[:, 0]:
@@ -84,6 +89,15 @@ def draw(
     path = Path(path)
     figure.savefig(path, dpi=80)
     return path
+
+
+def _outline(reason: Reason, features: LogMelPlan) -> Any:
+    """Return a rectangle around the place of a reason."""
+    from matplotlib.patches import Rectangle
+
+    low, high = np.interp((reason.low, reason.high), features.band_limits, np.arange(features.n_mels + 1) - 0.5)
+    size = reason.end - reason.start, high - low
+    return Rectangle((reason.start, low), *size, fill=False, edgecolor="white", linewidth=1.5)
 
 
 def _limits(explained: Mapping[str, Explanation], field: str) -> tuple[float, float]:

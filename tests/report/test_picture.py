@@ -10,7 +10,7 @@ import librosa
 import numpy as np
 import pytest
 
-from pyasd.detector import Detector, fit
+from pyasd.detector import Detector, Reason, fit
 from pyasd.errors import ClipError
 from pyasd.ops import LogMelPlan
 from pyasd.recipes import Recipe
@@ -39,7 +39,8 @@ def size_of(png: Path) -> tuple[int, int]:
 @pytest.mark.parametrize("member", [None, "autoencoder"])
 def test_draw(detector: Detector, log_mels: list[np.ndarray], tmp_path: Path, member: str | None) -> None:
     clips = {"healthy, id_00 $x_1": log_mels[0], "faulty": log_mels[1]}
-    out = picture.draw(detector, clips, tmp_path / "out.png", member=member, features="log-mel")
+    told = {"faulty": [Reason("tone", 0.2, 0.8, 1000.0, 1050.0, 9.0, 6.0)]}
+    out = picture.draw(detector, clips, tmp_path / "out.png", member=member, reasons=told, features="log-mel")
     assert out == tmp_path / "out.png"
     width, height = size_of(out)
     assert 600 < width < 1200
@@ -79,6 +80,16 @@ def test_without_matplotlib(detector: Detector, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'pyasd\[pictures\]'"):
         picture.draw(detector, {"a": "a.wav"}, tmp_path / "a.png")
+
+
+def test_reasons_are_outlined_where_they_are() -> None:
+    """A rectangle's edges lie at its frequencies on the axis of bands, and at its seconds."""
+    features = LogMelPlan()
+    outline = picture._outline(Reason("band", 2.0, 5.0, 1000.0, 3000.0, 9.0, 6.0), features)
+    assert (outline.get_x(), outline.get_width()) == (2.0, 3.0)
+    centres = librosa.mel_frequencies(features.n_mels + 2, fmin=0, fmax=8000, htk=False)[1:-1]
+    for band, hz in ((outline.get_y(), 1000.0), (outline.get_y() + outline.get_height(), 3000.0)):
+        assert np.interp(hz, centres, np.arange(features.n_mels)) == pytest.approx(band, abs=0.1)
 
 
 def test_what_cannot_be_drawn(detector: Detector, log_mels: list[np.ndarray], tmp_path: Path) -> None:
