@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyasd.detector import Detector, fit, load, plan, score
+    from pyasd.detector.drift import drift
     from pyasd.tables.evaluation import evaluate
 
 _HOMES = {
     "Detector": "pyasd.detector",
+    "drift": "pyasd.detector.drift",
     "evaluate": "pyasd.tables.evaluation",
     "fit": "pyasd.detector",
     "load": "pyasd.detector",
@@ -25,7 +27,7 @@ _HOMES = {
     "score": "pyasd.detector",
 }
 
-__all__ = ["Detector", "evaluate", "fit", "load", "plan", "score"]
+__all__ = ["Detector", "drift", "evaluate", "fit", "load", "plan", "score"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from pyasd.cli import calibrate, data_sets, demo, doctor, explain, fit_score, recipes, tables, terminal
+from pyasd.cli import calibrate, data_sets, demo, doctor, drift, explain, fit_score, recipes, tables, terminal
 from pyasd.cli.command import Command, stop
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ COMMANDS = (
     fit_score.score,
     explain.explain,
     calibrate.calibrate,
+    drift.drift,
     tables.evaluate,
     demo.demo,
     recipes.recipes,

@@ -117,7 +117,7 @@ class Decisions(Options):
             raise ValueError("--confirm counts decisions: give --false-alarms too")
         given: dict[str, Any] = {}
         if self.false_alarms is not None:
-            given["false_alarms"] = _share(self.false_alarms)
+            given["false_alarms"] = share(self.false_alarms)
         if self.confirm is not None:
             match = re.fullmatch(r"(\d+)/(\d+)", self.confirm)
             if match is None or not 1 <= int(match[1]) <= int(match[2]):
@@ -126,7 +126,7 @@ class Decisions(Options):
         return given
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
     """Read a share of clips: 1% or 0.01.
 
     Raises:

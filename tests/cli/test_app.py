@@ -50,9 +50,14 @@ def test_help_has_no_placeholders_left(
     pyasd: Command, monkeypatch: pytest.MonkeyPatch, command: str, width: int
 ) -> None:
     text = help_of(pyasd, monkeypatch, command, width)
-    assert re.findall(r"\{[^}]*\}", text) in ([], ["{CLIPS}"], ["{TABLE}"], ["{DATASET}"], ["{MODEL}", "{CLIPS}"]), (
-        "the usage line's alone"
-    )
+    assert re.findall(r"\{[^}]*\}", text) in (
+        [],
+        ["{CLIPS}"],
+        ["{TABLE}"],
+        ["{DATASET}"],
+        ["{MODEL}", "{CLIPS}"],
+        ["{MODEL}", "{TABLE}"],
+    ), "the usage line's alone"
 
 
 def test_help_lists_every_choice(pyasd: Command, monkeypatch: pytest.MonkeyPatch) -> None:
