@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from pyasd.clips import Clip
 from pyasd.detector import regions
@@ -24,7 +25,7 @@ class Reason:
         kind: its form, see `regions.Kind`.
         start, end: in seconds.
         low, high: the edges of its Mel bands, in Hz.
-        level: dB above the usual, negative below it. With the kind "spread", how many times the usual the level's
+        level: dB above the usual, negative below it; but for the kind "level", relative to the clip's own. With the kind "spread", how many times the usual the level's
             standard deviation over time is; with "clipping", the share of the samples that is at the limits.
         deviations: the same in standard deviations of normal clips; NaN with "clipping".
     """
@@ -95,6 +96,7 @@ def of_clips(detector: Fitted, scoring: Scoring, wanted: Extraction, clips: list
         ValueError: no member of the detector knows what is usual.
     """
     kept = {name: _keeper(name, machine) for name, machine in detector.machines.items()}
+    usual: dict[tuple[str, str | None], Any] = {}
     items: Iterable[Features] = extract(clips, wanted, scoring.compute.on([scoring.compute.device]))
     for row, item in zip(scoring.rows(clips), items, strict=True):
         if row.score is None or item.log_mel is None:
@@ -103,9 +105,10 @@ def of_clips(detector: Fitted, scoring: Scoring, wanted: Extraction, clips: list
         machine_type, machine_id = locate(detector, recognise(detector, item.clip), "pool")
         machine = detector.machines[machine_type]
         standardised = machine.standardise(row.members, machine_id, scoring.modes)
-        usual = machine.members[kept[machine_type]].usual(machine_id)
-        assert usual is not None
-        found = [] if item.silent else regions.find(item.log_mel.cpu().double().numpy(), usual, wanted.plan)
+        place = machine_type, machine_id
+        if place not in usual:
+            usual[place] = machine.members[kept[machine_type]].usual(machine_id)
+        found = [] if item.silent else regions.find(item.log_mel.cpu().double().numpy(), usual[place], wanted.plan)
         seconds = len(item.log_mel) * wanted.plan.hop_length / wanted.plan.sample_rate
         reasons = [_in_words(x, wanted.plan, row.duration or seconds) for x in found]
         if "clipped" in row.note.split(", "):
@@ -122,8 +125,8 @@ def _keeper(machine_type: str, machine: Machine) -> str:
     Raises:
         ValueError: none knows anything.
     """
-    usual = {name: member.usual(None) for name, member in machine.members.items()}
-    known = {name: len(x.scale) for name, x in usual.items() if x is not None}
+    usual = {name: member.usual(machine.ids[0]) for name, member in machine.members.items()}
+    known = {name: len(x.scale) for name, x in usual.items() if x is not None and "mean" in x.mean}
     if not known:
         raise ValueError(
             f"{machine_type or 'the machine'}: {', '.join(usual)} keep nothing of what is usual in normal clips: fit "

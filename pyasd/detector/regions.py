@@ -3,8 +3,10 @@
 Blocks of all lengths and widths slide over the clip. The block whose mean level is the most standard deviations off is
 cut to where the difference is half as large, named by its form, and taken out; then the next one.
 
-A block's standard deviation has two parts. From clip to clip the level of neighbouring bands moves together: that part
-stays, however large the block. Within a clip, levels vary from frame to frame as a first-order autoregressive process
+Levels are relative to the clip's own, which is told by itself where it is unusual.
+
+A block's standard deviation has two parts. From clip to clip neighbouring bands move together: that part stays, however
+large the block. Within a clip, levels vary from frame to frame as a first-order autoregressive process
 whose variance and correlation are those of the normal clips; bands vary by themselves. Where the clip's own blocks of
 that size vary more than this (strokes of a pump, heard in all bands), they say what is usual.
 """
@@ -64,6 +66,9 @@ CORRELATED_BANDS = 2.0
 GREATEST_CORRELATION = 0.98
 """Largest correlation of neighbouring frames that is believed."""
 
+OUTLIER = 4.0
+"""Standard deviations from the median beyond which a frame doesn't count in the clip's level."""
+
 BLOCKS_TO_JUDGE = 4
 """How many blocks a clip must have room for, one after the other, for them to say what is usual in it."""
 
@@ -89,7 +94,8 @@ class Region(NamedTuple):
     Attributes:
         kind: its form.
         frames, bands: where it is.
-        level: the mean difference in dB; with "spread", how many times the usual the standard deviation over time is.
+        level: the mean difference in dB, relative to the clip's level; with "spread", how many times the usual the
+            standard deviation over time is.
         deviations: the same in standard deviations of blocks of that length and width in normal clips.
     """
 
@@ -112,7 +118,7 @@ def find(log_mel: NDArray[np.float64], usual: Usual, plan: LogMelPlan) -> list[R
     """
     field = _Field(log_mel, usual, plan)
     found = []
-    if (level := field.take_level()) is not None:
+    if (level := field.told_level()) is not None:
         found.append(level)
     while len(found) < SEARCHED and (strongest := field.take_strongest()) is not None:
         found.append(strongest)
@@ -133,7 +139,8 @@ class _Field:
     """What is left to explain of a clip.
 
     Attributes:
-        difference: `[frames, mels]`, in dB above the usual; 0 where it has been explained.
+        difference: `[frames, mels]`, in dB above the usual, relative to the clip's level; 0 where it is explained.
+        level: of the clip, in dB above the usual.
     """
 
     def __init__(self, log_mel: NDArray[np.float64], usual: Usual, plan: LogMelPlan) -> None:
@@ -147,22 +154,23 @@ class _Field:
         self._scale = np.hypot(slow, quick)
         self._slow, self._quick = np.square(slow / self._scale), np.square(quick / self._scale)
         frames, mels = log_mel.shape
+        self._level_scale = max(usual.level_scale, BAND_SCALE_FLOOR)
+        self.level = _level(self.difference)
+        self.difference = self.difference - self.level
         sums = _sums(self.difference / self._scale)
         sizes = [(k, m) for k in _doubling(SHORTEST, frames) for m in _doubling(1, mels)]
         self._block_scale = {(k, m): self._scale_of(k, m, sums) for k, m in sizes}
 
-    def take_level(self) -> _Found | None:
-        """Take the level out, where nearly all bands differ by the same number of dB nearly all the time."""
+    def told_level(self) -> _Found | None:
+        """Return the level, if it is unusual, and nearly all bands have it nearly all the time."""
         frames, mels = self.difference.shape
-        over_time, over_bands = self.difference.mean(1), np.median(self.difference, axis=0)
-        level = float(np.median(over_time))
-        same = [np.mean(np.abs(x - level) <= abs(level) / 2) for x in (over_time, over_bands)]
-        deviations = level * float(np.mean(1 / (self._scale * np.sqrt(self._slow + self._mean_variance(frames)))))
-        if min(same) < NEARLY_ALL or abs(deviations) < LEVEL_DEVIATIONS:
+        off = self.difference.mean(1), np.median(self.difference, axis=0)
+        same = min(np.mean(np.abs(x) <= abs(self.level) / 2) for x in off)
+        deviations = self.level / self._level_scale
+        if same < NEARLY_ALL or abs(deviations) < LEVEL_DEVIATIONS:
             return None
-        found = self._weighed(Region("level", (0, frames), (0, mels), level, deviations), (0, 0))
-        self.difference = self.difference - level
-        return found
+        weight = frames * float(np.square(self.level / self._scale).sum())
+        return _Found(Region("level", (0, frames), (0, mels), self.level, deviations), weight, (0, 0))
 
     def take_strongest(self) -> _Found | None:
         """Take out the region that is the most standard deviations off, if it is enough of them."""
@@ -250,6 +258,16 @@ def _spreads(log_mel: NDArray[np.float64], usual: Usual, explained: list[Range])
         ratio = float(spread[first:last].mean() / usually[first:last].mean())
         yield Region("spread", (0, len(log_mel)), (first, last), ratio, float(z[first:last].mean()))
         z[first:last] = 0
+
+
+def _level(difference: NDArray[np.float64]) -> float:
+    """The level of a clip above the usual, in dB: the median over bands of means over the frames but for outliers, such
+    as those of a drop-out.
+    """
+    frames = difference.mean(1)
+    off = np.abs(frames - np.median(frames))
+    usual = off <= OUTLIER * max(float(_robust(frames[:, None])[0]), BAND_SCALE_FLOOR)
+    return float(np.median(difference[usual].mean(0)))
 
 
 def _within(wide: Range, around: Range) -> Range:

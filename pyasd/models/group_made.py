@@ -346,7 +346,7 @@ class GroupMade(TrainedMember, nn.Module):
         apart.
         """
         mean, deviation = (x.cpu().double().numpy() for x in (self.band_mean, self.band_scale))
-        return Usual({"mean": mean, "deviation": deviation}, {})
+        return Usual({"mean": mean, "deviation": deviation}, {}, float(deviation.mean()))
 
     def scorer(self, compute: Compute | None = None, modes: Sequence[str] | None = None) -> GroupMadeScorer:
         """Make the network ready for scoring, as it is now."""

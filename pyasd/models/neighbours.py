@@ -16,7 +16,7 @@ from pyasd.compute import Compute
 from pyasd.models import dense
 from pyasd.models.member import Member, MemberConfig, Mode, NormalScores, Scorer, register
 from pyasd.models.moments import Moments
-from pyasd.models.over_time import OverTime, Usual, check_statistics, of_clips, over_time, pooled
+from pyasd.models.over_time import OverTime, Usual, check_statistics, of_clips, over_time
 from pyasd.models.trained import VARIANCE_PRIOR_CLIPS
 from pyasd.models.trimming import USUAL_NEIGHBOURS, usual
 from pyasd.training.data import BAND_SCALE_FLOOR, TrainingSet
@@ -87,6 +87,12 @@ class _Group(NamedTuple):
         if radius is None:
             radius = torch.ones_like(clips[:, 0])
         return cls(mean, scale, clips, radius, clips.square().sum(1))
+
+    def covariance(self) -> Tensor:
+        """Return that of the clips' features, `[dims, dims]`, with at least the group's variances, which know more."""
+        correlation = self.clips.T @ self.clips / len(self.clips)
+        correlation += torch.diag((1 - correlation.diagonal()).clamp(min=0))
+        return correlation * torch.outer(self.scale, self.scale)
 
     def standardised(self, features: Tensor) -> Tensor:
         """Features in the group's standard deviations."""
@@ -182,8 +188,8 @@ class Neighbours(Member):
         """Return the means and standard deviations of the statistics of a machine ID's clips, or of its group's."""
         number = dict(zip(self.ids, self.group, strict=True)).get(machine_id or "", -1)
         groups = self.groups if number < 0 else [self.groups[number]]
-        mean, scale = pooled(torch.stack([x.mean for x in groups]), torch.stack([x.scale for x in groups]))
-        return Usual.of(self.config.over_time, mean, scale)
+        covariances = torch.stack([x.covariance() for x in groups])
+        return Usual.of(self.config.over_time, torch.stack([x.mean for x in groups]), covariances)
 
     def _places(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """The groups of clips of these machine IDs."""

@@ -20,24 +20,37 @@ class Usual(NamedTuple):
 
     Attributes:
         mean: of each statistic, the mean over normal clips.
-        scale: its standard deviation from clip to clip, where that is known.
+        scale: its standard deviation from clip to clip, where that is known; that of "mean" is of the band's level
+            relative to the clip's.
+        level_scale: the standard deviation of the clip's level, the mean over bands, in dB.
     """
 
     mean: dict[OverTime, NDArray[np.float64]]
     scale: dict[OverTime, NDArray[np.float64]]
+    level_scale: float
 
     @classmethod
-    def of(cls, statistics: Sequence[OverTime], mean: Tensor, scale: Tensor) -> Usual:
-        """Return what is usual by means and standard deviations `[dims]` of these statistics, one after the other."""
-        parts = (x.cpu().double().numpy().reshape(len(statistics), -1) for x in (mean, scale))
-        means, scales = (dict(zip(statistics, x, strict=True)) for x in parts)
-        return cls(means, scales)
+    def of(cls, statistics: Sequence[OverTime], means: Tensor, covariances: Tensor) -> Usual:
+        """Return what is usual in all clips of some machine IDs, which weigh alike.
 
-
-def pooled(means: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation `[dims]` of all clips by machine IDs' `[ids, dims]`, which weigh alike."""
-    mean = means.mean(0)
-    return mean, (scales.square() + (means - mean).square()).mean(0).sqrt()
+        Args:
+            statistics: those that follow each other in the dimensions.
+            means: `[ids, dims]`, in dB.
+            covariances: `[ids, dims, dims]`.
+        """
+        mean = means.double().mean(0)
+        apart = means.double() - mean
+        covariance = (covariances.double().mean(0) + apart.T @ apart / len(means)).cpu().numpy()
+        values = dict(zip(statistics, mean.cpu().numpy().reshape(len(statistics), -1), strict=True))
+        variances = dict(zip(statistics, covariance.diagonal().reshape(len(statistics), -1), strict=True))
+        level_scale = 0.0
+        if "mean" in statistics:
+            mels = len(values["mean"])
+            first = list(statistics).index("mean") * mels
+            of_mean = covariance[first : first + mels, first : first + mels]
+            variances["mean"] = of_mean.diagonal() - 2 * of_mean.mean(0) + of_mean.mean()
+            level_scale = float(max(of_mean.mean(), 0)) ** 0.5
+        return cls(values, {name: np.sqrt(np.maximum(x, 0)) for name, x in variances.items()}, level_scale)
 
 
 def check_statistics(statistics: Sequence[OverTime]) -> None:

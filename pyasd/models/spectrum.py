@@ -15,7 +15,7 @@ from torch import Tensor
 from pyasd.compute import Compute
 from pyasd.models import dense, shrinkage
 from pyasd.models.member import Member, MemberConfig, Mode, NormalScores, Scorer, register
-from pyasd.models.over_time import OverTime, Usual, check_statistics, of_clips, over_time, pooled
+from pyasd.models.over_time import OverTime, Usual, check_statistics, of_clips, over_time
 from pyasd.models.trained import VARIANCE_PRIOR_CLIPS
 from pyasd.models.trimming import usual
 from pyasd.training.data import BAND_SCALE_FLOOR, TrainingSet
@@ -152,13 +152,11 @@ class Spectrum(Member):
         return np.where(np.isnan(scores), np.nanmean(scores), scores)
 
     def usual(self, machine_id: str | None) -> Usual | None:
-        """Return the means and, from the inverse covariance, the standard deviations of a machine ID's statistics."""
-        scales = torch.linalg.inv(self.inverse_covariance).diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
-        scales = scales.expand(len(self.ids), -1)
-        mean, scale = pooled(self.mean, scales)
-        if machine_id in self.ids:
-            mean, scale = (x[self.ids.index(machine_id)] for x in (self.mean, scales))
-        return Usual.of(self.config.over_time, mean, scale)
+        """Return the means of a machine ID's statistics, and from the inverse covariance their standard deviations."""
+        row = slice(None) if machine_id not in self.ids else [self.ids.index(machine_id)]
+        shared = self.inverse_covariance.ndim == 2
+        covariances = torch.linalg.inv(self.inverse_covariance[None] if shared else self.inverse_covariance[row])
+        return Usual.of(self.config.over_time, self.mean[row], covariances)
 
     def _learn(self, spectra: Tensor, ids: Sequence[str]) -> None:
         from sklearn.covariance import ledoit_wolf  # here, as it takes a second to import

@@ -23,6 +23,7 @@ def usual(quick: float = 5.0, slow: float = 1.0) -> Usual:
     return Usual(
         dict(zip(STATISTICS, each, strict=True)),
         {name: np.full(MELS, x) for name, x in zip(STATISTICS, scales, strict=True)},
+        slow,
     )
 
 
@@ -75,6 +76,15 @@ def test_deviations_are_those_of_such_blocks_in_normal_clips() -> None:
     assert found.deviations == pytest.approx(10 / np.sqrt(1 + 25 / FRAMES), rel=0.05)
 
 
+def test_a_change_is_told_in_a_clip_that_is_a_little_louder() -> None:
+    """A microphone's gain of 2 dB is usual, and doesn't count in what is told of the bands."""
+    x = clip() + 2
+    x[:, 90:] += 6
+    (found,) = find(x)
+    assert (found.kind, found.bands) == ("band", (90, MELS))
+    assert found.level == pytest.approx(6, abs=0.3)
+
+
 def test_two_changes_are_told_the_weightier_first() -> None:
     x = clip()
     x[20:60, 90:100] += 9
@@ -101,7 +111,7 @@ def test_spread_over_time_that_nothing_else_tells() -> None:
 
 
 def test_without_statistics_over_time_the_clip_s_own_serve() -> None:
-    only_mean = Usual({"mean": LEVELS}, {"mean": np.ones(MELS)})
+    only_mean = Usual({"mean": LEVELS}, {"mean": np.ones(MELS)}, 1.0)
     x = clip()
     x[100:200, 60:62] += 12
     (found,) = regions.find(x, only_mean, LogMelPlan())

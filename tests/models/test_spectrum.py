@@ -14,7 +14,7 @@ from scipy.spatial import distance
 from sklearn.covariance import LedoitWolf
 
 import pyasd
-from pyasd.models import spectrum
+from pyasd.models import kinds, spectrum
 from pyasd.models.over_time import OverTime, over_time
 from pyasd.models.spectrum import Spectrum, SpectrumConfig
 from pyasd.recipes import Recipe, files
@@ -317,3 +317,21 @@ def test_the_fewest_clips_of_the_fast_system() -> None:
                 log_mels(2, seed=5), ids="00", **HOW
             )
         assert np.isfinite(table["score"]).all()
+
+
+@pytest.mark.parametrize("kind", ["spectrum", "neighbours"])
+def test_usual_levels_are_those_of_the_clips(kind: str) -> None:
+    """NumPy's moments of the clips' means, relative to each clip's level, and of the levels."""
+    rng = np.random.default_rng(0)
+    of_clips = rng.normal(0, 3, (400, 1)) + rng.normal(0, 1, (400, MELS)) + np.linspace(-30, -60, MELS)
+    log_mels = [torch.from_numpy(np.repeat(x[None], 9, 0)).float() for x in of_clips]
+    made = kinds()[kind]
+    config: Any = made.Config
+    member = made(kind, config(over_time=("mean",)), MELS)
+    member.fit(TrainingSet(log_mels, ["00"] * 200 + ["02"] * 200), Run())
+    for machine_id, clips in (("02", of_clips[200:]), (None, of_clips)):
+        usual = member.usual(machine_id)
+        assert usual is not None
+        np.testing.assert_allclose(usual.mean["mean"], clips.mean(0), atol=1e-3)
+        np.testing.assert_allclose(usual.scale["mean"], (clips - clips.mean(1)[:, None]).std(0), rtol=0.25)
+        assert usual.level_scale == pytest.approx(clips.mean(1).std(), rel=0.1)
