@@ -87,16 +87,23 @@ def explain(
         )  # fmt: skip
     for clip in told:
         _print(clip)
-    scored = {x.clip: [clip] for x, clip in zip(told, chosen, strict=True) if x.score is not None}
+    titles = _titles([x.clip for x in told])
+    scored = {title: [clip] for title, x, clip in zip(titles, told, chosen, strict=True) if x.score is not None}
     if out is not None and scored:
         from pyasd.report import picture
 
-        where = {x.clip: x.reasons for x in told}
+        where = {title: x.reasons for title, x in zip(titles, told, strict=True)}
         drawn = hardware.given() | arguments | {"score_mode": score}
         del drawn["precision"]
         picture.draw(detector, scored, out, member=member, reasons=where, **drawn)
         terminal.say(f"{out}: drawn")
     return len(scored) == len(told)
+
+
+def _titles(names: list[str]) -> list[str]:
+    """Return what clips are called in a picture: the files' names, where they differ."""
+    short = [Path(name).name for name in names]
+    return short if len(set(short)) == len(names) else names
 
 
 def _print(clip: Reasons) -> None:
