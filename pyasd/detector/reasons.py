@@ -25,7 +25,7 @@ class Reason:
         kind: its form, see `regions.Kind`.
         start, end: in seconds.
         low, high: the edges of its Mel bands, in Hz.
-        level: dB above the usual, negative below it; but for the kind "level", relative to the clip's own. With the kind
+        level: dB above the usual, negative below it; relative to the clip's own level, unless the kind is "level". With
             "spread", how many times the usual the level's standard deviation over time is; with "clipping", the share
             of the samples that is at the limits.
         deviations: the same in standard deviations of normal clips; NaN with "clipping".
