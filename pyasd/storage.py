@@ -88,7 +88,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: M
     import safetensors.torch
 
     plain = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
-    text = json.dumps({"checksum": _checksum(plain, header), "header": header})
+    text = json.dumps({"checksum": checksum(plain, header), "header": header})
     data = safetensors.torch.save(plain, {HEADER: text})  # one key: safetensors writes several in any order
     with atomic(path) as partial:
         partial.write_bytes(data)
@@ -121,7 +121,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
     if not outer.keys() & {"checksum", "header"}:
         return tensors, outer  # files of version 0.1 have no checksum
     header = outer.get("header")
-    whole = outer.keys() == {"checksum", "header"} and outer["checksum"] == _checksum(tensors, header)
+    whole = outer.keys() == {"checksum", "header"} and outer["checksum"] == checksum(tensors, header)
     if not whole or not isinstance(header, dict):
         raise ModelFileError(f"{path} is damaged: it doesn't fit its checksum. Copy it again, or fit the model again")
     return tensors, header
@@ -144,14 +144,16 @@ def utf8_name(path: Path) -> Iterator[str]:
         yield name
 
 
-def _checksum(tensors: Mapping[str, Tensor], header: Any) -> str:
-    """The SHA-256 of the header and of each tensor's name, type, shape and bytes, in the order of their names."""
+def checksum(tensors: Mapping[str, Tensor], header: Any) -> str:
+    """Return the SHA-256 of a header and of each tensor's name, type, shape and bytes, in the order of their names, as
+    `write` puts it into the file.
+    """
     import torch
 
     digest = hashlib.sha256(json.dumps(header).encode())
     for name, x in sorted(tensors.items()):
         digest.update(f"{name} {x.dtype} {tuple(x.shape)}\n".encode())
-        digest.update(x.flatten().view(torch.uint8).numpy().data)
+        digest.update(x.detach().cpu().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -115,7 +115,8 @@ def _kept(out: Path | None) -> str:
     if out is None:
         return ""
     if os.path.exists(f"{out}.partial"):
-        return f"; the rows so far are in {out}.partial"
+        resumed = "; --resume goes on with them" if os.path.exists(f"{out}.partial.json") else ""
+        return f"; the rows so far are in {out}.partial{resumed}"
     if (out / "units").is_dir():
         return f"; the same command goes on with what is in {out}"
     if any(Path(f"{out}.checkpoint").glob("*.safetensors")):

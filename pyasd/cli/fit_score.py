@@ -104,6 +104,14 @@ class Table(Options):
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the whole table here, .csv or .parquet.")] = (
         None
     )
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the table of a run that was ended: clips that have a row in TABLE.partial are not read "
+            "again. Needs --model and --out, the same as then.",
+        ),
+    ] = False
     top: Annotated[int, typer.Option(min=0, help="How many of the highest scores to print.")] = 10
 
 
@@ -142,6 +150,8 @@ def score(
     - `pyasd score new/ --model line3.safetensors -o scores.csv` scores clips with what `pyasd fit` learnt
 
     - `pyasd score new/ --model line3.safetensors --false-alarms 1%` decides them too
+
+    - `pyasd score archive/ --model line3.safetensors -o scores.parquet --resume` goes on after a kill
     """
     import pyasd
 
@@ -149,10 +159,12 @@ def score(
         raise ValueError(
             "--false-alarms, --confirm: decisions need a model that knows healthy recordings: give --model"
         )
+    if table.resume and (model is None or table.out is None):
+        raise ValueError("--resume goes on with a model's table: give --model and --out, the same as then")
     with terminal.progress() as progress:
         scores = pyasd.score(
-            clips, model, unknown_ids=cast(Any, unknown_ids), score_mode=score, out=table.out, progress=progress,
-            **decisions.arguments(), **recordings.arguments(), **hardware.given(),
+            clips, model, unknown_ids=cast(Any, unknown_ids), score_mode=score, out=table.out, resume=table.resume,
+            progress=progress, **decisions.arguments(), **recordings.arguments(), **hardware.given(),
         )  # fmt: skip
     _print_top(scores, table.top)
     if table.out is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
@@ -34,13 +35,13 @@ from pyasd.detector.explanation import Explanation
 from pyasd.detector.machine import Machine
 from pyasd.detector.scoring import Scoring, UnknownIds, extraction, locate, recognise, score_modes
 from pyasd.detector.statistics import Baseline
-from pyasd.detector.table import collect, open_table
+from pyasd.detector.table import collect, open_table, without
 from pyasd.errors import ModelFileError
 from pyasd.features.log_mels import extract
 from pyasd.models import Mode, kinds
 from pyasd.progress import Progress, silent
 from pyasd.recipes import Recipe
-from pyasd.tables.table import Row
+from pyasd.tables.table import Row, read
 from pyasd.training.run import History
 
 if TYPE_CHECKING:
@@ -220,6 +221,7 @@ class Detector:
         false_alarms: float | None = None,
         confirm: tuple[int, int] | None = None,
         out: str | os.PathLike[str] | None = None,
+        resume: bool = False,
         progress: Progress = silent,
     ) -> DataFrame:
         """Score clips. Where both training and test clips are given (a data set's folder), training clips are left out.
@@ -243,6 +245,8 @@ class Detector:
             confirm: `(3, 5)` adds the column `confirmed`: "anomaly" where 3 of the last 5 clips of that machine ID, in
                 their order, are anomalies.
             out: a .csv or .parquet file for the table, written as clips are scored.
+            resume: go on with the rows that an ended run of the same model and settings has left in `<out>.partial`:
+                clips that have a row there are not read again. Where there are none, all are scored.
             progress: told of each clip.
 
         Returns:
@@ -253,8 +257,8 @@ class Detector:
             (`modes`).
 
         Raises:
-            FileNotFoundError, ValueError, TypeError: the arguments don't make sense; what is wrong with a clip
-                stands in its row.
+            FileNotFoundError, ValueError, TypeError: the arguments don't make sense, or rows are to be gone on with
+                that another model or other settings made; what is wrong with a clip stands in its row.
             DeviceLost: a GPU failed; the rows so far are in `<out>.partial`.
         """
         chosen = for_scoring(
@@ -269,8 +273,23 @@ class Detector:
             rule=DecisionRule.of(false_alarms, confirm),
             progress=progress,
         )
-        with open_table(out, self.recipe.names, scoring.decision_columns) as writer:
-            return collect(scoring, chosen, self.recipe.names, writer)
+        if resume and out is None:
+            raise ValueError("resume= goes on with a table's file: give out=")
+        if resume and confirm is not None:
+            raise ValueError("confirm= looks back at clips that resume= doesn't read again: leave one of them out")
+        made_by: dict[str, Any] | None = None
+        if out is not None:
+            named = ids if ids is None or isinstance(ids, str) else list(map(str, ids))
+            made_by = {"model": self.digest(), "ids": named, "sample_rate": sample_rate, "machine_type": machine_type}
+            made_by |= {"channel": channel, "precision": scoring.compute.precision, "unknown_ids": unknown_ids}
+            made_by |= {"score_mode": score_mode, "false_alarms": false_alarms}
+        with open_table(out, self.recipe.names, scoring.decision_columns, made_by, resume) as writer:
+            done: Counter[str] = Counter() if writer is None else writer.done
+            scores = collect(scoring, without(chosen, done), self.recipe.names, writer)
+        if out is not None and done:
+            attrs, scores = scores.attrs, read(out)
+            scores.attrs |= attrs
+        return scores
 
     @plain_torch()
     def explain(  # noqa: PLR0913 (a public door: as `score`)
@@ -386,6 +405,14 @@ class Detector:
         Raises:
             OSError: the file can't be written.
         """
+        storage.write(path, *self._contents())
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all that a file of it holds: detectors with the same give the same scores."""
+        return storage.checksum(*self._contents())
+
+    def _contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The tensors and the header of its file."""
         tensors: dict[str, Tensor] = {}
         machines = []
         for number, (machine_type, machine) in enumerate(self.machines.items()):
@@ -404,7 +431,7 @@ class Detector:
                 tensors |= {f"conditions/{number}/{key}": x for key, x in machine.conditions.tensors().items()}
             machines.append(entry)
         header = {"format": FORMAT, "versions": self.versions, "recipe": self.recipe.to_dict(), "machines": machines}
-        storage.write(path, tensors, header)
+        return tensors, header
 
 
 @plain_torch()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pyasd.clips import Clip
 from pyasd.detector.scoring import BATCH_CLIPS, Scoring
@@ -23,10 +24,26 @@ WRITE_SECONDS = 1.0
 
 
 def open_table(
-    out: str | os.PathLike[str] | None, members: Sequence[str], decisions: Sequence[str] = ()
+    out: str | os.PathLike[str] | None,
+    members: Sequence[str],
+    decisions: Sequence[str] = (),
+    made_by: Mapping[str, Any] | None = None,
+    resume: bool = False,
 ) -> contextlib.AbstractContextManager[Writer | None]:
-    """Open the file of a table, or nothing where none is wanted."""
-    return contextlib.nullcontext() if out is None else Writer(out, members, decisions)
+    """Open the file of a table, see `Writer`; or nothing where none is wanted."""
+    return contextlib.nullcontext() if out is None else Writer(out, members, decisions, made_by, resume)
+
+
+def without(clips: Sequence[Clip], done: Counter[str]) -> list[Clip]:
+    """Return the clips that have no row yet: of those of one name, the first ones have it."""
+    left = Counter(done)
+    remaining = []
+    for clip in clips:
+        if left[clip.name] > 0:
+            left[clip.name] -= 1
+        else:
+            remaining.append(clip)
+    return remaining
 
 
 def collect(scoring: Scoring, clips: Sequence[Clip], members: Sequence[str], writer: Writer | None) -> DataFrame:

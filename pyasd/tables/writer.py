@@ -8,7 +8,8 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -18,6 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from pyasd.storage import publish
+from pyasd.tables import unfinished
 from pyasd.tables.table import Row, Schema, guarded, kind_of, unguarded
 
 try:
@@ -44,17 +46,33 @@ class Writer:
         path: the table, .csv or .parquet; one that is there is replaced at the end.
         members: names of the ensemble members.
         decisions: which of `DECISIONS` are wanted.
+        made_by: the model and the settings that rows are made by, by name; `None` for rows that can't be gone on with.
+        resume: go on with the rows that are in `<path>.partial`, if there are any, instead of starting over.
+
+    Attributes:
+        done: how many rows there are already of each clip's name, once a `with` block has begun.
 
     Raises:
-        ValueError: the extension is another.
+        ValueError: the extension is another; or (from the beginning of the block) the rows that are there were made by
+            another model, other settings, or nobody knows what.
         FileExistsError: another run is writing this table.
         OSError: the file can't be made, or (from `write` and the end of the block) can't be written: disk full.
     """
 
-    def __init__(self, path: str | os.PathLike[str], members: Sequence[str], decisions: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        members: Sequence[str],
+        decisions: Sequence[str] = (),
+        made_by: Mapping[str, Any] | None = None,
+        resume: bool = False,
+    ) -> None:
         self.path = Path(path)
         self.partial = Path(f"{self.path}.partial")
+        self.done: Counter[str] = Counter()
         self._schema = Schema(members, decisions)
+        self._made_by = made_by
+        self._resume = resume
         self._kind = kind_of(self.path)
         self._waiting: list[str] = []  # lines
         self._file: IO[bytes] | None = None
@@ -67,12 +85,28 @@ class Writer:
             raise IsADirectoryError(f"{self.path} is a folder: name a file, like {self.path / 'scores.csv'}")
         try:
             self._file = self._open()
-            self._waiting = [_line(list(self._schema.types))]
-            self._flush()
+            self._begin()
         except OSError as error:
             self._close()
             raise self._explained(error) from error
+        except ValueError:
+            self._close()
+            raise
         return self
+
+    def _begin(self) -> None:
+        """Write the first line; or go behind the last whole row that is there."""
+        assert self._file is not None
+        header = _line(list(self._schema.types))
+        if self._resume and os.fstat(self._file.fileno()).st_size:
+            unfinished.check(self.partial, self._made_by or {})
+            self.done, self._whole_bytes = unfinished.rows(self.partial, header)
+        if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            self._file.truncate(self._whole_bytes)
+        if not self._whole_bytes:
+            unfinished.note(self.partial, self._made_by)
+            self._waiting = [header]
+        self._flush()
 
     def write(self, rows: Iterable[Row]) -> None:
         """Add rows. The file has them when this returns; rows that it could not take are tried again with the next."""
@@ -90,6 +124,7 @@ class Writer:
             self._flush()
             if error is None and self._kind == ".csv":
                 publish(self.partial, self.path)
+                unfinished.note(self.partial, None)
             elif error is None:
                 self._make_parquet()
         except OSError as failure:
@@ -99,7 +134,7 @@ class Writer:
             self._close()
 
     def _open(self) -> IO[bytes]:
-        """Open the unfinished table for this run alone, and empty it.
+        """Open the unfinished table for this run alone.
 
         Raises:
             FileExistsError: another run has it.
@@ -111,8 +146,6 @@ class Writer:
                 _lock(file)
                 opened = os.fstat(file.fileno())
                 if os.path.samestat(opened, os.stat(self.partial)):
-                    if stat.S_ISREG(opened.st_mode):
-                        file.truncate(0)
                     return file
             except FileNotFoundError:  # the other run has just finished with it
                 pass
@@ -145,11 +178,11 @@ class Writer:
         types = {name: kind.arrow for name, kind in self._schema.types.items()}
         options = pa.csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=False)
         blocks = pa.csv.ReadOptions(block_size=BLOCK_BYTES)
-        unfinished = Path(f"{self.path}.partial.parquet")
+        temporary = Path(f"{self.path}.partial.parquet")
         try:
             with (
                 open(self.partial, "rb") as source,
-                open(unfinished, "wb") as file,  # pyarrow takes no other names than UTF-8
+                open(temporary, "wb") as file,  # pyarrow takes no other names than UTF-8
                 pq.ParquetWriter(file, self._schema.arrow) as parquet,
                 pa.csv.open_csv(source, blocks, pa.csv.ParseOptions(newlines_in_values=True), options) as reader,
             ):
@@ -159,11 +192,12 @@ class Writer:
                     if sum(x.num_rows for x in waiting) >= ROW_GROUP:
                         waiting = _write_groups(parquet, waiting, ROW_GROUP)
                 _write_groups(parquet, waiting, 1)
-            publish(unfinished, self.path)
+            publish(temporary, self.path)
         except BaseException:  # Ctrl-C too
-            unfinished.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         self.partial.unlink()
+        unfinished.note(self.partial, None)
 
     def _close(self) -> None:
         if self._file is not None:

@@ -44,7 +44,7 @@ def test_ctrl_c_keeps_the_rows(factory: Path, model: Path, tmp_path: Path) -> No
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert stderr == f"pyasd: stopped; the rows so far are in {out}.partial\n"
+    assert stderr == f"pyasd: stopped; the rows so far are in {out}.partial; --resume goes on with them\n"
     assert not stdout
     assert not out.exists()
     assert 2 <= len(results.read(f"{out}.partial")) < 6000
@@ -64,7 +64,9 @@ def test_signals_keep_the_rows(factory: Path, model: Path, tmp_path: Path, numbe
     stdout, stderr = process.communicate(timeout=60)
     killed = number == signal.SIGKILL
     assert process.returncode == (-number if killed else 128 + number), stderr
-    assert stderr == ("" if killed else f"pyasd: stopped; the rows so far are in {out}.partial\n")
+    assert stderr == (
+        "" if killed else f"pyasd: stopped; the rows so far are in {out}.partial; --resume goes on with them\n"
+    )
     assert not stdout
     assert not out.exists()
     assert 2 <= len(results.read(f"{out}.partial")) < 6000

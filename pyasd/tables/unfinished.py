@@ -1,0 +1,83 @@
+"""What an ended run leaves beside a table: its rows so far, and what they were made by, so that a run can go on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pyasd import storage
+from pyasd.tables.table import unguarded
+
+
+def note_of(partial: Path) -> Path:
+    """Return the file, beside an unfinished table, that says what it is made by."""
+    return partial.with_name(f"{partial.name}.json")
+
+
+def note(partial: Path, made_by: Mapping[str, Any] | None) -> None:
+    """Note what an unfinished table is made by; `None` for a run that can't be resumed: what was noted before goes.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    if made_by is None:
+        note_of(partial).unlink(missing_ok=True)
+        return
+    with storage.atomic(note_of(partial)) as file:
+        file.write_text(json.dumps(made_by, indent=1), encoding="utf-8")
+
+
+def check(partial: Path, made_by: Mapping[str, Any]) -> None:
+    """Check that an unfinished table is made by the same model and settings.
+
+    Raises:
+        ValueError: it isn't, or nothing is known of it.
+    """
+    remedy = f"or delete {partial} to start over"
+    try:
+        known = json.loads(note_of(partial).read_text(encoding="utf-8"))
+        differing = [name for name in made_by if known[name] != json.loads(json.dumps(made_by[name]))]
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"{note_of(partial).name} doesn't tell what {partial} was made by: read it as it is, {remedy}"
+        ) from None
+    if "model" in differing:
+        raise ValueError(f"{partial} was begun with another model: give that one, {remedy}")
+    for name in differing:
+        raise ValueError(
+            f"{partial} was begun with {name}={known[name]!r}, and this run has {name}={made_by[name]!r}: give the "
+            f"same, {remedy}"
+        )
+
+
+def rows(partial: Path, header: str) -> tuple[Counter[str], int]:
+    """Count the whole rows of an unfinished table, by their clips' names, and the bytes that they take with the header.
+
+    Raises:
+        ValueError: it has other columns.
+    """
+    clips: Counter[str] = Counter()
+    size = 0
+    for number, line in enumerate(_whole_lines(partial)):
+        text = line.decode("utf-8", "surrogatepass")
+        if number == 0 and text != header:
+            raise ValueError(f"{partial} has other columns: give the settings that it was begun with, or delete it")
+        if number:
+            clips[unguarded(next(csv.reader([text]))[0])] += 1
+        size += len(line)
+    return clips, size
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    """Yield a CSV file's rows, with their ends of line: a text in quotes may have some, too. A torn row isn't one."""
+    line = b""
+    with open(path, "rb") as file:
+        for part in file:
+            line += part
+            if line.endswith(b"\n") and line.count(b'"') % 2 == 0:
+                yield line
+                line = b""
