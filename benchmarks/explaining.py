@@ -95,6 +95,13 @@ class Case(NamedTuple):
         return [x.kind for x in self.told.reasons[:1]] == [self.place.fault]
 
 
+class Measured(NamedTuple):
+    """Faults, and what was told of the normal recordings as they are."""
+
+    cases: list[Case]
+    normal: list[Reasons]
+
+
 def inject(host: Samples, donor: Samples, fault: Fault, rng: np.random.Generator) -> tuple[Samples, Place]:
     """Put a fault into a recording, and say where. A tone's level is above the host in its Mel band."""
     length = len(host) / RATE
@@ -132,7 +139,7 @@ def _band_pass(x: Samples, low: float, high: float) -> Samples:
     return passed
 
 
-def measure(recordings: Recordings, cases: int, system: str = "fast", seed: int = 0) -> list[Case]:
+def measure(recordings: Recordings, cases: int, system: str = "fast", seed: int = 0) -> Measured:
     """Learn normal recordings, put faults into others in turn, and ask for the reasons."""
     detector = pyasd.fit(recordings.learn, system, ids=recordings.learn_ids, sample_rate=RATE, device="cpu")
     rng = np.random.default_rng(seed)
@@ -145,7 +152,9 @@ def measure(recordings: Recordings, cases: int, system: str = "fast", seed: int 
         made.append(inject(recordings.hosts[number], donors[rng.integers(len(donors))], fault, rng))
         ids.append(machine_id)
     told = detector.reasons([x.astype(np.float32) for x, _ in made], ids=ids, sample_rate=RATE, device="cpu")
-    return [Case(place, x) for (_, place), x in zip(made, told, strict=True)]
+    hosts = [x.astype(np.float32) for x in recordings.hosts]
+    normal = detector.reasons(hosts, ids=recordings.host_ids, sample_rate=RATE, device="cpu")
+    return Measured([Case(place, x) for (_, place), x in zip(made, told, strict=True)], normal)
 
 
 def synthetic(machine_type: str, learn: int, hosts: int, seconds: float = factory.SECONDS) -> Recordings:
@@ -184,15 +193,18 @@ def _folder(folder: Path) -> Recordings:
     return loaded
 
 
-def table(measured: dict[str, Sequence[Case]]) -> str:
-    """Return a Markdown table: in how many of how many cases the first reason is right, any is, and its name is."""
+def table(measured: dict[str, Measured]) -> str:
+    """Return a Markdown table: in how many of how many cases the first reason is right, any is, and its name is; and in
+    how many normal recordings a place is told.
+    """
     rows = []
-    for name, cases in measured.items():
+    for name, (cases, normal) in measured.items():
+        told = f"{sum(bool(x.reasons) for x in normal)} of {len(normal)}"
         for fault in (*FAULTS, "all"):
             of = [x for x in cases if fault in (x.place.fault, "all")]
             counts = (sum(x.first for x in of), sum(x.among for x in of), sum(x.named for x in of))
-            rows.append([name, fault, *(f"{count} of {len(of)}" for count in counts)])
-    return markdown(["recordings", "fault", "the first reason", "one of five", "its name"], rows)
+            rows.append([name, fault, *(f"{count} of {len(of)}" for count in counts), told if fault == "all" else ""])
+    return markdown(["recordings", "fault", "the first", "one of five", "its name", "told in normal ones"], rows)
 
 
 def misses(cases: Sequence[Case]) -> Iterator[str]:
@@ -212,12 +224,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="their folder")
     parser.add_argument("--misses", action="store_true", help="say which cases are wrong, on stderr")
     given = parser.parse_args()
-    measured: dict[str, Sequence[Case]] = {}
+    measured: dict[str, Measured] = {}
     for name in REAL if given.real else MACHINES:
         recordings = real(name, real_data(given.data)) if given.real else synthetic(name, 24, 8)
         measured[name] = measure(recordings, given.cases, given.system)
         if given.misses:
-            print(name, *misses(measured[name]), sep="\n  ", file=sys.stderr)
+            print(name, *misses(measured[name].cases), sep="\n  ", file=sys.stderr)
     print(table(measured))
 
 

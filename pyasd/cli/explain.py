@@ -72,7 +72,12 @@ def explain(
     from pyasd import storage
     from pyasd.clips import find, for_scoring
 
+    if member is not None and out is None:
+        raise ValueError("--member chooses what the picture shows: give the picture's file too, --out clip.png")
     detector = pyasd.load(model)
+    members = detector.score_modes(score)
+    if member is not None and member not in members:
+        raise ValueError(f"no member {member!r}; this model has {', '.join(members)}")
     arguments = recordings.arguments()
     known = {name: arguments.pop(name) for name in ("ids", "machine_type")}
     chosen = list(for_scoring(find(clips, **known)))

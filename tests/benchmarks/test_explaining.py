@@ -14,7 +14,8 @@ from pyasd.detector import Reason
 
 def test_faults_are_named_where_they_are() -> None:
     """Of 24 in a synthetic pump; docs/guide.md has the figures of 200 in each kind of machine."""
-    cases = explaining.measure(explaining.synthetic("pump", learn=12, hosts=2), 24)
+    cases, normal = explaining.measure(explaining.synthetic("pump", learn=12, hosts=2), 24)
+    assert len(normal) == 6
     assert [x.place.fault for x in cases[:4]] == list(FAULTS)
     assert sum(x.first for x in cases) >= 0.9 * len(cases), "\n".join(explaining.misses(cases))
 
@@ -50,5 +51,5 @@ def test_what_is_right(change: dict[str, float], right: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["uav", "enginemix"])
 def test_in_real_recordings(name: str, real_data: Path) -> None:
-    cases = explaining.measure(explaining.real(name, real_data), 48)
+    cases, _ = explaining.measure(explaining.real(name, real_data), 48)
     assert sum(x.first for x in cases) >= 0.8 * len(cases), "\n".join(explaining.misses(cases))

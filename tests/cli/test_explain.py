@@ -51,6 +51,8 @@ def test_wrong_usage(
     usage_error(pyasd("explain", factory / "fan/test", "-m", model, "-o", tmp_path / "a.png"), "room for 6 clips", "12")
     usage_error(pyasd("explain", tmp_path / "nowhere.wav", "-m", model), "nowhere.wav")
     usage_error(pyasd("explain", clip, "-m", tmp_path / "no.safetensors"), "no.safetensors")
+    usage_error(pyasd("explain", clip, "-m", model, "--member", "spectrum"), "--out clip.png")
+    usage_error(pyasd("explain", clip, "-m", model, "--member", "x", "-o", tmp_path / "a.png"), "no member 'x'")
     assert "--model" in pyasd("explain", clip).err
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     outcome = pyasd("explain", clip, "-m", model, "-o", tmp_path / "a.png")
