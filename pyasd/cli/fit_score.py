@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,27 @@ class Table(Options):
             "again. Needs --model and --out, the same as then.",
         ),
     ] = False
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="3/16 scores the third of 16 shares of the clips, for as many machines or jobs. Names, as they are "
+            "given, decide the share. Needs --model."
+        ),
+    ] = None
     top: Annotated[int, typer.Option(min=0, help="How many of the highest scores to print.")] = 10
+
+    def part(self) -> tuple[int, int] | None:
+        """Return the share of the clips that is to be scored: which, of how many.
+
+        Raises:
+            ValueError: it isn't of its form.
+        """
+        if self.shard is None:
+            return None
+        match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise ValueError(f"--shard is like 3/16, the third of 16 shares, not {self.shard!r}")
+        return int(match[1]), int(match[2])
 
 
 @command
@@ -152,6 +173,8 @@ def score(
     - `pyasd score new/ --model line3.safetensors --false-alarms 1%` decides them too
 
     - `pyasd score archive/ --model line3.safetensors -o scores.parquet --resume` goes on after a kill
+
+    - `pyasd score archive/ --model line3.safetensors -o part-3.parquet --shard 3/16` scores a sixteenth
     """
     import pyasd
 
@@ -159,12 +182,15 @@ def score(
         raise ValueError(
             "--false-alarms, --confirm: decisions need a model that knows healthy recordings: give --model"
         )
+    if table.shard is not None and model is None:
+        raise ValueError("--shard: a ranking compares all clips with each other: give --model")
     if table.resume and (model is None or table.out is None):
         raise ValueError("--resume goes on with a model's table: give --model and --out, the same as then")
     with terminal.progress() as progress:
         scores = pyasd.score(
             clips, model, unknown_ids=cast(Any, unknown_ids), score_mode=score, out=table.out, resume=table.resume,
-            progress=progress, **decisions.arguments(), **recordings.arguments(), **hardware.given(),
+            shard=table.part(), progress=progress, **decisions.arguments(), **recordings.arguments(),
+            **hardware.given(),
         )  # fmt: skip
     _print_top(scores, table.top)
     if table.out is not None:

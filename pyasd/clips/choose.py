@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections import Counter
@@ -49,6 +50,26 @@ class Group:
     label: int | None
     learnt: bool
     clips: int
+
+
+def for_shard(clips: Iterable[Clip], shard: tuple[int, int]) -> list[Clip]:
+    """Return the clips of one share of all, the i-th of n, in their order.
+
+    A clip's name alone decides (its BLAKE2b hash, modulo n), so that shares stay the same when clips come and go; those
+    of one name are in one share.
+
+    Args:
+        clips: all of them.
+        shard: `(i, n)` with i from 1 to n.
+
+    Raises:
+        ValueError: there is no such share.
+    """
+    number, count = shard
+    if not 1 <= number <= count:
+        raise ValueError(f"shard is i of n shares with 1 <= i <= n, such as 3 of 16, not {number} of {count}")
+    hashes = ((clip, hashlib.blake2b(clip.name.encode("utf-8", "surrogatepass"), digest_size=8)) for clip in clips)
+    return [clip for clip, digest in hashes if int.from_bytes(digest.digest(), "big") % count == number - 1]
 
 
 def for_fitting(clips: Iterable[Clip], doubtful: Doubtful = "refuse") -> list[Clip]:

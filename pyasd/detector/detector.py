@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyasd import storage
 from pyasd.audio import Channel
-from pyasd.clips import find, for_scoring
+from pyasd.clips import find, for_scoring, for_shard
 from pyasd.compute import Compute, plain_torch
 from pyasd.detector import reasons
 from pyasd.detector.calibration import Calibration
@@ -222,6 +222,7 @@ class Detector:
         confirm: tuple[int, int] | None = None,
         out: str | os.PathLike[str] | None = None,
         resume: bool = False,
+        shard: tuple[int, int] | None = None,
         progress: Progress = silent,
     ) -> DataFrame:
         """Score clips. Where both training and test clips are given (a data set's folder), training clips are left out.
@@ -247,6 +248,8 @@ class Detector:
             out: a .csv or .parquet file for the table, written as clips are scored.
             resume: go on with the rows that an ended run of the same model and settings has left in `<out>.partial`:
                 clips that have a row there are not read again. Where there are none, all are scored.
+            shard: `(i, n)` scores the i-th of n shares of the clips, which i from 1 to n together hold once each: see
+                `clips.for_shard`. Each share may be scored on another machine, by the same names.
             progress: told of each clip.
 
         Returns:
@@ -275,14 +278,16 @@ class Detector:
         )
         if resume and out is None:
             raise ValueError("resume= goes on with a table's file: give out=")
-        if resume and confirm is not None:
-            raise ValueError("confirm= looks back at clips that resume= doesn't read again: leave one of them out")
+        if confirm is not None and (resume or shard is not None):
+            raise ValueError("confirm= looks back at clips that runs with resume= or shard= don't read: leave it out")
+        if shard is not None:
+            chosen = for_shard(chosen, shard)
         made_by: dict[str, Any] | None = None
         if out is not None:
             named = ids if ids is None or isinstance(ids, str) else list(map(str, ids))
             made_by = {"model": self.digest(), "ids": named, "sample_rate": sample_rate, "machine_type": machine_type}
             made_by |= {"channel": channel, "precision": scoring.compute.precision, "unknown_ids": unknown_ids}
-            made_by |= {"score_mode": score_mode, "false_alarms": false_alarms}
+            made_by |= {"score_mode": score_mode, "false_alarms": false_alarms, "shard": shard}
         with open_table(out, self.recipe.names, scoring.decision_columns, made_by, resume) as writer:
             done: Counter[str] = Counter() if writer is None else writer.done
             scores = collect(scoring, without(chosen, done), self.recipe.names, writer)

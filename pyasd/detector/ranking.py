@@ -44,6 +44,7 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
     confirm: tuple[int, int] | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    shard: tuple[int, int] | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> DataFrame:
@@ -70,6 +71,7 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
         confirm: with `false_alarms` alone.
         out: a .csv or .parquet file for the table: written as clips are scored, or once they are ranked.
         resume: with a model alone: go on with the rows of an ended run.
+        shard: with a model alone.
         progress: told how reading and scoring go.
         **settings: of the recipe "ranking", to override its own: `count=5`, `n_mels=64`, ...
 
@@ -89,12 +91,13 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
         return detector.score(
             clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type, channel=channel,
             device=device, backend=backend, precision=precision, unknown_ids=unknown_ids, score_mode=score_mode,
-            false_alarms=false_alarms, confirm=confirm, out=out, resume=resume, progress=progress,
+            false_alarms=false_alarms, confirm=confirm, out=out, resume=resume, shard=shard,
+            progress=progress,
         )  # fmt: skip
     if false_alarms is not None or confirm is not None:
         raise TypeError("false_alarms, confirm: decisions need a model, and a ranking without one has only an order")
-    if resume:
-        raise TypeError("resume: a ranking compares all clips with each other, and can't go on with some of them")
+    if resume or shard is not None:
+        raise TypeError("resume, shard: a ranking compares all clips with each other, and can't do with some of them")
     recipe = files.find(files.RANKING).override(**settings)
     compute = Compute.choose(device, backend, precision)
     listed = list(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))

@@ -104,6 +104,26 @@ def test_two_clips_of_one_name_have_a_row_each(pyasd: Command, fast: Path, clips
     assert table["score"].nunique() == 1
 
 
+def test_shares_hold_each_clip_once(pyasd: Command, fast: Path, clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "scores").mkdir()
+    whole, parts = tmp_path / "whole.parquet", [tmp_path / "scores" / f"part-{i}.parquet" for i in (1, 2, 3)]
+    assert pyasd("score", clips, "-m", fast, "-o", whole).code == 1
+    for i, part in enumerate(parts):
+        assert pyasd("score", clips, "-m", fast, "-o", part, "--shard", f"{i + 1}/3").code in (0, 1)
+        assert 30 <= len(results.read(part)) <= 80
+    joined = pd.read_parquet(tmp_path / "scores").sort_values("clip", ignore_index=True)
+    pd.testing.assert_frame_equal(joined, pd.read_parquet(whole).sort_values("clip", ignore_index=True))
+    few = sorted(clips.iterdir())[:3]
+    assert pyasd("score", *few, "-m", fast, "-o", whole, "--shard", "99/1000").code == 0  # an empty share
+    assert len(results.read(whole)) == 0
+    for wrong in ("0/3", "4/3", "3", "a/b", "1/0"):
+        usage_error(pyasd("score", clips, "-m", fast, "--shard", wrong), "--shard is like 3/16", wrong)
+    usage_error(pyasd("score", clips, "--shard", "1/2"), "give --model")
+    usage_error(
+        pyasd("score", clips, "-m", fast, "--false-alarms", "50%", "--confirm", "1/2", "--shard", "1/2"), "--shard"
+    )
+
+
 def test_what_cannot_be_gone_on_with(pyasd: Command, fast: Path, model: Path, clips: Path, tmp_path: Path) -> None:
     out, clip = tmp_path / "scores.csv", clips / "normal_id_00_00000000.wav"
     arguments = [2, "score", *[clip] * 5, "-m", fast, "-o", out]

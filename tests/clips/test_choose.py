@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pyasd.clips import Clip, Group, find, for_fitting, for_scoring, groups, name_machines
+from pyasd.clips import Clip, Group, find, for_fitting, for_scoring, for_shard, groups, name_machines
 from pyasd.clips.sources import FileSource
 
 from .test_find import known, touch
@@ -164,3 +164,17 @@ def test_groups_tell_what_clips_are_taken_for(tmp_path: Path) -> None:
         Group(f"{folder}/train", "fan", "00", "train", 0, True, 2),
     ]
     assert {known(clip)[0] for clip in found} == {"fan"}
+
+
+def test_a_clips_share_is_its_names() -> None:
+    names = [f"day {i % 7}/{i:04d}.wav" for i in range(3000)]
+    clips = [Clip(name, FileSource(Path(name))) for name in names]
+    shares = [for_shard(clips, (i, 4)) for i in (1, 2, 3, 4)]
+    assert sorted(x.name for share in shares for x in share) == sorted(x.name for x in clips)
+    assert all(650 <= len(share) <= 850 for share in shares)
+    assert for_shard(clips[::-1], (2, 4)) == shares[1][::-1]
+    assert for_shard(clips[:50], (2, 4)) == [x for x in shares[1] if x in clips[:50]]  # whatever other clips there are
+    assert for_shard(clips, (1, 1)) == clips
+    for wrong in ((0, 4), (5, 4), (1, 0)):
+        with pytest.raises(ValueError, match="shard is i of n shares"):
+            for_shard(clips, wrong)
