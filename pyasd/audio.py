@@ -176,7 +176,8 @@ def _decode(clip: Clip, channel: Channel) -> tuple[NDArray[Any], int, bool]:
         # libsndfile opens a plain file itself: without the GIL, and it knows some formats by their extension alone.
         if not isinstance(source, FileSource):
             return *_decode_file(clip, stream, channel), finding.unfinished
-        with _sound_file(clip, os.fsencode(source.path)) as file:
+        # By "./-", as "-" is standard input to it.
+        with _sound_file(clip, os.fsencode(os.path.join(os.curdir, source.path))) as file:
             if containers.is_guessed(file.format, file.subtype, stream.read(12)):
                 raise ClipError(
                     "unreadable", f"{clip.name} doesn't begin as such a file does: copy it again, or convert it to WAV"

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand
 
 from pyasd.cli import terminal, vocabulary
-from pyasd.cli.options import Options
+from pyasd.cli.options import Options, listed
 from pyasd.errors import FAILED, INTERRUPTED, SIGNALLED, USAGE, PyasdError
 
 
@@ -56,7 +56,13 @@ def command(function: Callable[..., bool]) -> Callable[..., None]:
         out: Path | None = arguments.get("out")
         for name, group in groups.items():
             arguments[name] = group(**{x.name: arguments.pop(x.name) for x in fields(group)})
-        raise typer.Exit(_exit_code(functools.partial(function, **arguments), out))
+
+        def work() -> bool:
+            if "clips" in arguments:
+                arguments["clips"] = listed(arguments["clips"])
+            return function(**arguments)
+
+        raise typer.Exit(_exit_code(work, out))
 
     options = [option for x in parameters for option in (_fields(groups[x.name]) if x.name in groups else [x])]
     run.__signature__ = inspect.Signature([x.replace(kind=Parameter.KEYWORD_ONLY) for x in options])  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar
 
@@ -13,12 +14,34 @@ from pyasd.clips.sources import LIMIT_VARIABLE, size_limit
 
 Clips = Annotated[
     list[str],
-    typer.Argument(metavar="CLIPS", help="Files, folders (with subfolders) or quoted globs.", show_default=False),
+    typer.Argument(
+        metavar="CLIPS",
+        help="Files, folders (with subfolders), archives or quoted globs; - reads their names from standard input, one "
+        "a line, or separated by NUL (find -print0).",
+        show_default=False,
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Machines = Annotated[
     list[str] | None, typer.Option(help="Machine types, such as fan pump; by default all.", show_default=False)
 ]
+
+
+def listed(clips: list[str]) -> list[str]:
+    """Return what a command's clips are, with the names that standard input lists in the place of "-".
+
+    Raises:
+        ValueError: "-" is given and standard input lists none, or is closed.
+    """
+    if "-" not in clips:
+        return clips
+    data = b"" if sys.stdin is None else sys.stdin.buffer.read()
+    parts = data.split(b"\0") if b"\0" in data else data.splitlines()
+    names = [os.fsdecode(part) for part in parts if part.strip()]
+    if not names:
+        raise ValueError("- stands for names on standard input, and it lists none: pipe some in, one a line")
+    place = clips.index("-")
+    return [*clips[:place], *names, *(x for x in clips[place + 1 :] if x != "-")]
 
 
 @dataclass(frozen=True)
