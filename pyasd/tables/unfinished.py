@@ -28,7 +28,7 @@ def note(partial: Path, made_by: Mapping[str, Any] | None) -> None:
         note_of(partial).unlink(missing_ok=True)
         return
     with storage.atomic(note_of(partial)) as file:
-        file.write_text(json.dumps(made_by, indent=1), encoding="utf-8")
+        file.write_text(json.dumps(made_by, indent=1, default=str), encoding="utf-8")
 
 
 def check(partial: Path, made_by: Mapping[str, Any]) -> None:
@@ -40,7 +40,7 @@ def check(partial: Path, made_by: Mapping[str, Any]) -> None:
     remedy = f"or delete {partial} to start over"
     try:
         known = json.loads(note_of(partial).read_text(encoding="utf-8"))
-        differing = [name for name in made_by if known[name] != json.loads(json.dumps(made_by[name]))]
+        differing = [name for name in made_by if known[name] != json.loads(json.dumps(made_by[name], default=str))]
     except (FileNotFoundError, KeyError, TypeError, ValueError):
         raise ValueError(
             f"{note_of(partial).name} doesn't tell what {partial} was made by: read it as it is, {remedy}"

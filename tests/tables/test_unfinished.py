@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -101,6 +102,13 @@ def test_rows_of_unknown_origin_are_not_gone_on_with(tmp_path: Path, noted: str 
     ):
         pass
     assert partial.exists()
+
+
+def test_settings_of_numpy_and_paths_are_noted(tmp_path: Path) -> None:
+    path, made_by = tmp_path / "scores.csv", {"channel": np.int64(1), "shard": (1, 2), "where": tmp_path}
+    begin(path, ROWS[:2], made_by)
+    with Writer(path, MEMBERS, made_by=made_by, resume=True) as writer:
+        assert sum(writer.done.values()) == 2
 
 
 def test_without_resume_a_run_starts_over(tmp_path: Path) -> None:
