@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand
 
 from pyasd.cli import terminal, vocabulary
-from pyasd.cli.options import Options, listed
+from pyasd.cli.options import Clips, Options, listed
 from pyasd.errors import FAILED, INTERRUPTED, SIGNALLED, USAGE, PyasdError
 
 
@@ -49,6 +49,7 @@ def command(function: Callable[..., bool]) -> Callable[..., None]:
     for each of the group's fields; the function gets the group.
     """
     parameters = inspect.signature(function, eval_str=True).parameters.values()
+    clips = [x.name for x in parameters if x.annotation is Clips]
     groups: dict[str, type[Options]] = {x.name: x.annotation for x in parameters if _is_group(x)}
 
     @functools.wraps(function)
@@ -58,9 +59,7 @@ def command(function: Callable[..., bool]) -> Callable[..., None]:
             arguments[name] = group(**{x.name: arguments.pop(x.name) for x in fields(group)})
 
         def work() -> bool:
-            if "clips" in arguments:
-                arguments["clips"] = listed(arguments["clips"])
-            return function(**arguments)
+            return function(**arguments | {name: listed(arguments[name]) for name in clips})
 
         raise typer.Exit(_exit_code(work, out))
 
