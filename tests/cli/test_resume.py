@@ -124,7 +124,9 @@ def test_shares_hold_each_clip_once(pyasd: Command, fast: Path, clips: Path, tmp
     )
 
 
-def test_what_cannot_be_gone_on_with(pyasd: Command, fast: Path, model: Path, clips: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_gone_on_with(
+    pyasd: Command, fast: Path, model: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, clip = tmp_path / "scores.csv", clips / "normal_id_00_00000000.wav"
     arguments = [2, "score", *[clip] * 5, "-m", fast, "-o", out]
     subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], cwd=ROOT, capture_output=True, check=False)
@@ -133,6 +135,10 @@ def test_what_cannot_be_gone_on_with(pyasd: Command, fast: Path, model: Path, cl
     usage_error(pyasd(*begun, "-m", model), "other", "scores.csv.partial")
     usage_error(pyasd(*begun, "-m", fast, "--channel", "mean"), "--channel 0", "--channel mean", "delete")
     usage_error(pyasd(*begun, "-m", fast, "--unknown-ids", "pool"), "--unknown-ids refuse", "delete")
+    usage_error(pyasd(*begun, "-m", fast, "--backend", "reference"), "--backend auto", "--backend reference", "delete")
+    monkeypatch.setenv("PYASD_MAX_FILE_SIZE", "1K")
+    usage_error(pyasd(*begun, "-m", fast), "--max-file-size 4294967296", "--max-file-size 1024", "delete")
+    monkeypatch.delenv("PYASD_MAX_FILE_SIZE")
     usage_error(pyasd(*begun), "give --model and --out")
     usage_error(pyasd("score", clip, "-m", fast, "--resume"), "give --model and --out")
     usage_error(pyasd(*begun, "-m", fast, "--false-alarms", "50%", "--confirm", "1/2"), "--confirm", "--resume")
