@@ -46,7 +46,7 @@ Samples = NDArray[np.float64]
 
 
 class Place(NamedTuple):
-    """What was put where."""
+    """Describe a fault in a recording: start and end in s, edges in Hz, level in dB above the recording."""
 
     fault: Fault
     start: float
@@ -81,17 +81,17 @@ class Case(NamedTuple):
 
     @property
     def first(self) -> bool:
-        """Whether the strongest reason is right."""
+        """Tell whether the first reason names the right place."""
         return any(self.place.is_right(x) for x in self.told.reasons[:1])
 
     @property
     def among(self) -> bool:
-        """Whether one of the reasons is."""
+        """Tell whether any of the reasons names the right place."""
         return any(self.place.is_right(x) for x in self.told.reasons)
 
     @property
     def named(self) -> bool:
-        """Whether the strongest one is called so."""
+        """Tell whether the first reason is called as the fault is."""
         return [x.kind for x in self.told.reasons[:1]] == [self.place.fault]
 
 

@@ -34,7 +34,7 @@ from scipy import stats
 import pyasd
 from benchmarks import real_data, real_sets
 from pyasd.detector.decisions import normal_scores, threshold
-from pyasd.detector.drift import log_capital
+from pyasd.detector.drift import log_capital, noticed
 from pyasd.tables.markdown import markdown
 
 RATES = (0.01, 0.05, 0.1)
@@ -97,8 +97,8 @@ def drifted(known: NDArray[np.float64], new: NDArray[np.float64]) -> int | None:
     """Return after how many of the new clips drift was noticed; `None` where it never was, or nothing was known."""
     if not len(known):
         return None
-    over = np.flatnonzero(log_capital(np.sort(known), new) >= -np.log(DRIFT_RATE))
-    return int(over[0]) + 1 if len(over) else None
+    place = noticed(log_capital(np.sort(known), new), DRIFT_RATE)
+    return None if place is None else place + 1
 
 
 def drift_cell(found: list[int | None]) -> str:
@@ -114,8 +114,11 @@ def total(counts: Iterable[Count]) -> Count:
 
 
 class Outcome(NamedTuple):
-    """What one way of calibrating leads to: the alarms at each rate, and after how many clips drift was noticed, for
-    each machine ID.
+    """Keep what one way of calibrating leads to.
+
+    Attributes:
+        counts: the alarms, at each of `RATES`.
+        drift: for each machine ID, after how many clips drift was noticed; `None` where it wasn't.
     """
 
     counts: list[Count]

@@ -9,7 +9,7 @@ import typer
 
 from pyasd.cli import terminal
 from pyasd.cli.command import command
-from pyasd.cli.options import Clips, Hardware, Recordings
+from pyasd.cli.options import Clips, Hardware, Recordings, ScoreMode
 
 if TYPE_CHECKING:
     from pyasd.detector import Reasons
@@ -30,10 +30,7 @@ def explain(
         str | None,
         typer.Option(help="The member whose map the picture shows, instead of the first.", show_default=False),
     ] = None,
-    score: Annotated[
-        str | None,
-        typer.Option(help="A score mode for the members that have it, instead of the recipe's: {modes}."),
-    ] = None,
+    score: ScoreMode = None,
     unknown_ids: Annotated[
         str, typer.Option(help="Machine IDs that the model never learnt: refuse, or pool (compare with all IDs).")
     ] = "refuse",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,17 @@ from rich.text import Text
 
 from pyasd.cli import terminal
 from pyasd.cli.command import command
-from pyasd.cli.options import Clips, Decisions, Hardware, Options, RecipeChanges, Recordings, Seed
+from pyasd.cli.options import (
+    Clips,
+    Decisions,
+    Hardware,
+    Options,
+    RecipeChanges,
+    Recordings,
+    ScoreMode,
+    Seed,
+    some_of,
+)
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -122,28 +131,12 @@ class Table(Options):
     ] = None
     top: Annotated[int, typer.Option(min=0, help="How many of the highest scores to print.")] = 10
 
-    def part(self) -> tuple[int, int] | None:
-        """Return the share of the clips that is to be scored: which, of how many.
-
-        Raises:
-            ValueError: it isn't of its form.
-        """
-        if self.shard is None:
-            return None
-        match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
-        if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise ValueError(f"--shard is like 3/16, the third of 16 shares, not {self.shard!r}")
-        return int(match[1]), int(match[2])
-
 
 @command
 def score(
     clips: Clips,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="What pyasd fit wrote.")] = None,
-    score: Annotated[
-        str | None,
-        typer.Option(help="A score mode for the members that have it, instead of the recipe's: {modes}."),
-    ] = None,
+    score: ScoreMode = None,
     unknown_ids: Annotated[
         str, typer.Option(help="Machine IDs that the model never learnt: refuse, or pool (score against all IDs).")
     ] = "refuse",
@@ -186,10 +179,11 @@ def score(
         raise ValueError("--shard: a ranking compares all clips with each other: give --model")
     if table.resume and (model is None or table.out is None):
         raise ValueError("--resume goes on with a model's table: give --model and --out, the same as then")
+    shard = None if table.shard is None else some_of("--shard", "3/16, the third of 16 shares", table.shard)
     with terminal.progress() as progress:
         scores = pyasd.score(
             clips, model, unknown_ids=cast(Any, unknown_ids), score_mode=score, out=table.out, resume=table.resume,
-            shard=table.part(), progress=progress, **decisions.arguments(), **recordings.arguments(),
+            shard=shard, progress=progress, **decisions.arguments(), **recordings.arguments(),
             **hardware.given(),
         )  # fmt: skip
     _print_top(scores, table.top)

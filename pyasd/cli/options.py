@@ -21,6 +21,10 @@ Clips = Annotated[
         show_default=False,
     ),
 ]
+ScoreMode = Annotated[
+    str | None,
+    typer.Option(help="A score mode for the members that have it, instead of the recipe's: {modes}."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Machines = Annotated[
     list[str] | None, typer.Option(help="Machine types, such as fan pump; by default all.", show_default=False)
@@ -142,11 +146,20 @@ class Decisions(Options):
         if self.false_alarms is not None:
             given["false_alarms"] = share(self.false_alarms)
         if self.confirm is not None:
-            match = re.fullmatch(r"(\d+)/(\d+)", self.confirm)
-            if match is None or not 1 <= int(match[1]) <= int(match[2]):
-                raise ValueError(f"--confirm is like 3/5, 3 of the last 5 clips, not {self.confirm!r}")
-            given["confirm"] = int(match[1]), int(match[2])
+            given["confirm"] = some_of("--confirm", "3/5, 3 of the last 5 clips", self.confirm)
         return given
+
+
+def some_of(option: str, example: str, text: str) -> tuple[int, int]:
+    """Read two numbers such as 3/5, of which the first is from 1 to the second.
+
+    Raises:
+        ValueError: they aren't; the message gives the example.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"{option} is like {example}, not {text!r}")
+    return int(match[1]), int(match[2])
 
 
 def share(text: str) -> float:

@@ -71,7 +71,7 @@ def evaluate(
     terminal.console().print(printed)
     for column in ("decision", "confirmed"):
         if column in scores and (scores[column] != "").any():
-            counted = evaluation.unlearnt(scores) if without_learnt else scores
+            counted = results.unlearnt(scores) if without_learnt else scores
             _print_decisions(evaluation.count_decisions(counted, column=column, labels=labels), column)
     return terminal.report_failures(scores)
 

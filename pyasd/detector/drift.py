@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from pyasd.detector.decisions import check_calibrated, check_rate, normal_scores
 from pyasd.detector.machine import Fitted, Machine
-from pyasd.detector.scoring import score_modes
-from pyasd.tables.table import LEARNT, SCORE_PREFIX
+from pyasd.detector.scoring import known_type, score_modes
+from pyasd.tables.table import SCORE_PREFIX, unlearnt
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -68,6 +68,12 @@ def log_capital(normal: NDArray[np.float64], scores: NDArray[np.float64], seed: 
     return np.array(logs)
 
 
+def noticed(logs: NDArray[np.float64], false_alarms: float) -> int | None:
+    """Return at which clip drift is noticed, by `log_capital`; `None` where it isn't."""
+    over = np.flatnonzero(logs >= -math.log(false_alarms))
+    return int(over[0]) if len(over) else None
+
+
 def drift(
     detector: Fitted, scores: DataFrame, *, false_alarms: float = 0.01, score_mode: str | None = None
 ) -> DataFrame:
@@ -98,12 +104,10 @@ def drift(
     check_rate(false_alarms)
     check_calibrated(detector)
     modes = score_modes(detector, score_mode)
-    wanted = scores["score"].notna() & ~scores["label"].eq(1).fillna(False)
-    if "note" in scores:
-        wanted &= ~scores["note"].str.split(", ").map(lambda notes: LEARNT in notes)
+    wanted = unlearnt(scores[scores["score"].notna() & ~scores["label"].eq(1).fillna(False)])
     rows, used = [], 0
-    for (machine_type, machine_id), clips in scores[wanted].groupby(["machine_type", "machine_id"], sort=True):
-        machine = _machine(detector, machine_type)
+    for (machine_type, machine_id), clips in wanted.groupby(["machine_type", "machine_id"], sort=True):
+        machine = detector.machines.get(known_type(detector, machine_type))
         if machine is None or machine_id not in machine.ids:
             continue
         normal = normal_scores(machine, machine_id, modes, detector.recipe)
@@ -127,24 +131,12 @@ def _tested(normal: NDArray[np.float64], clips: DataFrame, false_alarms: float) 
     values, names = clips["score"].to_numpy(), clips["clip"].to_list()
     logs = log_capital(normal, values)
     p_value = math.exp(-max(0.0, float(logs.max())))
-    over = np.flatnonzero(logs >= -math.log(false_alarms))
-    since, noticed = 0, None
-    if len(over):
-        noticed = int(over[0])
-        since = int(np.argmin(np.r_[0.0, logs[:noticed]]))  # it has only risen since
+    place = noticed(logs, false_alarms)
+    since = 0 if place is None else int(np.argmin(np.r_[0.0, logs[:place]]))  # it has only risen since
     shift = float((values[since:].mean() - normal.mean()) / max(float(normal.std()), 1e-9))
-    if noticed is None:
+    if place is None:
         return p_value, False, shift, "", ""
-    return p_value, True, shift, names[since], names[noticed]
-
-
-def _machine(detector: Fitted, machine_type: str) -> Machine | None:
-    """The machine type of that name; or the only one, where nothing contradicts that it is this one."""
-    machines = detector.machines
-    if machine_type not in machines and len(machines) == 1:
-        (only,) = machines
-        return None if machine_type and only else machines[only]
-    return machines.get(machine_type)
+    return p_value, True, shift, names[since], names[place]
 
 
 def _check_scored_by(

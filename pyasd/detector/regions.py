@@ -6,9 +6,9 @@ cut to where the difference is half as large, named by its form, and taken out; 
 Levels are relative to the clip's own, which is told by itself where it is unusual.
 
 A block's standard deviation has two parts. From clip to clip neighbouring bands move together: that part stays, however
-large the block. Within a clip, levels vary from frame to frame as a first-order autoregressive process
-whose variance and correlation are those of the normal clips; bands vary by themselves. Where the clip's own blocks of
-that size vary more than this (strokes of a pump, heard in all bands), they say what is usual.
+large the block. Within a clip, levels vary from frame to frame as a first-order autoregressive process, whose variance
+and correlation are those of the normal clips; bands vary by themselves. Where the clip's own blocks of that size vary
+more than this (strokes of a pump, heard in all bands), they say what is usual.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pyasd.models.moments import robust_variance
 from pyasd.models.over_time import Usual
 from pyasd.ops import LogMelPlan
 from pyasd.training.data import BAND_SCALE_FLOOR
@@ -289,7 +290,7 @@ def _robust(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """The standard deviations of columns, by their median absolute deviations; 0 of none."""
     if not len(x):
         return np.zeros(x.shape[1:])
-    deviations: NDArray[np.float64] = np.median(np.abs(x - np.median(x, axis=0)), axis=0) / 0.6745
+    deviations: NDArray[np.float64] = np.sqrt(robust_variance(x))
     return deviations
 
 

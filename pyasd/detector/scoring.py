@@ -85,6 +85,12 @@ def recognise(detector: Fitted, clip: Clip) -> Clip:
     return replace(clip, machine_type=next(known, ""))
 
 
+def known_type(detector: Fitted, machine_type: str) -> str:
+    """Return a machine type; or the only one that was learnt, where nothing contradicts that it is this one."""
+    only = next(iter(detector.machines)) if len(detector.machines) == 1 else None
+    return machine_type if only is None or (machine_type and only) else only
+
+
 def locate(detector: Fitted, clip: Clip, unknown_ids: UnknownIds) -> tuple[str, str | None]:
     """Return the machine type and machine ID whose baseline standardises a clip; `None` stands for all IDs.
 
@@ -92,10 +98,7 @@ def locate(detector: Fitted, clip: Clip, unknown_ids: UnknownIds) -> tuple[str, 
         ClipError: "unknown-id": the detector never learnt the clip's machine type, or its ID, and unknown ones are
             refused.
     """
-    machines, machine_type = detector.machines, clip.machine_type
-    only = next(iter(machines)) if len(machines) == 1 else None
-    if only is not None and not (machine_type and only):
-        machine_type = only  # nothing contradicts that it is this machine
+    machines, machine_type = detector.machines, known_type(detector, clip.machine_type)
     if machine_type not in machines:
         raise ClipError(
             "unknown-id",

@@ -67,7 +67,7 @@ class Moments:
         names = tuple(sorted(set(ids)))
         groups = group_by_id(values, ids)
         count = np.array([len(x) for x in groups])
-        variance = np.stack([_robust_variance(x) if robust else x.var(0) for x in groups])
+        variance = np.stack([robust_variance(x) if robust else x.var(0) for x in groups])
         several = count > 1
         if several.any():
             typical = np.average(variance[several], axis=0, weights=count[several])
@@ -95,5 +95,6 @@ def group_by_id(values: NDArray[np.float64], ids: Sequence[str]) -> list[NDArray
     return [values[[x == name for x in ids]] for name in sorted(set(ids))]
 
 
-def _robust_variance(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def robust_variance(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the variance of a normal distribution with the median absolute deviation of each column."""
     return np.square(np.median(np.abs(x - np.median(x, 0)), 0) / NormalDist().inv_cdf(0.75))

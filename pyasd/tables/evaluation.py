@@ -82,8 +82,8 @@ def evaluate(
     if not 0 < max_fpr <= 1:
         raise ValueError(f"max_fpr must be above 0 and at most 1, not {max_fpr}")
     harmonic = rule not in ("2020", POOLED)
-    frame = _labelled(unlearnt(table) if without_learnt else table, score, labels, harmonic)
-    if not without_learnt and (learnt := len(frame) - len(unlearnt(table.loc[frame.index]))):
+    frame = _labelled(results.unlearnt(table) if without_learnt else table, score, labels, harmonic)
+    if not without_learnt and (learnt := len(frame) - len(results.unlearnt(table.loc[frame.index]))):
         warnings.warn(
             f"{learnt} of {len(frame)} clips were learnt by the model, whose scores of them say nothing of new clips: "
             "without_learnt=True leaves them out",
@@ -125,13 +125,6 @@ def rule_of(table: pd.DataFrame) -> str:
     if not any(path.name.startswith("section_") for path in paths):
         return "2020"
     return "2021" if {"source_test", "target_test"} & {path.parent.name for path in paths} else "2022"
-
-
-def unlearnt(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the clips of a table of scores that the model has not learnt, as far as their notes say."""
-    if "note" not in table:
-        return table
-    return table[~_text(table, "note").map(lambda note: results.LEARNT in note.split(", "))]
 
 
 def count_decisions(

@@ -229,6 +229,14 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise ValueError(f"{path}: {error}") from None
 
 
+def unlearnt(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the clips of a table of scores that the model has not learnt, as far as their notes say."""
+    if "note" not in table:
+        return table
+    notes = table["note"].astype(object).where(table["note"].notna(), "")
+    return table[~notes.map(lambda note: LEARNT in note.split(", ")).astype(bool)]
+
+
 def guarded(text: str) -> str:
     """Return a text as a CSV file has it: see `GUARDED`."""
     return f"'{text}" if GUARDED.match(text) else text

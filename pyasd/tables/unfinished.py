@@ -18,17 +18,19 @@ def note_of(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}.json")
 
 
-def note(partial: Path, made_by: Mapping[str, Any] | None) -> None:
-    """Note what an unfinished table is made by; `None` for a run that can't be resumed: what was noted before goes.
+def note(partial: Path, made_by: Mapping[str, Any]) -> None:
+    """Note what an unfinished table is made by.
 
     Raises:
         OSError: it can't be written.
     """
-    if made_by is None:
-        note_of(partial).unlink(missing_ok=True)
-        return
     with storage.atomic(note_of(partial)) as file:
         file.write_text(json.dumps(made_by, indent=1, default=str), encoding="utf-8")
+
+
+def forget(partial: Path) -> None:
+    """Remove what was noted of a table that is finished, or begun anew."""
+    note_of(partial).unlink(missing_ok=True)
 
 
 def check(partial: Path, made_by: Mapping[str, Any]) -> None:

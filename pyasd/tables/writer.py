@@ -98,13 +98,16 @@ class Writer:
         """Write the first line; or go behind the last whole row that is there."""
         assert self._file is not None
         header = _line(list(self._schema.types))
-        if self._resume and os.fstat(self._file.fileno()).st_size:
+        there = os.fstat(self._file.fileno())
+        if self._resume and there.st_size:
             unfinished.check(self.partial, self._made_by or {})
             self.done, self._whole_bytes = unfinished.rows(self.partial, header)
-        if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+        if stat.S_ISREG(there.st_mode):
             self._file.truncate(self._whole_bytes)
         if not self._whole_bytes:
-            unfinished.note(self.partial, self._made_by)
+            unfinished.forget(self.partial)
+            if self._made_by is not None:
+                unfinished.note(self.partial, self._made_by)
             self._waiting = [header]
         self._flush()
 
@@ -122,11 +125,12 @@ class Writer:
         """End the file, and give it its name if all went well."""
         try:
             self._flush()
-            if error is None and self._kind == ".csv":
-                publish(self.partial, self.path)
-                unfinished.note(self.partial, None)
-            elif error is None:
-                self._make_parquet()
+            if error is None:
+                if self._kind == ".csv":
+                    publish(self.partial, self.path)
+                else:
+                    self._make_parquet()
+                unfinished.forget(self.partial)
         except OSError as failure:
             if error is None:  # else the first error is the one to be seen
                 raise self._explained(failure) from failure
@@ -197,7 +201,6 @@ class Writer:
             temporary.unlink(missing_ok=True)
             raise
         self.partial.unlink()
-        unfinished.note(self.partial, None)
 
     def _close(self) -> None:
         if self._file is not None:

@@ -62,11 +62,22 @@ def factory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(factory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fan's model, from the command itself."""
-    path = tmp_path_factory.mktemp("model") / "fan.safetensors"
+    return fitted(factory, tmp_path_factory.mktemp("model"), "--epochs", "1")
+
+
+def fitted(factory: Path, folder: Path, *options: str) -> Path:
+    """A fan's model, from the command with these options."""
+    path = folder / "fan.safetensors"
     with pytest.raises(SystemExit) as stop:
-        cli.app(["fit", str(factory / "fan"), "-o", str(path), "--epochs", "1"], prog_name="pyasd")
+        cli.app(["fit", str(factory / "fan"), "-o", str(path), *options], prog_name="pyasd")
     assert stop.value.code == 0
     return path
+
+
+def normal_fans(folder: Path, count: int, seed: int) -> Path:
+    """So many normal clips of each of the factory's fans, that nobody has learnt."""
+    synthetic.write(folder, train=count, test=0, seconds=0.5, seed=seed)
+    return folder / "fan"
 
 
 def tone(seconds: float = 1.0, rate: int = RATE, channels: int = 1) -> np.ndarray:

@@ -6,17 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pyasd.factory import factory as synthetic
-
-from .conftest import Command, usage_error
+from .conftest import Command, normal_fans, usage_error
 
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Normal clips of the factory's fans, 20 of each, that nobody has learnt."""
-    folder = tmp_path_factory.mktemp("healthy")
-    synthetic.write(folder, train=20, test=0, seconds=0.5, seed=7)
-    return folder / "fan"
+    return normal_fans(tmp_path_factory.mktemp("healthy"), 20, 7)
 
 
 def test_thresholds_before_and_after(pyasd: Command, model: Path, healthy: Path, tmp_path: Path) -> None:

@@ -7,17 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pyasd.factory import factory as synthetic
-
-from .conftest import Command, usage_error
+from .conftest import Command, normal_fans, usage_error
 
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Clips of the factory that nobody has learnt."""
-    folder = tmp_path_factory.mktemp("watched")
-    synthetic.write(folder, train=12, test=0, seconds=0.5, seed=9)
-    return folder / "fan"
+    return normal_fans(tmp_path_factory.mktemp("watched"), 12, 9)
 
 
 def test_tables_in_the_order_of_time(pyasd: Command, model: Path, watched: Path, tmp_path: Path) -> None:

@@ -12,10 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pyasd.cli import app as cli
 from pyasd.tables import table as results
 
-from .conftest import ROOT, Command, usage_error
+from .conftest import ROOT, Command, fitted, usage_error
 
 KILLED = """
 import os, signal, sys
@@ -44,11 +43,7 @@ app.main()
 
 @pytest.fixture(scope="module")
 def fast(factory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("fast") / "fan.safetensors"
-    with pytest.raises(SystemExit) as stop:
-        cli.app(["fit", str(factory / "fan"), "-o", str(path), "--system", "fast"], prog_name="pyasd")
-    assert stop.value.code == 0
-    return path
+    return fitted(factory, tmp_path_factory.mktemp("fast"), "--system", "fast")
 
 
 @pytest.fixture

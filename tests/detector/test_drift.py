@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 import pyasd
-from pyasd.detector.drift import SHIFTS, drift, log_capital
-
-ALARM = math.log(100)  # at a rate of 1 %
+from pyasd.detector.drift import SHIFTS, drift, log_capital, noticed
 
 
-def noticed(normal: NDArray[np.float64], scores: NDArray[np.float64]) -> int | None:
-    over = np.flatnonzero(log_capital(np.sort(normal), scores) >= ALARM)
-    return int(over[0]) if len(over) else None
+def place_of(normal: NDArray[np.float64], scores: NDArray[np.float64]) -> int | None:
+    """Where drift is noticed at a rate of 1 %."""
+    return noticed(log_capital(np.sort(normal), scores), 0.01)
 
 
 def test_a_bet_is_fair_and_is_the_likelihood_ratio_of_a_shift() -> None:
@@ -41,7 +39,7 @@ def test_the_capital_stays_one_on_average() -> None:
 def test_a_thousand_weeks_without_drift(draw: str, decimals: int) -> None:
     rng = np.random.default_rng(0)
     weeks = [np.round(getattr(rng, draw)(99 + 168), decimals) for _ in range(1000)]
-    alarms = sum(noticed(x[:99], x[99:]) is not None for x in weeks)
+    alarms = sum(place_of(x[:99], x[99:]) is not None for x in weeks)
     assert alarms <= stats.binom(1000, 0.01).ppf(0.9999)
 
 
@@ -51,7 +49,7 @@ def test_a_shift_of_one_standard_deviation_is_found_within_thirty_clips(sign: in
     for _ in range(200):
         scores = rng.standard_normal(399 + 300)
         scores[-200:] += sign
-        place = noticed(scores[:399], scores[399:])
+        place = place_of(scores[:399], scores[399:])
         assert place is not None
         if place >= 100:
             delays.append(place - 99)
