@@ -24,6 +24,7 @@ from pyasd.features.conditions import of_log_mels
 from pyasd.features.log_mels import Extraction, Features, extract
 from pyasd.features.transfer import Fetched, MemoryLimit, is_lost, too_large
 from pyasd.models import Scorer
+from pyasd.models.over_time import Together
 from pyasd.progress import Progress, silent
 from pyasd.recipes import Recipe
 from pyasd.settings import one_of
@@ -310,7 +311,7 @@ class _Begun(NamedTuple):
 
 def _fetch(some: Sequence[_Located], scorers: dict[str, Scorer]) -> dict[str, Fetched]:
     """Clips' scores by member, and facts about their recordings (`HEARD`), on their way from the device."""
-    log_mels, ids = [x.log_mel for x in some], [x.machine_id for x in some]
+    log_mels, ids = Together(x.log_mel for x in some), [x.machine_id for x in some]
     scores = {name: scorer.score_many(log_mels, ids) for name, scorer in scorers.items()}
     return {name: Fetched(x[:, 0]) for name, x in scores.items()} | {HEARD: Fetched(of_log_mels(log_mels))}
 

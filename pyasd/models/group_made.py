@@ -397,7 +397,8 @@ class GroupMadeScorer(Scorer):
         self._backend, self._precision = compute.backend, compute.precision
         self._frames, self._hop = made.config.frames, made.config.window_hop
         frames = range(self._frames)
-        conditional = [t for t in frames if made.degrees[t] > 1]
+        conditional = [t for t in frames if made.degrees[t] > 1]  # all but the first, whatever the order
+        self._conditional = slice(conditional[0], None)
         self._places = {
             "joint": list(frames),
             "middle": [len(frames) // 2],
@@ -503,7 +504,7 @@ class GroupMadeScorer(Scorer):
                 torch.cat(pieces), network, self._places["bands"], self._backend, self._precision, per_dim=True,
                 lengths=[len(x) for x in pieces], hop=hop,
             )  # fmt: skip
-            parts.append(nll.index_select(1, self._columns["bands"]).sum(1))
+            parts.append(nll[:, self._conditional].sum(1))
         return pool_clips(torch.cat(parts), [self._windows(len(x), hop) for x in log_mels], self._pooling)
 
     def score_without(self, log_mel: Tensor, machine_id: str, count: int) -> float:

@@ -16,7 +16,7 @@ from pyasd.compute import Compute
 from pyasd.models import dense
 from pyasd.models.member import Member, MemberConfig, Mode, NormalScores, Scorer, register
 from pyasd.models.moments import Moments
-from pyasd.models.over_time import OverTime, Usual, check_statistics, of_clips, over_time
+from pyasd.models.over_time import OverTime, Usual, check_statistics, of_clips, of_each, over_time
 from pyasd.models.trained import VARIANCE_PRIOR_CLIPS
 from pyasd.models.trimming import USUAL_NEIGHBOURS, usual
 from pyasd.training.data import BAND_SCALE_FLOOR, TrainingSet
@@ -310,8 +310,8 @@ class NeighboursScorer(Scorer):
         Returns:
             `[clips, 1]` float64.
         """
-        pairs = zip(log_mels, machine_ids, strict=True)
-        return torch.stack([self.of_features(over_time(x, self._over_time), machine_id) for x, machine_id in pairs])
+        pairs = zip(of_each(log_mels, self._over_time), machine_ids, strict=True)
+        return torch.stack([self.of_features(x, machine_id) for x, machine_id in pairs])
 
     def of_features(self, features: Tensor, machine_id: str | None) -> Tensor:
         """Score a clip whose statistics are `[dims]` float64: `[1]`."""

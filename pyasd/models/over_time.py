@@ -68,6 +68,28 @@ def of_clips(log_mels: Iterable[Tensor], statistics: Sequence[OverTime]) -> Tens
     return torch.stack([over_time(x, statistics).cpu() for x in log_mels])
 
 
+class Together(list[Tensor]):
+    """Log-Mels of clips that several members score one after another: `of_each` computes each statistic once.
+
+    Attributes:
+        known: statistics so far, `[clips, mels]` float64 each.
+    """
+
+    def __init__(self, log_mels: Iterable[Tensor]) -> None:
+        super().__init__(log_mels)
+        self.known: dict[OverTime, Tensor] = {}
+
+
+def of_each(log_mels: Sequence[Tensor], statistics: Sequence[OverTime]) -> Tensor:
+    """Compute statistics of clips over time, `[clips, statistics * mels]` float64, on their device."""
+    known = log_mels.known if isinstance(log_mels, Together) else {}
+    missing = [name for name in statistics if name not in known]
+    if missing:
+        values = torch.stack([over_time(x, missing) for x in log_mels]).chunk(len(missing), 1)
+        known.update(zip(missing, values, strict=True))
+    return torch.cat([known[name] for name in statistics], 1)
+
+
 def over_time(log_mel: Tensor, statistics: Sequence[OverTime]) -> Tensor:
     """Compute statistics of each Mel band over a clip's frames, `[statistics * mels]` float64."""
     values = []

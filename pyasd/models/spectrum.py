@@ -15,7 +15,7 @@ from torch import Tensor
 from pyasd.compute import Compute
 from pyasd.models import dense, shrinkage
 from pyasd.models.member import Member, MemberConfig, Mode, NormalScores, Scorer, register
-from pyasd.models.over_time import OverTime, Usual, check_statistics, of_clips, over_time
+from pyasd.models.over_time import OverTime, Usual, check_statistics, of_clips, of_each, over_time
 from pyasd.models.trained import VARIANCE_PRIOR_CLIPS
 from pyasd.models.trimming import usual
 from pyasd.training.data import BAND_SCALE_FLOOR, TrainingSet
@@ -222,8 +222,8 @@ class SpectrumScorer(Scorer):
         Returns:
             `[clips, 1]` float64.
         """
-        pairs = zip(log_mels, machine_ids, strict=True)
-        return torch.stack([self.of_spectrum(over_time(x, self._over_time), machine_id) for x, machine_id in pairs])
+        pairs = zip(of_each(log_mels, self._over_time), machine_ids, strict=True)
+        return torch.stack([self.of_spectrum(x, machine_id) for x, machine_id in pairs])
 
     def of_spectrum(self, spectrum: Tensor, machine_id: str | None) -> Tensor:
         """Score a clip whose statistics are `[dims]` float64: `[1]`."""

@@ -73,7 +73,7 @@ def group_made_score(
         elif clip_lengths:  # one call for all clips: the few windows across their seams are then left out
             rows = _rows(log_mel, clip_lengths, network, hop)
             log_prob = chosen.group_made_log_prob(rows.log_mel, rows.network, wanted, precision, per_dim)
-            if len(clip_lengths) > 1:
+            if len(clip_lengths) > 1 and rows.per_window > 1:  # else none reaches across a seam
                 log_prob = log_prob[_windows_within(rows.lengths, rows.per_window, log_mel.device)]
         else:
             log_prob = log_mel.new_empty(0, shape.dims if per_dim else shape.groups)

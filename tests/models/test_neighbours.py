@@ -15,7 +15,6 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 import pyasd
 from pyasd.models import neighbours
 from pyasd.models.neighbours import Neighbours, NeighboursConfig
-from pyasd.models.over_time import over_time
 from pyasd.recipes import Recipe
 from pyasd.training.data import TrainingSet
 from pyasd.training.run import Run
@@ -213,10 +212,3 @@ def test_tensors_that_do_not_fit_are_refused(change: dict[str, torch.Tensor], sa
 def test_impossible_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"need count from 1|over_time needs"):
         NeighboursConfig(**settings)
-
-
-def test_statistics_over_time_are_numpys() -> None:
-    clip = log_mels(1, 4)[0]
-    x = clip.double().numpy()
-    expected = np.concatenate([x.mean(0), x.std(0), np.diff(x, axis=0).std(0)])
-    np.testing.assert_allclose(over_time(clip, ("mean", "deviation", "change")), expected, rtol=1e-12)
