@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pyasd.detector import Detector, fit, load, plan, score
     from pyasd.detector.drift import drift
+    from pyasd.runners.watch import watch
     from pyasd.tables.evaluation import evaluate
 
 _HOMES = {
@@ -25,9 +26,10 @@ _HOMES = {
     "load": "pyasd.detector",
     "plan": "pyasd.detector",
     "score": "pyasd.detector",
+    "watch": "pyasd.runners.watch",
 }
 
-__all__ = ["Detector", "drift", "evaluate", "fit", "load", "plan", "score"]
+__all__ = ["Detector", "drift", "evaluate", "fit", "load", "plan", "score", "watch"]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,7 +31,7 @@ class ClipError(PyasdError):
 
     Attributes:
         status: "missing", "empty", "unreadable", "truncated", "not-finite", "too-short", "no-channel", "unknown-id",
-            "silent" or "out-of-memory".
+            "silent", "unsettled" or "out-of-memory".
     """
 
     def __init__(self, status: str, message: str) -> None:

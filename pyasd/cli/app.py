@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from pyasd.cli import calibrate, data_sets, demo, doctor, drift, explain, fit_score, recipes, tables, terminal
+from pyasd.cli import calibrate, data_sets, demo, doctor, drift, explain, fit_score, recipes, tables, terminal, watch
 from pyasd.cli.command import Command, stop
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app = typer.Typer(
 COMMANDS = (
     fit_score.fit,
     fit_score.score,
+    watch.watch,
     explain.explain,
     calibrate.calibrate,
     drift.drift,

@@ -122,6 +122,8 @@ def _kept(out: Path | None) -> str:
     if os.path.exists(f"{out}.partial"):
         resumed = "; --resume goes on with them" if os.path.exists(f"{out}.partial.json") else ""
         return f"; the rows so far are in {out}.partial{resumed}"
+    if os.path.exists(out) and os.path.exists(f"{out}.json"):
+        return f"; the same command goes on with {out}"
     if (out / "units").is_dir():
         return f"; the same command goes on with what is in {out}"
     if any(Path(f"{out}.checkpoint").glob("*.safetensors")):

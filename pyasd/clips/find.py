@@ -13,7 +13,7 @@ import itertools
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -98,7 +98,12 @@ def in_folder(folder: Path, remark: bool = False) -> Iterator[Clip]:
     """
     # a link's own name, such as "latest", is no machine's
     real = Path(os.path.realpath(folder))
-    return (_from_file(path, folder, real) for path in _walk(folder, remark))
+    return (from_file(path, folder, real) for path in _walk(folder, remark))
+
+
+def from_file(path: Path, root: Path, real: Path) -> Clip:
+    """Return the record of a file that was found in `root`, a folder whose own name is `real`."""
+    return _record(FileSource(path), real / path.relative_to(root), real)
 
 
 def in_archive(path: Path) -> Iterator[Clip]:
@@ -190,7 +195,7 @@ def _expand(given: str, root: Path | None) -> list[Clip] | Iterator[Clip]:
     matches = [Path(match) for match in glob.glob(given, recursive=True)] if glob.has_magic(given) else []
     if matches:
         before = Path(given[: re.search(r"[*?\[]", given).start()] + "x").parent  # type: ignore[union-attr]
-        return _not_empty(given, (_from_file(path, before, before) for path in _merged(matches)))
+        return _not_empty(given, (from_file(path, before, before) for path in _merged(matches)))
     if alone:
         raise FileNotFoundError(f"{given} doesn't exist: check the spelling and the current folder, {Path.cwd()}")
     return [_named(path, root)]
@@ -217,16 +222,18 @@ def _merged(matches: Sequence[Path]) -> Iterator[Path]:
     return (path for path, _ in itertools.groupby(heapq.merge(files, *map(_walk, folders))))
 
 
-def _walk(folder: Path, remark: bool = False) -> Iterator[Path]:
-    """Yield the audio files of a folder and its subfolders, sorted by path; hidden ones are left out, links are
-    followed, unless they lead to what the walk comes to anyway. A folder is listed when the walk comes to it. `remark`
-    as in `in_folder`.
+def walk(folder: str | os.PathLike[str], unlisted: Callable[[Path, OSError], None]) -> Iterator[os.DirEntry[str]]:
+    """Yield the files of a folder and its subfolders, sorted by path; hidden ones are left out, links are followed,
+    unless they lead to what the walk comes to anyway. A folder is listed when the walk comes to it.
+
+    Args:
+        folder: the folder.
+        unlisted: told of each folder that can't be listed; it is left out, unless this raises the error.
     """
     seen: set[str] = set()
-    left_out: dict[str, list[Path]] = {}
     inside = os.path.join(os.path.realpath(folder), "")
 
-    def files(here: Path) -> Iterator[Path]:
+    def files(here: Path) -> Iterator[os.DirEntry[str]]:
         real = os.path.realpath(here)
         if real in seen:  # a link, back up or to a neighbour
             return
@@ -234,22 +241,34 @@ def _walk(folder: Path, remark: bool = False) -> Iterator[Path]:
         try:
             entries = sorted(os.scandir(here), key=lambda entry: entry.name)  # the order of paths, part by part
         except OSError as error:
-            if here == folder:
-                raise
-            warnings.warn(f"{printable(here)} can't be listed ({error.strerror}): it is left out", stacklevel=2)
+            unlisted(here, error)
             return
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if _is_folder(entry):
                 if not entry.is_symlink() or not os.path.realpath(entry.path).startswith(inside):
-                    yield from files(here / entry.name)
-            elif is_audio(entry.name):
-                yield here / entry.name
-            elif remark and (why := _why_left_out(entry.name)):
-                left_out.setdefault(why, []).append(here / entry.name)
+                    yield from files(Path(entry.path))
+            else:
+                yield entry
 
-    yield from files(folder)
+    return files(Path(folder))
+
+
+def _walk(folder: Path, remark: bool = False) -> Iterator[Path]:
+    """Yield the audio files of a folder and its subfolders, see `walk`; `remark` as in `in_folder`."""
+    left_out: dict[str, list[Path]] = {}
+
+    def unlisted(here: Path, error: OSError) -> None:
+        if here == folder:
+            raise error
+        warnings.warn(f"{printable(here)} can't be listed ({error.strerror}): it is left out", stacklevel=2)
+
+    for entry in walk(folder, unlisted):
+        if is_audio(entry.name):
+            yield Path(entry.path)
+        elif remark and (why := _why_left_out(entry.name)):
+            left_out.setdefault(why, []).append(Path(entry.path))
     for why, paths in left_out.items():
         warnings.warn(f"{printable(folder)}: {len(paths):,} {why}; the first is {printable(paths[0])}", stacklevel=2)
 
@@ -285,11 +304,6 @@ def _listed(members: Iterable[Source]) -> Iterator[Source]:
 def _named(path: Path, root: Path | None) -> Clip:
     """Return the record of a file that was given by its own path, among others in `root`."""
     return replace(_record(FileSource(path), path.absolute(), root or path.absolute().parent), named=True)
-
-
-def _from_file(path: Path, root: Path, real: Path) -> Clip:
-    """Return the record of a file that was found in `root`, a folder whose own name is `real`."""
-    return _record(FileSource(path), real / path.relative_to(root), real)
 
 
 def _record(source: Source, path: Path, root: Path) -> Clip:

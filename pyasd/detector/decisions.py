@@ -247,9 +247,17 @@ class Decisions:
         row.decision = _word(anomaly)
         if self._rule.confirm is not None:
             needed, among = self._rule.confirm
-            last = self._last.setdefault(key, deque(maxlen=among))
+            last = self._last_of(machine_type, machine_id, among)
             last.append(anomaly)
             row.confirmed = _word(sum(last) >= needed)
+
+    def recall(self, machine_type: str, machine_id: str, decision: Decision) -> None:
+        """Let a clip that was decided in an earlier run count among the last ones that `confirm` looks back at."""
+        if self._rule.confirm is not None:
+            self._last_of(machine_type, machine_id, self._rule.confirm[1]).append(decision == _word(True))
+
+    def _last_of(self, machine_type: str, machine_id: str, among: int) -> deque[bool]:
+        return self._last.setdefault((machine_type, machine_id), deque(maxlen=among))
 
     def _warn(self, machine_type: str) -> None:
         """Warn once of what a machine type's thresholds lack."""

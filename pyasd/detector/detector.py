@@ -17,7 +17,6 @@ from torch import Tensor
 from pyasd import storage
 from pyasd.audio import Channel
 from pyasd.clips import find, for_scoring, for_shard
-from pyasd.clips.sources import size_limit
 from pyasd.compute import Compute, plain_torch
 from pyasd.detector import reasons
 from pyasd.detector.calibration import Calibration
@@ -287,14 +286,7 @@ class Detector:
         if out is not None:
             named = ids if ids is None or isinstance(ids, str) else list(map(str, ids))
             made_by = {"model": self.digest(), "ids": named, "sample_rate": sample_rate, "machine_type": machine_type}
-            made_by |= {"channel": channel, "device": scoring.compute.device.type, "backend": backend}
-            made_by |= {"precision": scoring.compute.precision, "max_file_size": size_limit()}
-            made_by |= {
-                "unknown_ids": unknown_ids,
-                "score_mode": score_mode,
-                "false_alarms": false_alarms,
-                "shard": shard,
-            }
+            made_by |= {"shard": shard} | scoring.made_by()
         with open_table(out, self.recipe.names, scoring.decision_columns, made_by, resume) as writer:
             done: Counter[str] = Counter() if writer is None else writer.done
             scores = collect(scoring, without(chosen, done), self.recipe.names, writer)

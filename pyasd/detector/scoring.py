@@ -9,13 +9,14 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from pyasd.audio import Channel
 from pyasd.clips import Clip
+from pyasd.clips.sources import size_limit
 from pyasd.compute import CPU, Compute, in_plain_torch
 from pyasd.detector.decisions import DecisionRule, Decisions
 from pyasd.detector.machine import Fitted
@@ -174,6 +175,8 @@ class Scoring:
         self._wanted = extraction(detector.recipe, channel)
         self._unknown_ids: UnknownIds = unknown_ids
         self._progress = progress
+        self._score_mode = score_mode
+        self._rule = rule
         self._decisions = None if rule is None else Decisions(detector, self.modes, rule)
         self.decision_columns = () if rule is None else rule.columns
 
@@ -186,6 +189,29 @@ class Scoring:
             DeviceLost: a GPU failed; the rows so far have been given.
         """
         return in_plain_torch(self._rows(clips))
+
+    def made_by(self) -> dict[str, Any]:
+        """Return the settings that rows are made by, by name: another run with the same goes on with them."""
+        return {
+            "channel": self._wanted.channel,
+            "device": self.compute.device.type,
+            "backend": self.compute.backend,
+            "precision": self.compute.precision,
+            "max_file_size": size_limit(),
+            "unknown_ids": self._unknown_ids,
+            "score_mode": self._score_mode,
+            "false_alarms": None if self._rule is None else self._rule.false_alarms,
+        }
+
+    def recall(self, decided: Iterable[Sequence[str]]) -> None:
+        """Let clips that an earlier run decided count among the last ones that `confirm` looks back at.
+
+        Args:
+            decided: the machine type, machine ID and decision of each one's row, in the rows' order.
+        """
+        for machine_type, machine_id, decision in decided:
+            if self._decisions is not None and decision:
+                self._decisions.recall(known_type(self._detector, machine_type), machine_id, cast(Any, decision))
 
     def _rows(self, clips: Iterable[Clip]) -> Generator[Row, None, None]:
         total = len(clips) if isinstance(clips, Sequence) else 0

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyasd.clips import Clip
@@ -46,6 +46,29 @@ def without(clips: Sequence[Clip], done: Counter[str]) -> list[Clip]:
     return remaining
 
 
+def written(rows: Iterable[table.Row], writer: Writer | None) -> Iterator[table.Row]:
+    """Yield rows once `writer` has them: some together, or what has come within a second. Whatever ends this, it has
+    them all.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    waiting: list[table.Row] = []
+    last = time.monotonic()
+    try:
+        for row in rows:
+            waiting.append(row)
+            if len(waiting) == BATCH_CLIPS or time.monotonic() - last > WRITE_SECONDS:
+                some, waiting, last = waiting, [], time.monotonic()
+                if writer is not None:
+                    writer.write(some)
+                yield from some
+    finally:
+        if writer is not None and waiting:
+            writer.write(waiting)
+    yield from waiting
+
+
 def collect(scoring: Scoring, clips: Sequence[Clip], members: Sequence[str], writer: Writer | None) -> DataFrame:
     """Score clips into one table; `writer` gets the rows as they come.
 
@@ -53,27 +76,12 @@ def collect(scoring: Scoring, clips: Sequence[Clip], members: Sequence[str], wri
         DeviceLost: a GPU failed; `kept` says where the rows so far are.
         OSError: the file can't be written.
     """
-    rows: list[table.Row] = []
-    written = 0
-    last = time.monotonic()
-
-    def write() -> None:
-        nonlocal written, last
-        first, written, last = written, len(rows), time.monotonic()
-        if writer is not None:
-            writer.write(rows[first:])
-
     try:
-        for row in scoring.rows(clips):
-            rows.append(row)
-            if len(rows) - written == BATCH_CLIPS or time.monotonic() - last > WRITE_SECONDS:
-                write()
+        rows = list(written(scoring.rows(clips), writer))
     except DeviceLost as error:
         if writer is not None:
             error.kept = f"those are in {writer.partial}"
         raise
-    finally:
-        write()
     scores = table.table(rows, members, scoring.decision_columns)
     scores.attrs |= {"precision": scoring.compute.precision, "modes": scoring.modes}
     return scores

@@ -39,7 +39,7 @@ def check(partial: Path, made_by: Mapping[str, Any]) -> None:
     Raises:
         ValueError: it isn't, or nothing is known of it.
     """
-    remedy = f"or delete {partial} to start over"
+    remedy = f"or move {partial} away to start over"
     try:
         known = json.loads(note_of(partial).read_text(encoding="utf-8"))
         differing = [name for name in made_by if known[name] != json.loads(json.dumps(made_by[name], default=str))]
@@ -67,11 +67,23 @@ def rows(partial: Path, header: str) -> tuple[Counter[str], int]:
     for number, line in enumerate(_whole_lines(partial)):
         text = line.decode("utf-8", "surrogatepass")
         if number == 0 and text != header:
-            raise ValueError(f"{partial} has other columns: give the settings that it was begun with, or delete it")
+            raise ValueError(f"{partial} has other columns: give the settings that it was begun with, or move it away")
         if number:
             clips[unguarded(next(csv.reader([text]))[0])] += 1
         size += len(line)
     return clips, size
+
+
+def cells(table: Path, *columns: str) -> Iterator[list[str]]:
+    """Yield the texts in some columns of each whole row of a table that is written to, `*columns` by their names.
+
+    Raises:
+        ValueError: it has no such column.
+    """
+    lines = (next(csv.reader([line.decode("utf-8", "surrogatepass")])) for line in _whole_lines(table))
+    header = next(lines, list(columns))
+    places = [header.index(column) for column in columns]
+    return ([unguarded(row[place]) for place in places] for row in lines)
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:

@@ -42,21 +42,26 @@ class Writer:
     becomes `path`; a Parquet file is made of it then, some thousand rows at a time. After an exception, a signal or a
     kill it stays there with the rows so far, and `read` reads it.
 
+    An endless table is never done: the rows go to `path` itself, on the disk when `write` returns, and each run goes on
+    with those of the runs before. What they are made by is noted in `<path>.json`.
+
     Args:
         path: the table, .csv or .parquet; one that is there is replaced at the end.
         members: names of the ensemble members.
         decisions: which of `DECISIONS` are wanted.
         made_by: the model and the settings that rows are made by, by name; `None` for rows that can't be gone on with.
         resume: go on with the rows that are in `<path>.partial`, if there are any, instead of starting over.
+        endless: see above; only of a .csv file.
 
     Attributes:
         done: how many rows there are already of each clip's name, once a `with` block has begun.
 
     Raises:
-        ValueError: the extension is another; or (from the beginning of the block) the rows that are there were made by
-            another model, other settings, or nobody knows what.
-        FileExistsError: another run is writing this table.
-        OSError: the file can't be made, or (from `write` and the end of the block) can't be written: disk full.
+        ValueError: the extension is another, or not one of an endless table; or (from the beginning of the block) the
+            rows that are there were made by another model, other settings, or nobody knows what.
+        FileExistsError: another run is writing this table, or it is an endless one.
+        OSError: the file can't be made, or (from `write` and the end of the block) can't be written: disk full; an
+            endless one was moved away.
     """
 
     def __init__(
@@ -66,14 +71,18 @@ class Writer:
         decisions: Sequence[str] = (),
         made_by: Mapping[str, Any] | None = None,
         resume: bool = False,
+        endless: bool = False,
     ) -> None:
         self.path = Path(path)
-        self.partial = Path(f"{self.path}.partial")
+        self.partial = self.path if endless else _partial(self.path)
         self.done: Counter[str] = Counter()
         self._schema = Schema(members, decisions)
         self._made_by = made_by
-        self._resume = resume
+        self._resume = resume or endless
+        self._endless = endless
         self._kind = kind_of(self.path)
+        if endless and self._kind != ".csv":
+            raise ValueError(f"{self.path}: rows can be added to a finished .csv file alone: choose that extension")
         self._waiting: list[str] = []  # lines
         self._file: IO[bytes] | None = None
         self._whole_bytes = 0  # where the last whole row ends
@@ -125,7 +134,7 @@ class Writer:
         """End the file, and give it its name if all went well."""
         try:
             self._flush()
-            if error is None:
+            if error is None and not self._endless:
                 if self._kind == ".csv":
                     publish(self.partial, self.path)
                 else:
@@ -141,9 +150,19 @@ class Writer:
         """Open the unfinished table for this run alone.
 
         Raises:
-            FileExistsError: another run has it.
+            FileExistsError: another run has it, or the table of that name under the other of its two names; or an
+                endless table would be replaced.
             OSError: it can't be opened.
         """
+        if not self._endless and unfinished.note_of(self.path).exists() and self.path.exists():
+            raise FileExistsError(
+                f"{self.path} is a table that runs add to, as {unfinished.note_of(self.path).name} says: write to "
+                "another file, or move both away"
+            )
+        other = _partial(self.path) if self._endless else self.path
+        if other.is_file() and os.access(other, os.R_OK):
+            with open(other, "rb") as held:
+                _lock(held)
         while True:
             file = open(self.partial, "ab", buffering=0)  # noqa: SIM115 (__exit__ closes it)
             try:
@@ -172,10 +191,23 @@ class Writer:
             while data:
                 data = data[self._file.write(data) :]
             self._whole_bytes, self._waiting, self._torn = whole, none, False
+            if self._endless:
+                self._make_lasting()
         except BaseException:  # Ctrl-C too
             with contextlib.suppress(OSError):
                 self._file.truncate(self._whole_bytes)
             raise
+
+    def _make_lasting(self) -> None:
+        """Have an endless table on the disk, and see that its name is still its own.
+
+        Raises:
+            OSError: the disk fails, or it isn't.
+        """
+        assert self._file is not None
+        os.fsync(self._file.fileno())
+        if not (self.path.exists() and os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())):
+            raise OSError(errno.ESTALE, "it was moved, replaced or removed, and the last rows went with it")
 
     def _make_parquet(self) -> None:
         """Make the Parquet file of the unfinished table, some rows at a time."""
@@ -223,7 +255,11 @@ class Writer:
         return explained
 
 
-def _lock(file: IO[bytes]) -> None:
+def _partial(path: Path) -> Path:
+    return Path(f"{path}.partial")
+
+
+def _lock(file: IO[Any]) -> None:
     """Take the file for this process, until it is closed.
 
     Raises:

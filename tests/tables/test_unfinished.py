@@ -69,10 +69,10 @@ def test_wherever_a_row_is_torn(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "def"}, "was begun with another model: give that one, or delete"),
-        ({"channel": 1}, r"was begun with channel=0, and this run has channel=1: give the same, or delete"),
+        ({"model": "def"}, "was begun with another model: give that one, or move .* away"),
+        ({"channel": 1}, r"was begun with channel=0, and this run has channel=1: give the same, or move .* away"),
         ({"ids": ["02"]}, r"was begun with ids=\['00'\], and this run has ids=\['02'\]"),
-        ({"more": 1}, r"json doesn't tell what .* was made by: read it as it is, or delete"),
+        ({"more": 1}, r"json doesn't tell what .* was made by: read it as it is, or move .* away"),
     ],
 )
 def test_what_others_made_is_not_gone_on_with(tmp_path: Path, change: dict[str, Any], message: str) -> None:

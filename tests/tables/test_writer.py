@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from pyasd.tables import table as results
+from pyasd.tables import unfinished
 from pyasd.tables import writer as tables_writer
 from pyasd.tables.table import Row
 from pyasd.tables.writer import Writer
@@ -312,3 +313,94 @@ def test_bytes_are_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "fsync", lambda number: synced.append(Path(f"{path}.partial").read_bytes()))
     write(path)
     assert synced == [path.read_bytes()]
+
+
+# -- endless tables ----------------------------------------------------------------------------------------------
+
+MADE_BY = {"model": "abc", "folder": "in"}
+
+
+def test_an_endless_table_is_added_to_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    for count, some in enumerate(([], ROWS[:2], ROWS[2:], []), 1):
+        with Writer(path, MEMBERS, made_by=MADE_BY, endless=True) as writer:
+            before = sum(writer.done.values())
+            writer.write(some)
+            assert len(results.read(path)) == before + len(some), f"run {count}: rows are there when write returns"
+        assert sorted(os.listdir(tmp_path)) == ["scores.csv", "scores.csv.json"]
+    pd.testing.assert_frame_equal(results.read(path), results.table(ROWS, MEMBERS))
+    assert [row[0] for row in unfinished.cells(path, "clip")] == [row.clip for row in ROWS]
+
+
+def test_an_endless_table_goes_on_wherever_a_kill_tore_it(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    with Writer(path, MEMBERS, made_by=MADE_BY, endless=True) as writer:
+        writer.write(ROWS)
+    whole = path.read_bytes()
+    for size in range(len(whole) + 1):
+        path.write_bytes(whole[:size])
+        with Writer(path, MEMBERS, made_by=MADE_BY, endless=True) as writer:
+            writer.write(row for row in ROWS if not writer.done[row.clip])
+        assert path.read_bytes() == whole
+
+
+def test_an_endless_table_is_of_one_model_and_settings(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    write(path, ROWS)
+    with pytest.raises(ValueError, match=r"scores\.csv\.json doesn't tell what .*scores\.csv was made by.*move"):
+        Writer(path, MEMBERS, made_by=MADE_BY, endless=True).__enter__()
+    path.unlink()
+    with Writer(path, MEMBERS, made_by=MADE_BY, endless=True) as writer:
+        writer.write(ROWS)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"scores\.csv was begun with another model: give that one, or move"):
+        Writer(path, MEMBERS, made_by=MADE_BY | {"model": "b"}, endless=True).__enter__()
+    with pytest.raises(ValueError, match="folder='in', and this run has folder='out'"):
+        Writer(path, MEMBERS, made_by=MADE_BY | {"folder": "out"}, endless=True).__enter__()
+    with pytest.raises(ValueError, match="has other columns"):
+        Writer(path, ["other"], made_by=MADE_BY, endless=True).__enter__()
+    with pytest.raises(FileExistsError, match=r"scores\.csv is a table that runs add to, as scores\.csv\.json says"):
+        write(path)
+    assert path.read_bytes() == before
+    with pytest.raises(ValueError, match=r"\.parquet: rows can be added to a finished \.csv file alone"):
+        Writer(tmp_path / "scores.parquet", MEMBERS, made_by=MADE_BY, endless=True)
+
+
+def test_one_run_at_a_time_has_an_endless_table(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    with Writer(path, MEMBERS, made_by=MADE_BY, endless=True) as writer:
+        with pytest.raises(FileExistsError, match=r"another run is writing .*scores\.csv: wait for it"):
+            Writer(path, MEMBERS, made_by=MADE_BY, endless=True).__enter__()
+        unfinished.note_of(path).unlink()
+        with pytest.raises(FileExistsError, match="another run is writing"):
+            write(path)
+        writer.write(ROWS)
+    other = tmp_path / "other.csv"
+    with Writer(other, MEMBERS), pytest.raises(FileExistsError, match=r"another run is writing .*other\.csv: wait"):
+        Writer(other, MEMBERS, made_by=MADE_BY, endless=True).__enter__()
+    assert len(results.read(path)) == len(ROWS)
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_an_endless_table_that_is_moved_away_is_told(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "scores.csv"
+    message = r"can't write .*scores\.csv: it was moved, replaced or removed, and the last rows went with it"
+    with (  # noqa: PT012
+        pytest.raises(OSError, match=message),
+        Writer(path, MEMBERS, made_by=MADE_BY, endless=True) as writer,
+    ):
+        writer.write(ROWS[:1])
+        path.rename(tmp_path / "old.csv")
+        if how == "replaced":
+            path.write_text("")
+        writer.write(ROWS[1:2])
+    assert len(results.read(tmp_path / "old.csv")) == 2
+
+
+def test_rows_of_an_endless_table_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "scores.csv"
+    synced: list[bytes] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(path.read_bytes()))
+    with Writer(path, MEMBERS, made_by=MADE_BY, endless=True) as writer:
+        writer.write(ROWS)
+        assert synced[-1] == path.read_bytes()

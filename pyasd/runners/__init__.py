@@ -1,0 +1,1 @@
+"""Scoring that goes on: a folder that is watched."""
