@@ -53,6 +53,7 @@ def test_help_has_no_placeholders_left(
     assert re.findall(r"\{[^}]*\}", text) in (
         [],
         ["{CLIPS}"],
+        ["{DIR}"],
         ["{TABLE}"],
         ["{DATASET}"],
         ["{MODEL}", "{CLIPS}"],
