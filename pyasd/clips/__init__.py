@@ -1,10 +1,20 @@
 """Which clips there are: what paths, folders, globs, archives and arrays stand for, and what names tell of each."""
 
-from pyasd.clips.choose import Doubtful, Group, Machines, for_fitting, for_scoring, for_shard, groups, name_machines
+from pyasd.clips.choose import (
+    Doubtful,
+    Group,
+    Machines,
+    for_fitting,
+    for_scoring,
+    for_shard,
+    found_and_broken,
+    groups,
+    name_machines,
+)
 from pyasd.clips.clip import Clip
 from pyasd.clips.find import find
 
 __all__ = [
-    "Clip", "Doubtful", "Group", "Machines", "find", "for_fitting", "for_scoring", "for_shard", "groups",
-    "name_machines",
+    "Clip", "Doubtful", "Group", "Machines", "find", "for_fitting", "for_scoring", "for_shard", "found_and_broken",
+    "groups", "name_machines",
 ]  # fmt: skip

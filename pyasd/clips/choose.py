@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pyasd.clips.clip import Clip
+from pyasd.clips.sources import BrokenSource
+from pyasd.errors import ClipError
 
 Doubtful = Literal["refuse", "learn"]
 """Refuse or learn clips without a label whose names hint at a fault; see `for_fitting`."""
@@ -70,6 +72,20 @@ def for_shard(clips: Iterable[Clip], shard: tuple[int, int]) -> list[Clip]:
         raise ValueError(f"shard is i of n shares with 1 <= i <= n, such as 3 of 16, not {number} of {count}")
     hashes = ((clip, hashlib.blake2b(clip.name.encode("utf-8", "surrogatepass"), digest_size=8)) for clip in clips)
     return [clip for clip, digest in hashes if int.from_bytes(digest.digest(), "big") % count == number - 1]
+
+
+def found_and_broken(clips: Iterable[Clip]) -> tuple[list[Clip], list[tuple[str, ClipError]]]:
+    """Return the clips, and apart from them the names of places that no clip can be found in, which tell nothing of
+    machines, with what is wrong there.
+    """
+    found: list[Clip] = []
+    broken: list[tuple[str, ClipError]] = []
+    for clip in clips:
+        if isinstance(clip.source, BrokenSource):
+            broken.append((clip.name, clip.source.error))
+        else:
+            found.append(clip)
+    return found, broken
 
 
 def for_fitting(clips: Iterable[Clip], doubtful: Doubtful = "refuse") -> list[Clip]:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pyasd.clips import tars  # noqa: F401 (registers itself)
 from pyasd.clips.clip import Clip
 from pyasd.clips.names import EXTENSIONS, LABELS, OTHER_AUDIO, SPLITS, is_audio, parse, printable
 from pyasd.clips.sources import UNREADABLE, ArraySource, BrokenSource, FileSource, LogMelSource, Source, archive_members
@@ -117,6 +118,9 @@ def in_archive(path: Path) -> Iterator[Clip]:
     if members is None:
         raise ValueError(f"{path} is an archive of a kind that can't be read: unpack it, or make it a zip archive")
     for source in _listed(members(path)):
+        if isinstance(source, BrokenSource) and not source.member:
+            yield Clip(source.name, source)
+            continue
         parts = PurePosixPath(source.member.replace("\\", "/")).parts  # some programs' archives have Windows' paths
         inside = [part for part in parts if part not in ("/", "..")]
         if is_audio(source.member) and not any(part.startswith((".", "__MACOSX")) for part in inside):
@@ -182,23 +186,37 @@ def _expand(given: str, root: Path | None) -> list[Clip] | Iterator[Clip]:
             return [_named(path, root)]  # reading it says what is wrong
     if path.is_dir():
         return _not_empty(given, in_folder(path, remark=True))
-    readable = archive_members(given) is not None
-    if path.is_file() if readable else given.lower().endswith(UNREADABLE):
-        try:
-            return _not_empty(given, in_archive(path))
-        except _Damaged as error:
-            if alone:
-                raise ValueError(str(error)) from None
-            return [Clip(printable(path), BrokenSource(printable(path), "unreadable", str(error)))]
+    archived = archive_members(given) is not None
+    if path.is_file() if archived else given.lower().endswith(UNREADABLE):
+        return _members(path, alone)
     if path.exists():
         return [_named(path, root)]
     matches = [Path(match) for match in glob.glob(given, recursive=True)] if glob.has_magic(given) else []
+    if matches and archived:
+        alone &= len(matches) == 1
+        listings = (_members(path, alone) for path in sorted(matches) if path.is_file())
+        return _not_empty(given, itertools.chain.from_iterable(listings))
     if matches:
         before = Path(given[: re.search(r"[*?\[]", given).start()] + "x").parent  # type: ignore[union-attr]
         return _not_empty(given, (from_file(path, before, before) for path in _merged(matches)))
     if alone:
         raise FileNotFoundError(f"{given} doesn't exist: check the spelling and the current folder, {Path.cwd()}")
     return [_named(path, root)]
+
+
+def _members(path: Path, alone: bool) -> list[Clip] | Iterator[Clip]:
+    """Return the clips of an archive; the row that says why it can't be read, where it isn't alone."""
+    try:
+        return _not_empty(str(path), in_archive(path))
+    except _Damaged as error:
+        if alone:
+            raise ValueError(str(error)) from None
+        reason = str(error)
+    except OSError as error:
+        if alone:
+            raise
+        reason = f"{printable(path)} can't be opened ({error.strerror}): check its rights"
+    return [Clip(printable(path), BrokenSource(printable(path), "unreadable", reason))]
 
 
 def _not_empty(place: str, clips: Iterator[Clip]) -> Iterator[Clip]:

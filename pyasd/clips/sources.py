@@ -148,6 +148,11 @@ class FileSource(Source):
             return 0
 
 
+def inside(archive: Path, member: str) -> str:
+    """Return the path of an archive's member as if the archive were a folder, printable."""
+    return f"{printable(archive)}/{printable(Path(member)) if member else ''}"
+
+
 _UNPACKING = (
     KeyError, ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
 )  # fmt: skip
@@ -198,7 +203,7 @@ class ZipSource(Source):
     @property
     def where(self) -> str:
         """The path as if the archive were a folder, printable."""
-        return f"{printable(self.path)}/{printable(Path(self.member)) if self.member else ''}"
+        return inside(self.path, self.member)
 
     def _entry(self, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
         """The entry in its open archive, which must still be this member's.
@@ -245,19 +250,21 @@ class ZipSource(Source):
 
 @dataclass(frozen=True, slots=True)
 class BrokenSource(Source):
-    """A place among several that no clip can be found in: it has a row that says why.
+    """A place that no clip can be found in, among several or in an archive: it has a row that says why.
 
     Attributes:
         name: the place as it was given.
         status: the row's.
         reason: what is wrong, and the remedy.
+        path: the archive that it is in, if it is in one.
+        member: its name there; "" for all that may lie behind the others.
     """
 
     name: str
     status: str
     reason: str
-    path = None
-    member = ""
+    path: Path | None = None
+    member: str = ""
 
     @property
     def where(self) -> str:
@@ -265,8 +272,13 @@ class BrokenSource(Source):
         return self.name
 
     def open(self) -> BinaryIO:
-        """Raise the ClipError that says what is wrong."""
-        raise ClipError(self.status, self.reason)
+        """Raise `error`."""
+        raise self.error
+
+    @property
+    def error(self) -> ClipError:
+        """What is wrong."""
+        return ClipError(self.status, self.reason)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -313,7 +325,7 @@ Members = Callable[[Path], Iterable[Source]]
 """Lists an archive's members, audio or not, in the order in which clips are to come. Each source has `path` and
 `member`. Raises ValueError where the archive is damaged, OSError where it can't be opened."""
 
-UNREADABLE = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z")
+UNREADABLE = (".7z", ".rar", ".tar.zst", ".tar.lz4", ".tar.lzma")
 """Archives that are known as such, and refused unless their suffix is registered."""
 
 _archives: dict[str, Members] = {}

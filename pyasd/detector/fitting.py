@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyasd import storage
 from pyasd.audio import Channel
-from pyasd.clips import Clip, Doubtful, Machines, find, for_fitting, groups, name_machines
+from pyasd.clips import Clip, Doubtful, Machines, find, for_fitting, found_and_broken, groups, name_machines
 from pyasd.compute import Compute, plain_torch
 from pyasd.detector.calibration import Calibration
 from pyasd.detector.conditions import Conditions
@@ -86,11 +86,15 @@ def fit(  # noqa: PLR0913 (a public door: what clips are, how they are heard, an
     """
     recipe = files.find(system).override(**settings)
     path = None if out is None else storage.check_writable(out)
-    found = list(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
+    found, broken = found_and_broken(
+        find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
+    )
+    if not found:
+        raise ValueError(f"there is nothing to learn from: {broken[0][1]}")
     normal = for_fitting(name_machines(found, machines), doubtful)
     checkpoints = None if path is None else path.with_name(path.name + ".checkpoint")
     compute = Compute.choose(device, backend, precision)
-    detector = Fitting(recipe, compute, channel, seed, progress, checkpoints).fit(normal)
+    detector = Fitting(recipe, compute, channel, seed, progress, checkpoints).fit(normal, broken)
     if path is not None and checkpoints is not None:
         detector.save(path)
         for file in checkpoints.glob("*.safetensors"):
@@ -124,7 +128,7 @@ def plan(
     """
     import pandas as pd
 
-    found = name_machines(list(find(clips, ids=ids, machine_type=machine_type)), machines)
+    found = name_machines(found_and_broken(find(clips, ids=ids, machine_type=machine_type))[0], machines)
     rows = groups(found, for_fitting(found, "learn"))
     words = {None: "", 0: "normal", 1: "anomalous"}
     columns = ("folder", "machine_type", "machine_id", "split", "label", "clips", "learnt")
@@ -161,14 +165,14 @@ class Fitting:
     progress: Progress
     checkpoints: Path | None = None
 
-    def fit(self, clips: Sequence[Clip]) -> Detector:
-        """Learn from all of `clips`, machine type by machine type."""
-        skipped: list[dict[str, str]] = []
+    def fit(self, clips: Sequence[Clip], broken: Sequence[tuple[str, ClipError]] = ()) -> Detector:
+        """Learn from all of `clips`, machine type by machine type; `broken` places are skipped."""
+        skipped = [_skipped(name, error) for name, error in broken]
         machines = {}
         with plain_torch():
             for machine_type in sorted({clip.machine_type for clip in clips}):
                 heard = self.read(machine_type, [x for x in clips if x.machine_type == machine_type])
-                skipped += [_skipped(item) for item in heard.others]
+                skipped += [_skipped(item.clip.name, item.error or _silent(item)) for item in heard.others]
                 if not heard.items:
                     first = "; ".join(row["error"] for row in skipped[-len(heard.others) :][:3])
                     what = heard.data.clips_name
@@ -178,8 +182,8 @@ class Fitting:
                 machines[machine_type] = replace(machine, conditions=conditions)
         if skipped:
             warnings.warn(
-                f"{len(skipped)} of {len(clips)} clips were not learnt from; the first: {skipped[0]['error']} "
-                "(Detector.skipped lists them all)",
+                f"{len(skipped)} of {len(clips) + len(broken)} clips were not learnt from; the first: "
+                f"{skipped[0]['error']} (Detector.skipped lists them all)",
                 stacklevel=3,
             )
         return Detector(self.recipe, machines, skipped)
@@ -269,9 +273,12 @@ class Fitting:
         return possible
 
 
-def _skipped(item: Features) -> dict[str, str]:
-    error = item.error or ClipError("silent", f"{item.clip.name}: digital silence teaches nothing")
-    return {"clip": item.clip.name, "status": error.status, "error": str(error)}
+def _silent(item: Features) -> ClipError:
+    return ClipError("silent", f"{item.clip.name}: digital silence teaches nothing")
+
+
+def _skipped(name: str, error: ClipError) -> dict[str, str]:
+    return {"clip": name, "status": error.status, "error": str(error)}
 
 
 def _warn(remarks: Sequence[str], data: TrainingSet) -> None:

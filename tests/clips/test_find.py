@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
 from collections.abc import Callable
@@ -14,10 +15,10 @@ import pandas as pd
 import pytest
 import torch
 
-from pyasd.clips import Clip, find
+from pyasd.clips import Clip, find, sources
 from pyasd.clips.find import in_archive
 from pyasd.clips.names import Names
-from pyasd.clips.sources import ArraySource, FileSource, ZipSource, open_zip
+from pyasd.clips.sources import ArraySource, FileSource, Source, ZipSource, open_zip
 from pyasd.errors import ClipError
 
 
@@ -95,7 +96,7 @@ def test_a_folder_without_audio(tmp_path: Path) -> None:
         find(str(tmp_path / "*.txt"))
 
 
-@pytest.mark.parametrize("name", ["fan.tar.gz", "fan.7z", "fan.tgz"])
+@pytest.mark.parametrize("name", ["fan.tar.zst", "fan.7z", "fan.RAR"])
 def test_an_archive_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
     touch(tmp_path, name)
     with pytest.raises(ValueError, match=rf"{name} is an archive of a kind that can't be read: unpack it"):
@@ -121,6 +122,37 @@ def test_clips_in_a_zip_archive(tmp_path: Path) -> None:
     assert [clip.source.size() for clip in found] == [10, 10]
     assert found == list(find(found)) == list(find([found[0], found[1]])), "records are clips"
     assert [clip.name for clip in in_archive(path)] == [clip.name for clip in found]
+
+
+def test_a_glob_of_archives(tmp_path: Path) -> None:
+    for name in ("b.zip", "a.zip", "c.zip"):
+        zipped(tmp_path / name, f"{name[0]}.wav")
+    touch(tmp_path, "d.wav")
+    names = [f"{tmp_path}/{x}.zip/{x}.wav" for x in "abc"]
+    assert [clip.name for clip in find(str(tmp_path / "*.zip"))] == names
+    (tmp_path / "b.zip").write_bytes(b"no archive")
+    first, damaged, last = find(str(tmp_path / "*.zip"))
+    assert [first.name, last.name] == [names[0], names[2]]
+    with pytest.raises(ClipError, match=r"b\.zip is no whole zip archive"):
+        damaged.source.open()
+    with pytest.raises(ValueError, match="no whole zip archive"):
+        find(str(tmp_path / "b*.zip"))
+
+
+def test_an_archive_that_cannot_be_opened_has_a_row_beside_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(path: Path) -> list[Source]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(sources, "_archives", dict(sources._archives))
+    sources.register(".7z", locked)
+    touch(tmp_path, "a.wav", "b.7z")
+    _, bad = find([tmp_path / "a.wav", tmp_path / "b.7z"])
+    with pytest.raises(ClipError, match=r"b\.7z can't be opened \(Permission denied\): check its rights"):
+        bad.source.open()
+    with pytest.raises(PermissionError):
+        find(tmp_path / "b.7z")
 
 
 def test_a_zip_archive_without_clips_or_that_is_none(tmp_path: Path) -> None:
@@ -158,10 +190,10 @@ def test_arrays() -> None:
     assert [clip.name for clip in found] == ["clip 0", "clip 1", "clip 2"]
     assert [clip.machine_id for clip in found] == ["00", "01", "02"]
     assert {clip.machine_type for clip in found} == {"fan"}
-    sources = [clip.source for clip in found if isinstance(clip.source, ArraySource)]
-    assert [source.sample_rate for source in sources] == [16000] * 3
-    assert sources[0].samples is samples[0], "no copy"
-    assert [source.size() for source in sources] == [0] * 3
+    arrays = [clip.source for clip in found if isinstance(clip.source, ArraySource)]
+    assert [source.sample_rate for source in arrays] == [16000] * 3
+    assert arrays[0].samples is samples[0], "no copy"
+    assert [source.size() for source in arrays] == [0] * 3
     assert {clip.log_mel for clip in found} == {None}
 
 

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,23 @@ def test_clips_that_cannot_be_learnt_from_are_skipped_and_listed(factory: Path, 
     ]
     with pytest.raises(ValueError, match=r"none of the 2 .* can be learnt from.*text\.wav"):
         fit(bad, **TINY)
+
+
+def test_a_place_without_clips_is_passed_over(factory: Path, tmp_path: Path) -> None:
+    """It tells no machine type, so that it is none of its own, and hides none of the others'."""
+    with tarfile.open(tmp_path / "cut.tar", "w") as file:
+        file.add(factory / "fan" / "train", "fan/train")
+    whole = (tmp_path / "cut.tar").read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 10240 * 10240 - 20480])
+    (tmp_path / "bad.zip").write_bytes(b"no archive")
+    given = [tmp_path / "cut.tar", tmp_path / "bad.zip"]
+    with pytest.warns(UserWarning, match="2 of .* clips were not learnt from"):
+        detector = fit(given, **TINY)
+    assert list(detector.machines) == ["fan"]
+    assert {x["status"] for x in detector.skipped} == {"truncated", "unreadable"}
+    assert set(pyasd.plan(given)["machine_type"]) == {"fan"}
+    with pytest.raises(ValueError, match=r"nothing to learn from: .*bad\.zip is no whole zip archive"):
+        fit([tmp_path / "bad.zip", tmp_path / "bad.zip"], **TINY)
 
 
 # -- what is wrong with arguments and files ----------------------------------------------------------------------

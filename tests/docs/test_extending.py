@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
-import tarfile
 import textwrap
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -120,9 +121,12 @@ def test_a_year(tmp_path: Path) -> None:
 
 
 def test_a_source(tmp_path: Path, recordings: Path) -> None:
-    with tarfile.open(tmp_path / "recordings.tar", "w") as archive:
-        archive.add(recordings, "fan")
-    (tmp_path / "pyasd_tar.py").write_text(BLOCKS["source"], encoding="utf-8")
+    with closing(sqlite3.connect(tmp_path / "recordings.sqlite")) as database, database:
+        database.execute("CREATE TABLE clips (name TEXT, content BLOB)")
+        for path in recordings.rglob("*.wav"):
+            name = f"fan/{path.relative_to(recordings).as_posix()}"
+            database.execute("INSERT INTO clips VALUES (?, ?)", [name, path.read_bytes()])
+    (tmp_path / "pyasd_sqlite.py").write_text(BLOCKS["source"], encoding="utf-8")
     check = """
         import pickle
         from pathlib import Path
@@ -132,11 +136,11 @@ def test_a_source(tmp_path: Path, recordings: Path) -> None:
         assert set(table["split"]) == {"train", "test"}
         unpacked = pyasd.score("recordings", machine_type="fan")
         assert list(unpacked["score"]) == list(table["score"])
-        source = next(find("recordings.tar")).source
+        source = next(find("recordings.sqlite")).source
         assert pickle.loads(pickle.dumps(source)) == source
         assert len(source.open().read()) == source.size()
-        Path("damaged.tar").write_bytes(b"no archive")
-        with pytest.raises(ValueError, match="no whole tar archive"):
-            pyasd.score("damaged.tar")
+        Path("damaged.sqlite").write_bytes(b"no archive" * 100)
+        with pytest.raises(ValueError, match="no SQLite file of clips"):
+            pyasd.score("damaged.sqlite")
     """
     run(BLOCKS["source-use"] + textwrap.dedent(check), tmp_path)

@@ -1,0 +1,96 @@
+"""How fast clips are read out of archives, against the same clips as files of their own.
+
+    python -m benchmarks.reading --clips 400
+
+Clips of ten seconds (16 bits, 16 kHz) are found and decoded in threads. No log-Mel is computed, which would hide the
+reading. The kinds take turns, and each turn's time is compared with that of the plain files in the same turn. The page
+cache is warm. docs/performance.md has the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import statistics
+import tarfile
+import tempfile
+import time
+import zipfile
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from pyasd import audio
+from pyasd.clips import find
+
+RATE, SECONDS = 16_000, 10
+FILES = "files"
+
+
+def write(folder: Path, clips: int, suffix: str) -> dict[str, Path]:
+    """Write a folder of clips and the archives of them; return each kind's place."""
+    files = folder / FILES
+    files.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(clips):
+        level = 300 + 3000 * rng.random()
+        samples = (level * rng.standard_normal(RATE * SECONDS)).astype(np.int16)
+        soundfile.write(files / f"{number:06}{suffix}", samples, RATE, subtype="PCM_16")
+    places = {FILES: files}
+    for name, method in (("zip", zipfile.ZIP_STORED), ("zip, deflated", zipfile.ZIP_DEFLATED)):
+        places[name] = folder / f"{name.replace(', ', '-')}.zip"
+        with zipfile.ZipFile(places[name], "w", method) as archive:
+            for path in sorted(files.iterdir()):
+                archive.write(path, path.name)
+    places["tar"], places["tar.gz"] = folder / "clips.tar", folder / "clips.tar.gz"
+    with tarfile.open(places["tar"], "w") as tar:
+        for path in sorted(files.iterdir()):
+            tar.add(path, path.name)
+    with gzip.open(places["tar.gz"], "wb", 6) as packed:
+        packed.write(places["tar"].read_bytes())
+    return places
+
+
+def read(place: Path, threads: int) -> int:
+    """Find and decode all clips; return how many there are."""
+    count = 0
+    waiting: deque[Future[audio.Audio]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for clip in find(place):
+            if len(waiting) == 32:
+                waiting.popleft().result()
+            waiting.append(pool.submit(audio.read, clip, RATE))
+            count += 1
+        for future in waiting:
+            future.result()
+    return count
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--suffix", default=".wav", help="the clips' format, such as .flac")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        places = write(Path(folder), given.clips, given.suffix)
+        seconds: dict[str, list[float]] = {name: [] for name in places}
+        for turn in range(-1, given.rounds):
+            for name, place in places.items():
+                begun = time.perf_counter()
+                assert read(place, given.threads) == given.clips
+                if turn >= 0:
+                    seconds[name].append(time.perf_counter() - begun)
+    print("| clips are in | clips/s | against files |\n|---|---:|---:|")
+    for name, taken in seconds.items():
+        ratio = statistics.median(ours / mine for ours, mine in zip(seconds[FILES], taken, strict=True))
+        print(f"| {name} | {given.clips / statistics.median(taken):,.0f} | {ratio:.0%} |")
+
+
+if __name__ == "__main__":
+    main()
