@@ -16,8 +16,8 @@ Clips = Annotated[
     list[str],
     typer.Argument(
         metavar="CLIPS",
-        help="Files, folders (with subfolders), archives or quoted globs; - reads their names from standard input, one "
-        "a line, or separated by NUL (find -print0).",
+        help="Files, folders (with subfolders), archives, quoted globs, or tables with a column clip; - reads their "
+        "names from standard input, one a line, or separated by NUL (find -print0).",
         show_default=False,
     ),
 ]

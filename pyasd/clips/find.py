@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pyasd.clips import tars  # noqa: F401 (registers itself)
+from pyasd.clips import manifests, tars  # noqa: F401 (tars registers itself)
 from pyasd.clips.clip import Clip
 from pyasd.clips.names import EXTENSIONS, LABELS, OTHER_AUDIO, SPLITS, is_audio, parse, printable
 from pyasd.clips.sources import UNREADABLE, ArraySource, BrokenSource, FileSource, LogMelSource, Source, archive_members
@@ -40,10 +40,10 @@ def find(
     proceeds.
 
     Args:
-        clips: a file, a folder (searched with its subfolders), an archive, a glob, or a list of these or of `Clip`
-            records; or an array of samples `[n]`, a list of such arrays (`[n]` or `[channels, n]`) or of
-            `(samples, sample_rate)` pairs; or, with `features="log-mel"`, log-Mel arrays `[frames, mels]` in dB. NumPy
-            arrays or torch tensors.
+        clips: a file, a folder (searched with its subfolders), an archive, a glob, a manifest, or a list of these or of
+            `Clip` records; a pandas table with a column `clip`; or an array of samples `[n]`, a list of such arrays
+            (`[n]` or `[channels, n]`) or of `(samples, sample_rate)` pairs; or, with `features="log-mel"`, log-Mel
+            arrays `[frames, mels]` in dB. NumPy arrays or torch tensors.
         ids: machine IDs, one per clip, or one for all; they replace those that names tell.
         sample_rate: of arrays of samples, in Hz.
         features: what arrays hold.
@@ -55,14 +55,18 @@ def find(
     Raises:
         FileNotFoundError: the only path given doesn't exist, or the only glob matches nothing.
         ValueError: a folder or glob has no audio file; no clips at all; an archive that is damaged, or of a kind that
-            can't be read; an array of the wrong shape, or without a sample rate; `ids` of the wrong number (where
-            folders, globs or archives are listed, only when the iterator comes to that).
+            can't be read; a manifest's row that is wrong; an array of the wrong shape, or without a sample rate; `ids`
+            of the wrong number (where folders, globs, archives or manifests are listed, only when the iterator comes to
+            that).
         TypeError: something that is neither a path nor an array.
         OSError: a folder can't be listed.
     """
     if features not in ("audio", "log-mel"):
         raise ValueError(f"features must be 'audio' or 'log-mel', not {features!r}")
-    items = _items(clips, features)
+    if hasattr(clips, "columns") and hasattr(clips, "to_dict") and manifests.CLIP in clips.columns:
+        items = list(manifests.of_table(clips, _in, in_archive))
+    else:
+        items = _items(clips, features)
     if not items:
         raise ValueError("no clips given: name files, folders, globs or arrays")
     listings: list[list[Clip] | Iterator[Clip]] = []
@@ -186,6 +190,8 @@ def _expand(given: str, root: Path | None) -> list[Clip] | Iterator[Clip]:
             return [_named(path, root)]  # reading it says what is wrong
     if path.is_dir():
         return _not_empty(given, in_folder(path, remark=True))
+    if manifests.is_manifest(path):
+        return _not_empty(given, manifests.of_file(path, _in, in_archive), "names no clip: it has a header alone")
     archived = archive_members(given) is not None
     if path.is_file() if archived else given.lower().endswith(UNREADABLE):
         return _members(path, alone)
@@ -219,7 +225,9 @@ def _members(path: Path, alone: bool) -> list[Clip] | Iterator[Clip]:
     return [Clip(printable(path), BrokenSource(printable(path), "unreadable", reason))]
 
 
-def _not_empty(place: str, clips: Iterator[Clip]) -> Iterator[Clip]:
+def _not_empty(
+    place: str, clips: Iterator[Clip], otherwise: str = f"has no audio file: looked for {', '.join(EXTENSIONS)}"
+) -> Iterator[Clip]:
     """Return the same clips, once it is sure that there is one.
 
     Raises:
@@ -227,7 +235,7 @@ def _not_empty(place: str, clips: Iterator[Clip]) -> Iterator[Clip]:
     """
     first = next(clips, None)
     if first is None:
-        raise ValueError(f"{place} has no audio file: looked for {', '.join(EXTENSIONS)}")
+        raise ValueError(f"{place} {otherwise}")
     return itertools.chain([first], clips)
 
 
@@ -322,6 +330,11 @@ def _listed(members: Iterable[Source]) -> Iterator[Source]:
 def _named(path: Path, root: Path | None) -> Clip:
     """Return the record of a file that was given by its own path, among others in `root`."""
     return replace(_record(FileSource(path), path.absolute(), root or path.absolute().parent), named=True)
+
+
+def _in(path: Path, root: Path) -> Clip:
+    """Return the record of a file that a manifest names."""
+    return _record(FileSource(path), Path(os.path.normpath(path)), root)
 
 
 def _record(source: Source, path: Path, root: Path) -> Clip:

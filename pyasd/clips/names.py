@@ -41,6 +41,10 @@ LABELS = {
 }
 """The names of folders that tell the label, in small letters: 0 for normal, 1 for anomalous."""
 
+GUARDED = re.compile("'*[=+@\t\r-]")
+"""How texts begin that a spreadsheet might take for a formula, or that look as if they had been guarded. In a CSV file
+they get an apostrophe in front, and lose it when they are read."""
+
 _DENIALS = ("no", "non", "not", "without")
 
 
@@ -120,3 +124,13 @@ def is_audio(name: str) -> bool:
 def printable(path: Path) -> str:
     """Return the path as text that can be written anywhere: bytes that aren't UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def guarded(text: str) -> str:
+    """Return a text as a CSV file has it: see `GUARDED`."""
+    return f"'{text}" if GUARDED.match(text) else text
+
+
+def unguarded(text: str) -> str:
+    """Return the text that `guarded` was given."""
+    return text[1:] if text.startswith("'") and GUARDED.match(text) else text

@@ -130,7 +130,11 @@ class FileSource(Source):
             if not stat.S_ISREG(info.st_mode):  # before it is opened: a pipe would wait for a writer
                 raise ClipError("unreadable", f"{self.where} is not a file: give audio files")
             if self.path.suffix.lower() in _NO_CLIPS:
-                raise ClipError("unreadable", f"{self.where} is a list or a table: give the clips that it names")
+                raise ClipError(
+                    "unreadable",
+                    f"{self.where} is a list or a table: give the clips that it names, or a .csv or .parquet file that "
+                    "names them in a column clip",
+                )
             check_size(self.where, info.st_size, most)
             return open(self.path, "rb")
         except (FileNotFoundError, ValueError):  # no file has a name with a zero byte in it

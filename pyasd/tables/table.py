@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pyasd.clips.names import parse
+from pyasd.clips.names import parse, unguarded
 from pyasd.tables import Combination
 
 EXTENSIONS = (".csv", ".parquet")
@@ -23,10 +22,6 @@ SCORE_PREFIX = "score."
 
 LEARNT = "learnt"
 """The word in a clip's `note` that the model has learnt it."""
-
-GUARDED = re.compile("'*[=+@\t\r-]")
-"""How texts begin that a spreadsheet might take for a formula, or that look as if they had been guarded. In a CSV file
-they get an apostrophe in front, and lose it when they are read."""
 
 
 @dataclass(slots=True)
@@ -235,16 +230,6 @@ def unlearnt(table: pd.DataFrame) -> pd.DataFrame:
         return table
     notes = table["note"].astype(object).where(table["note"].notna(), "")
     return table[~notes.map(lambda note: LEARNT in note.split(", ")).astype(bool)]
-
-
-def guarded(text: str) -> str:
-    """Return a text as a CSV file has it: see `GUARDED`."""
-    return f"'{text}" if GUARDED.match(text) else text
-
-
-def unguarded(text: str) -> str:
-    """Return the text that `guarded` was given."""
-    return text[1:] if text.startswith("'") and GUARDED.match(text) else text
 
 
 def with_names(scores: pd.DataFrame) -> pd.DataFrame:

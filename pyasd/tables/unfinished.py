@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyasd import storage
-from pyasd.tables.table import unguarded
+from pyasd.clips.names import unguarded
 
 
 def note_of(partial: Path) -> Path:

@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from pyasd.clips.names import guarded, unguarded
 from pyasd.storage import publish
 from pyasd.tables import unfinished
-from pyasd.tables.table import Row, Schema, guarded, kind_of, unguarded
+from pyasd.tables.table import Row, Schema, kind_of
 
 try:
     import fcntl

@@ -245,6 +245,22 @@ def test_a_place_without_clips_is_passed_over(factory: Path, tmp_path: Path) -> 
         fit([tmp_path / "bad.zip", tmp_path / "bad.zip"], **TINY)
 
 
+def test_a_table_of_scores_is_scored_again(factory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(factory)
+    with tarfile.open("fan.tar", "w") as file:
+        file.add("fan", "fan")
+    (tmp_path / "tables").mkdir()
+    detector = fit("fan", **TINY)
+    for clips in ("fan", "fan.tar"):
+        for suffix in (".csv", ".parquet"):
+            out = tmp_path / "tables" / f"scores{suffix}"
+            table = detector.score(clips, out=out)
+            pd.testing.assert_frame_equal(detector.score(out), table)
+            pd.testing.assert_frame_equal(detector.score(table), table)
+    assert fit(table.assign(label=0), **TINY).machines.keys() == {"fan"}
+    assert detector.calibrate(table.assign(label=0)) is not None
+
+
 # -- what is wrong with arguments and files ----------------------------------------------------------------------
 
 
