@@ -34,6 +34,7 @@ COMMANDS = (
     watch.watch,
     explain.explain,
     calibrate.calibrate,
+    calibrate.adapt,
     drift.drift,
     tables.evaluate,
     demo.demo,

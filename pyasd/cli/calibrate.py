@@ -1,4 +1,4 @@
-"""The command `calibrate`."""
+"""The commands `calibrate` and `adapt`: thresholds, mean and spread from other normal clips, without training."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 RATES = (0.01, 0.05)
 """Rates of false alarms whose thresholds are shown, before and after."""
 
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="What pyasd fit wrote.", show_default=False)]
+
 
 @command
 def calibrate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="What pyasd fit wrote.", show_default=False)],
+    model: Model,
     clips: Clips,
     out: Annotated[Path, typer.Option("--out", "-o", help="The calibrated model's file; MODEL stays as it is.")],
     score: Annotated[
@@ -44,15 +46,105 @@ def calibrate(
     - `pyasd calibrate line3.safetensors healthy-in-march/ -o line3-march.safetensors`
     """
     import pyasd
+
+    path = _place(model, out)
+    old = pyasd.load(model)
+    with terminal.progress() as progress:
+        new = old.calibrate(clips, score_mode=score, progress=progress, **recordings.arguments(), **hardware.given())
+    new.save(path)
+    _print_thresholds(old, new, score)
+    terminal.say(f"{out}: calibrated; scores are as before")
+    return _tell_skipped(new)
+
+
+@command
+def adapt(
+    model: Model,
+    clips: Clips,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The adapted model's file; MODEL stays as it is.")],
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="For how many clips what is known so far counts at most: the fewer, the more the new ones count. By "
+            "default for as many as were learnt.",
+            show_default=False,
+        ),
+    ] = None,
+    score: Annotated[
+        str | None, typer.Option(help="The score mode that clips will be scored by, if not the recipe's: {modes}.")
+    ] = None,
+    *,
+    recordings: Recordings,
+    hardware: Hardware,
+) -> bool:
+    """Take further normal recordings into what is usual, and write the model with that: no training.
+
+    Changes the mean and spread that scores are standardised by, and thresholds, for each machine ID that has new clips.
+    Prints both before and after.
+
+    Listen first: what is taken in is normal from then on, and a fault that grows slowly is hidden so. pyasd drift says
+    whether there is a change, and since when. Where the new clips score far above what is known, which is warned of,
+    fit again with them among the others.
+
+    Examples:
+
+    - `pyasd adapt line3.safetensors healthy-in-winter/ -o line3-winter.safetensors`
+
+    - `pyasd adapt line3.safetensors healthy-in-winter/ -o line3-winter.safetensors --memory 50` forgets faster
+    """
+    import pyasd
+
+    path = _place(model, out)
+    old = pyasd.load(model)
+    with terminal.progress() as progress:
+        new = old.adapt(
+            clips, memory=memory, score_mode=score, progress=progress, **recordings.arguments(), **hardware.given()
+        )
+    new.save(path)
+    _print_moments(old, new, score)
+    _print_thresholds(old, new, score)
+    terminal.say(f"{out}: adapted")
+    return _tell_skipped(new)
+
+
+def _place(model: Path, out: Path) -> Path:
+    """Return the file of the new model, which can be written and isn't the old one's.
+
+    Raises:
+        OSError, ValueError: it can't, or it is.
+    """
     from pyasd import storage
 
     path = storage.check_writable(out)
     if path.exists() and model.exists() and path.samefile(model):
         raise ValueError(f"{out} is the model itself: name another file, so that the old one is kept")
-    old = pyasd.load(model)
-    with terminal.progress() as progress:
-        new = old.calibrate(clips, score_mode=score, progress=progress, **recordings.arguments(), **hardware.given())
-    new.save(path)
+    return path
+
+
+def _tell_skipped(new: Detector) -> bool:
+    """Say how many clips were not used, and why; return whether there are none."""
+    if new.skipped:
+        terminal.say(f"clips not used: {len(new.skipped)}; the first: {new.skipped[0]['error']}")
+    return not new.skipped
+
+
+def _print_moments(old: Detector, new: Detector, score_mode: str | None) -> None:
+    """Print the mean and spread of each machine ID's members' own scores, before and after."""
+    modes = old.score_modes(score_mode)
+    table = terminal.table("machine:", "ID:", "member:", "mean before", "mean after", "spread before", "spread after")
+    for machine_type, machine in new.machines.items():
+        before = old.machines[machine_type].baselines
+        for machine_id in machine.ids:
+            for name, baseline in machine.baselines.items():
+                both = [x.usual(machine_id, modes[name]) for x in (before[name], baseline)]
+                numbers = [f"{x:.4g}" for pair in zip(*both, strict=True) for x in pair]
+                table.add_row(*map(Text, [machine_type, machine_id, name, *numbers]))
+    terminal.console().print(table)
+
+
+def _print_thresholds(old: Detector, new: Detector, score: str | None) -> None:
+    """Print each machine ID's calibration clips and thresholds, before and after."""
     heads = [f"{100 * rate:g} % {when}" for rate in RATES for when in ("before", "after")]
     table = terminal.table("machine:", "ID:", "clips before", "clips after", *heads)
     for machine_type, machine in new.machines.items():
@@ -61,10 +153,6 @@ def calibrate(
             cells = [cell for pair in zip(*both, strict=True) for cell in pair]
             table.add_row(*map(Text, [machine_type, machine_id, *cells]))
     terminal.console().print(table)
-    terminal.say(f"{out}: calibrated; scores are as before")
-    if new.skipped:
-        terminal.say(f"clips not used: {len(new.skipped)}; the first: {new.skipped[0]['error']}")
-    return not new.skipped
 
 
 def _thresholds(detector: Detector, machine_type: str, machine_id: str, score_mode: str | None) -> list[str]:

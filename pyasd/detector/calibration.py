@@ -16,6 +16,13 @@ CALIBRATION_CLIPS = 4096
 """Normal clips per machine ID whose scores are kept: of more, as many, evenly spaced in their order."""
 
 
+def evenly(clips: NDArray[np.float64], most: int | None = None) -> NDArray[np.float64]:
+    """Return some of the rows of `clips`, evenly spaced: `most` at most, or `CALIBRATION_CLIPS`."""
+    count = min(len(clips), CALIBRATION_CLIPS if most is None else most)
+    some: NDArray[np.float64] = clips[np.linspace(0, len(clips) - 1, count).round().astype(int)]
+    return some
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Members' scores of normal clips that they have not learnt, of one machine type.
@@ -44,9 +51,7 @@ class Calibration:
         samples = {}
         for place, machine_id in enumerate(sorted(set(kept))):
             own = {name: groups[place] for name, groups in grouped.items()}
-            count = len(next(iter(own.values())))
-            some = np.linspace(0, count - 1, min(count, CALIBRATION_CLIPS)).round().astype(int)
-            samples[machine_id] = {name: x[some] for name, x in own.items()}
+            samples[machine_id] = {name: evenly(x) for name, x in own.items()}
         return cls(samples, frozenset(samples if training else ()))
 
     def updated(self, new: Calibration) -> Calibration:

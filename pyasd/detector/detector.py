@@ -18,7 +18,7 @@ from pyasd import storage
 from pyasd.audio import Channel
 from pyasd.clips import find, for_scoring, for_shard
 from pyasd.compute import Compute, plain_torch
-from pyasd.detector import reasons
+from pyasd.detector import adaptation, reasons
 from pyasd.detector.calibration import Calibration
 from pyasd.detector.conditions import Conditions
 from pyasd.detector.decisions import (
@@ -203,6 +203,72 @@ class Detector:
             for name, machine in self.machines.items()
         }
         return Detector(self.recipe, machines, skipped, self.versions)
+
+    def adapt(  # noqa: PLR0913 (a public door: as `score`)
+        self,
+        clips: Any,
+        *,
+        memory: int | None = None,
+        ids: Sequence[str] | str | None = None,
+        sample_rate: int | None = None,
+        features: ClipFeatures = "audio",
+        machine_type: str | None = None,
+        channel: Channel = 0,
+        device: str = "auto",
+        backend: str = "auto",
+        precision: str = "auto",
+        score_mode: str | None = None,
+        progress: Progress = silent,
+    ) -> Detector:
+        """Return the detector with further normal clips taken into what is usual: the mean and spread by which scores
+        are standardised, and thresholds. The models stay as they are.
+
+        Scores change, and so do those of the machine IDs alone that have new clips, in this score mode alone. Each
+        clip counts as much as each that mean and spread are of. Thresholds come from the new clips and the calibration
+        clips so far, unless these are training clips. Clips that score far above what is known are warned of.
+
+        Args:
+            clips: normal clips, as in `calibrate`, as for all that follow but for the next.
+            memory: for how many clips what is known so far counts at most, from 1 on: the fewer, the more the new ones
+                count. `None` is for as many as were learnt.
+            ids: machine IDs.
+            sample_rate: of arrays of samples, in Hz.
+            features: what arrays hold, "audio" or "log-mel".
+            machine_type: instead of the one that paths tell.
+            channel: which channel of a clip, from 0, or "mean".
+            device: "auto", "cpu", "cuda", or several GPUs.
+            backend: of the operators.
+            precision: of the operators.
+            score_mode: the one that clips will be scored by, instead of the members' own.
+            progress: told of each clip.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: the arguments don't make sense, or no clip can be used.
+            DeviceLost: a GPU failed.
+        """
+        if memory is not None and memory < 1:
+            raise ValueError(f"memory must be a number of clips from 1 on, not {memory}")
+        new = self.calibrate(
+            clips,
+            ids=ids,
+            sample_rate=sample_rate,
+            features=features,
+            machine_type=machine_type,
+            channel=channel,
+            device=device,
+            backend=backend,
+            precision=precision,
+            score_mode=score_mode,
+            progress=progress,
+        )
+        modes, robust = self.score_modes(score_mode), self.recipe.statistics == "robust"
+        machines = {}
+        for name, machine in self.machines.items():
+            found = new.machines[name].calibration or Calibration({})
+            for remark in adaptation.remarks(machine, found, modes):
+                warnings.warn(f"{name} {remark}".lstrip(), stacklevel=2)
+            machines[name] = adaptation.adapted(machine, found, modes, memory, robust)
+        return Detector(self.recipe, machines, new.skipped, self.versions)
 
     def score(  # noqa: PLR0913 (a public door: what clips are, how they are heard, and what is wanted)
         self,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyasd.models import NormalScores
-from pyasd.models.moments import VARIANCE_FLOOR, Moments, group_by_id
+from pyasd.models.moments import VARIANCE_FLOOR, Moments, group_by_id, robust_variance
 from pyasd.recipes.recipe import Combine
 from pyasd.tables import Combination
 
@@ -44,10 +44,9 @@ class Baseline:
         moments = Moments.of(normal.scores, normal.ids, robust, normal.prior)
         sample = np.full((len(moments.ids), len(modes), SAMPLE_SIZE), np.nan)
         for row, scores in zip(sample, group_by_id(normal.scores, normal.ids), strict=True):
-            ranked = np.sort(scores, axis=0)
-            if len(ranked) > SAMPLE_SIZE:
-                ranked = ranked[np.linspace(0, len(ranked) - 1, SAMPLE_SIZE).round().astype(int)]
-            row[:, : len(ranked)] = ranked.T
+            for place, of_mode in zip(row, scores.T, strict=True):
+                ranked = _ranked(of_mode)
+                place[: len(ranked)] = ranked
         return cls(tuple(modes), moments, sample)
 
     @property
@@ -63,9 +62,48 @@ class Baseline:
             machine_id: one of `ids`; `None` for all clips pooled.
             mode: one of `modes`.
         """
+        mean, spread = self.usual(machine_id, mode)
+        return (score - mean) / spread
+
+    def usual(self, machine_id: str | None, mode: str) -> tuple[float, float]:
+        """Return the mean and the standard deviation of a machine ID's normal clips; see `standardise`."""
         mean, variance = (float(x[self.modes.index(mode)]) for x in self.moments.of_id(machine_id))
         spread: float = max(variance, VARIANCE_FLOOR) ** 0.5
-        return (score - mean) / spread
+        return mean, spread
+
+    def adapted(
+        self, machine_id: str, mode: str, scores: NDArray[np.float64], memory: int | None = None, robust: bool = False
+    ) -> Baseline:
+        """Return the baseline with further normal clips of a machine ID taken into its mean and variance.
+
+        How many clips the ID has stays as it is: so many, or `memory` where that is less, have what is known so far.
+
+        Args:
+            machine_id: one of `ids`.
+            mode: one of `modes`.
+            scores: `[clips]` of the further ones, at least one.
+            memory: how many clips, from 1 on, what is known so far counts for at most.
+            robust: as in `of`.
+        """
+        place = self.ids.index(machine_id), self.modes.index(mode)
+        known = self.moments.clips(machine_id) if memory is None else min(self.moments.clips(machine_id), memory)
+        sample = self.sample[place][~np.isnan(self.sample[place])]
+        mean, variance = self.moments.mean.copy(), self.moments.variance.copy()
+        if robust:
+            middles = ((np.arange(known) + 0.5) / known * len(sample)).astype(int)  # so many clips of that distribution
+            together = np.concatenate([sample[middles], scores])
+            mean[place] = np.median(together)
+            variance[place] = robust_variance(together) or variance[place]  # 0 where half of a few agree
+        else:
+            weights = np.array([known, len(scores)]) / (known + len(scores))
+            means, variances = np.array([mean[place], scores.mean()]), np.array([variance[place], scores.var()])
+            mean[place] = weights @ means
+            variance[place] = weights @ (variances + np.square(means - mean[place]))
+        samples = self.sample.copy()
+        samples[place] = np.nan
+        ranked = _ranked(np.concatenate([sample, scores]))
+        samples[place][: len(ranked)] = ranked
+        return Baseline(self.modes, Moments(self.ids, self.moments.count, mean, variance), samples)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all numbers by name, for a model file."""
@@ -94,6 +132,13 @@ class Baseline:
         if ((variance == 0) & (quarter < three_quarters)).any():  # a robust one is 0 where half of the scores agree
             raise ValueError("statistics: a variance is 0, and its scores differ")
         return cls(tuple(modes), moments, sample)
+
+
+def _ranked(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores in ascending order; of more than `SAMPLE_SIZE` some, evenly spaced."""
+    count = min(len(scores), SAMPLE_SIZE)
+    some: NDArray[np.float64] = np.sort(scores)[np.linspace(0, len(scores) - 1, count).round().astype(int)]
+    return some
 
 
 def combine(scores: Sequence[float]) -> dict[Combination, float]:

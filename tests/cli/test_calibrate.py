@@ -47,3 +47,36 @@ def test_unusable_clips_are_told(pyasd: Command, model: Path, healthy: Path, tmp
     outcome = pyasd("calibrate", model, healthy, broken, "-o", tmp_path / "x")
     assert outcome.code == 1
     assert "clips not used: 1;" in outcome.err
+
+
+# -- adapt -------------------------------------------------------------------------------------------------------
+
+
+def test_adapting_says_what_it_changed(pyasd: Command, model: Path, healthy: Path, tmp_path: Path) -> None:
+    import pyasd as library
+
+    out, before = tmp_path / "new.safetensors", model.read_bytes()
+    outcome = pyasd("adapt", model, healthy, "-o", out, "--memory", 4)
+    assert outcome.code == 0
+    assert outcome.err.endswith(f"pyasd: {out}: adapted\n")
+    assert model.read_bytes() == before
+    lines = [line.split() for line in outcome.out.splitlines() if line.strip()]
+    moments = {(x[1], x[2]): list(map(float, x[3:])) for x in lines if x[0] == "fan" and len(x) == 7}
+    old, new = library.load(model), library.load(out)
+    modes = old.score_modes()
+    for machine_id in ("00", "02", "04"):
+        for name in modes:
+            both = [x.machines["fan"].baselines[name].usual(machine_id, modes[name]) for x in (old, new)]
+            expected = [both[0][0], both[1][0], both[0][1], both[1][1]]
+            assert moments.pop((machine_id, name)) == pytest.approx(expected, rel=1e-3)
+            assert expected[0] != expected[1]
+    assert not moments
+    thresholds = [x[1:4] for x in lines if x[0] == "fan" and len(x) > 7]
+    assert thresholds == [[x, "1", "20"] for x in ("00", "02", "04")]
+
+
+def test_what_cannot_be_adapted(pyasd: Command, model: Path, healthy: Path, tmp_path: Path) -> None:
+    usage_error(pyasd("adapt", model, healthy, "-o", model), model, "name another file")
+    usage_error(pyasd("adapt", model, tmp_path / "nowhere", "-o", tmp_path / "x"), "nowhere")
+    assert pyasd("adapt", model, healthy, "-o", tmp_path / "x", "--memory", 0).code == 2
+    assert not list(tmp_path.iterdir())
