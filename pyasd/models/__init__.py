@@ -6,6 +6,7 @@ from pyasd.models.autoencoder import Autoencoder
 from pyasd.models.classifier import ArcFaceMobileNet, MobileNet, ResNet
 from pyasd.models.group_made import GroupMade
 from pyasd.models.member import Member, MemberConfig, Mode, NormalScores, Scorer, kinds, register
+from pyasd.models.modulation import Modulation
 from pyasd.models.neighbours import Neighbours
 from pyasd.models.spectrum import Spectrum
 
@@ -17,6 +18,7 @@ __all__ = [
     "MemberConfig",
     "MobileNet",
     "Mode",
+    "Modulation",
     "Neighbours",
     "NormalScores",
     "ResNet",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from pyasd.compute import Compute
 from pyasd.models import dense, shrinkage
 from pyasd.models.member import Member, MemberConfig, Mode, NormalScores, Scorer, register
-from pyasd.models.over_time import OverTime, Usual, check_statistics, of_clips, of_each, over_time
+from pyasd.models.over_time import OverTime, Usual, check_statistics, of_each
 from pyasd.models.trained import VARIANCE_PRIOR_CLIPS
 from pyasd.models.trimming import usual
 from pyasd.training.data import BAND_SCALE_FLOOR, TrainingSet
@@ -63,7 +63,7 @@ class Spectrum(Member):
     """
 
     kind = "spectrum"
-    Config = SpectrumConfig
+    Config: ClassVar[type[MemberConfig]] = SpectrumConfig
     MODES = (
         Mode(
             "mahalanobis",
@@ -72,13 +72,30 @@ class Spectrum(Member):
         ),
     )
 
-    def __init__(self, name: str, config: SpectrumConfig, mels: int, seed: int = 0) -> None:
+    def __init__(self, name: str, config: Any, mels: int, seed: int = 0) -> None:
         super().__init__(name, config, mels, seed)
         self.ids: tuple[str, ...] = ()
-        self.dims = mels * len(config.over_time)
         self.mean = torch.zeros(0, self.dims, dtype=torch.float64)
         self.inverse_covariance = torch.zeros(0, dtype=torch.float64)
         self._held_out: NDArray[np.float64] | None = None
+
+    @property
+    def dims(self) -> int:
+        """The features of a clip."""
+        return self.mels * len(self.config.over_time)
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether frames' features are those of a clip, averaged: shares of frames then add up to the score."""
+        return bool(self.config.over_time == ("mean",))
+
+    def features(self, log_mels: Sequence[Tensor]) -> Tensor:
+        """Compute what is compared of clips, `[clips, dims]` float64, on their device."""
+        return of_each(log_mels, self.config.over_time)
+
+    def _features_of_all(self, log_mels: Iterable[Tensor]) -> Tensor:
+        """The same on the CPU, of clips that may be more than a device holds."""
+        return torch.cat([self.features([x]).cpu() for x in log_mels])
 
     def obstacle(self, ids: Sequence[str]) -> str | None:
         """Say that no machine ID has three clips, or that there are too many for a covariance each."""
@@ -98,7 +115,7 @@ class Spectrum(Member):
         A shared covariance is that of the clips about the means of their machine IDs, shrunk as Ledoit and Wolf (2004)
         do it when bands are standardised, and as if one clip more, without correlations, had been seen.
         """
-        features = of_clips(data.log_mels, self.config.over_time)
+        features = self._features_of_all(data.log_mels)
         learnt = usual(features, data.ids) if run.statistics == "robust" else torch.ones(len(data), dtype=torch.bool)
         ids = np.array(data.ids)[learnt.numpy()].tolist()
         if self.config.covariance == "shared":
@@ -135,14 +152,14 @@ class Spectrum(Member):
         Returns:
             `[clips, 1]` float64.
         """
-        spectra = of_clips(log_mels, self.config.over_time)
+        spectra = self._features_of_all(log_mels)
         machine_ids = np.array(ids)
         wanted = usual(spectra, ids).numpy() if robust else np.ones(len(ids), bool)
         fold = np.empty(len(ids), int)
         fold[np.argsort(machine_ids, kind="stable")] = np.arange(len(ids)) % FOLDS
         scores = np.full((len(ids), 1), np.nan)
         for out in (fold == x for x in range(FOLDS)):
-            others = Spectrum(self.name, self.config, self.mels)
+            others = type(self)(self.name, self.config, self.mels)
             learnt = ~out & wanted
             known = np.isin(machine_ids, machine_ids[learnt]) & out
             if known.any():
@@ -207,7 +224,8 @@ class SpectrumScorer(Scorer):
 
     def __init__(self, spectrum: Spectrum, device: torch.device) -> None:
         self._ids = spectrum.ids
-        self._over_time: tuple[OverTime, ...] = spectrum.config.over_time
+        self._features = spectrum.features
+        self._adds_up = spectrum.adds_up
         self._mean = spectrum.mean.to(device)
         self._inverse_covariance = spectrum.inverse_covariance.to(device)
 
@@ -222,7 +240,7 @@ class SpectrumScorer(Scorer):
         Returns:
             `[clips, 1]` float64.
         """
-        pairs = zip(of_each(log_mels, self._over_time), machine_ids, strict=True)
+        pairs = zip(self._features(log_mels), machine_ids, strict=True)
         return torch.stack([self.of_spectrum(x, machine_id) for x, machine_id in pairs])
 
     def of_spectrum(self, spectrum: Tensor, machine_id: str | None) -> Tensor:
@@ -237,17 +255,17 @@ class SpectrumScorer(Scorer):
         deviate as the others let expect can be negative.
         """
         rows = self._rows(machine_id)
-        features = over_time(log_mel, self._over_time)
+        features = self._features([log_mel])[0]
         squares = self._shares(features, rows).sum(1)
         row = rows[int(squares.argmin())]
-        if self._over_time == ("mean",):
+        if self._adds_up:
             mean, inverse = self._mean[row], self._inverse_covariance
             inverse = inverse if inverse.ndim == 2 else inverse[row]
             slope = (features - mean) @ inverse / (len(mean) * squares.amin().sqrt().clamp(min=1e-12))
             return ((log_mel - mean) * slope).float()
         with torch.enable_grad():
             x = log_mel.detach().double().requires_grad_()
-            score = self._shares(over_time(x, self._over_time), [row]).sum().clamp(min=1e-24).sqrt()
+            score = self._shares(self._features([x])[0], [row]).sum().clamp(min=1e-24).sqrt()
             (gradient,) = torch.autograd.grad(score, x)
         return (gradient * (log_mel - log_mel.double().mean(0)) * len(log_mel)).nan_to_num().float()
 

@@ -34,6 +34,7 @@ def test_the_kinds_that_come_with_pyasd() -> None:
         "resnet",
         "arcface",
         "group-made",
+        "modulation",
         "neighbours",
         "spectrum",
     }
@@ -113,7 +114,7 @@ SMALL: dict[str, dict[str, object]] = {
 }
 
 
-LEARN_AT_ONCE = ("neighbours", "spectrum")
+LEARN_AT_ONCE = ("modulation", "neighbours", "spectrum")
 """Members without epochs."""
 
 
