@@ -31,6 +31,13 @@ def calibrate(
     score: Annotated[
         str | None, typer.Option(help="The score mode that clips will be scored by, if not the recipe's: {modes}.")
     ] = None,
+    verdicts: Annotated[
+        Path | None,
+        typer.Option(
+            help="A CSV file with the columns clip and verdict (false alarm or ok, missed fault or fault). CLIPS are "
+            "the tables of these clips' scores then.",
+        ),
+    ] = None,
     *,
     recordings: Recordings,
     hardware: Hardware,
@@ -41,20 +48,53 @@ def calibrate(
     that has some. Take clips of many days, from the microphone that will be listened to; 99 of an ID or more for a rate
     of 1 %. Prints the thresholds before and after.
 
+    With --verdicts, clips that somebody has listened to join those that thresholds come from, where they are healthy.
+    Of faulty ones, prints at which rate of false alarms half of them, and all, would have been found.
+
     Examples:
 
     - `pyasd calibrate line3.safetensors healthy-in-march/ -o line3-march.safetensors`
+
+    - `pyasd calibrate line3.safetensors march.csv april.csv --verdicts heard.csv -o line3-heard.safetensors`
     """
     import pyasd
 
     path = _place(model, out)
     old = pyasd.load(model)
+    if verdicts is not None:
+        return _take_verdicts(old, verdicts, clips, path, score)
     with terminal.progress() as progress:
         new = old.calibrate(clips, score_mode=score, progress=progress, **recordings.arguments(), **hardware.given())
     new.save(path)
     _print_thresholds(old, new, score)
     terminal.say(f"{out}: calibrated; scores are as before")
     return _tell_skipped(new)
+
+
+def _take_verdicts(old: Detector, verdicts: Path, tables: list[str], out: Path, score: str | None) -> bool:
+    """Write the model with thresholds that know verdicts, and print what they change."""
+    import pandas as pd
+
+    from pyasd.detector.feedback import feedback
+    from pyasd.tables import table as results
+    from pyasd.tables.verdicts import read_verdicts
+
+    said = read_verdicts(verdicts)
+    scores = pd.concat([results.read(x) for x in tables], ignore_index=True)
+    new, found = feedback(old, scores, said, score_mode=score)
+    new.save(out)
+    _print_thresholds(old, new, score)
+    printed = terminal.table("machine:", "ID:", "healthy", "faulty", "half found at", "all found at")
+    for row in found.to_dict("records"):
+        names = [Text(terminal.visible(row[x])) for x in ("machine_type", "machine_id")]
+        rates = ["" if row[x] != row[x] else f"{100 * row[x]:.3g} %" for x in ("rate_for_half", "rate_for_all")]
+        printed.add_row(*names, str(row["healthy"]), str(row["faulty"]), *rates)
+    terminal.console().print(printed)
+    unused = found.attrs["unused"]
+    terminal.say(f"{out}: calibrated; scores are as before")
+    if unused:
+        terminal.say(f"{unused} of {len(said)} verdicts not used: of clips that the tables lack or have no score of")
+    return not unused
 
 
 @command

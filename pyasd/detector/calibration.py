@@ -60,6 +60,15 @@ class Calibration:
         ordered = {machine_id: samples[machine_id] for machine_id in sorted(samples)}
         return Calibration(ordered, self.training.difference(new.samples) | new.training)
 
+    def joined(self, new: Calibration) -> Calibration:
+        """Return the calibration with these clips beside those that there are."""
+        samples = dict(self.samples)
+        for machine_id, scores in new.samples.items():
+            before = samples.get(machine_id)
+            both = {name: x if before is None else np.concatenate([before[name], x]) for name, x in scores.items()}
+            samples[machine_id] = {name: evenly(x) for name, x in both.items()}
+        return Calibration({machine_id: samples[machine_id] for machine_id in sorted(samples)}, self.training)
+
     def tensors(self) -> dict[str, Tensor]:
         """Return all numbers by name, for a model file: the IDs' `count`s, whether their clips are `training` clips,
         and each member's scores, IDs in turn.

@@ -58,10 +58,12 @@ def normal_scores(machine: Machine, machine_id: str, modes: Mapping[str, str], r
         modes: each member's score mode.
         recipe: by which the members' scores are combined.
     """
-    own = {name: member_scores(machine, machine_id, name, modes[name]).tolist() for name in machine.baselines}
-    if not all(own.values()):
+    if machine.calibration is None or machine_id not in machine.calibration.samples:
         return np.empty(0)
-    clips = (dict(zip(own, scores, strict=True)) for scores in zip(*own.values(), strict=True))
+    own = machine.calibration.samples[machine_id]
+    columns = np.stack([own[name][:, x.modes.index(modes[name])] for name, x in machine.baselines.items()])
+    known = columns[:, np.isfinite(columns).all(0)]  # the others were calibrated in another mode
+    clips = (dict(zip(machine.baselines, scores, strict=True)) for scores in known.T.tolist())
     standardised = (machine.standardise(clip, machine_id, modes) for clip in clips)
     return np.sort([machine.overall(x, machine_id, recipe) for x in standardised])
 
@@ -71,7 +73,7 @@ def member_scores(machine: Machine, machine_id: str, member: str, mode: str) -> 
     if machine.calibration is None or machine_id not in machine.calibration.samples:
         return np.empty(0)
     scores = machine.calibration.samples[machine_id][member][:, machine.baselines[member].modes.index(mode)]
-    return scores if np.isfinite(scores).all() else np.empty(0)  # calibrated in another mode
+    return scores[np.isfinite(scores)]  # the others were calibrated in another mode
 
 
 class Threshold(NamedTuple):

@@ -113,7 +113,7 @@ def drift(
         normal = normal_scores(machine, machine_id, modes, detector.recipe)
         if not len(normal):
             continue
-        _check_scored_by(detector, machine, machine_id, modes, clips)
+        check_scored_by(detector, machine, machine_id, modes, clips)
         used += len(clips)
         rows.append((machine_type, machine_id, len(clips), len(normal), *_tested(normal, clips, false_alarms)))
     if not rows:
@@ -126,23 +126,10 @@ def drift(
     return table
 
 
-def _tested(normal: NDArray[np.float64], clips: DataFrame, false_alarms: float) -> tuple[float, bool, float, str, str]:
-    """A machine ID's `p_value`, `drifted`, `shift`, `since` and `noticed`."""
-    values, names = clips["score"].to_numpy(), clips["clip"].to_list()
-    logs = log_capital(normal, values)
-    p_value = math.exp(-max(0.0, float(logs.max())))
-    place = noticed(logs, false_alarms)
-    since = 0 if place is None else int(np.argmin(np.r_[0.0, logs[:place]]))  # it has only risen since
-    shift = float((values[since:].mean() - normal.mean()) / max(float(normal.std()), 1e-9))
-    if place is None:
-        return p_value, False, shift, "", ""
-    return p_value, True, shift, names[since], names[place]
-
-
-def _check_scored_by(
+def check_scored_by(
     detector: Fitted, machine: Machine, machine_id: str, modes: dict[str, str], clips: DataFrame
 ) -> None:
-    """Check that the members' scores give the score.
+    """Check that a machine ID's clips were scored by this detector: that the members' scores give the score.
 
     Raises:
         ValueError: they don't.
@@ -158,3 +145,16 @@ def _check_scored_by(
                 f"{row['clip']} has the score {row['score']:.6g}, and this model makes {expected:.6g} of its members' "
                 "scores: give the model that scored it, and the score_mode= of then"
             )
+
+
+def _tested(normal: NDArray[np.float64], clips: DataFrame, false_alarms: float) -> tuple[float, bool, float, str, str]:
+    """A machine ID's `p_value`, `drifted`, `shift`, `since` and `noticed`."""
+    values, names = clips["score"].to_numpy(), clips["clip"].to_list()
+    logs = log_capital(normal, values)
+    p_value = math.exp(-max(0.0, float(logs.max())))
+    place = noticed(logs, false_alarms)
+    since = 0 if place is None else int(np.argmin(np.r_[0.0, logs[:place]]))  # it has only risen since
+    shift = float((values[since:].mean() - normal.mean()) / max(float(normal.std()), 1e-9))
+    if place is None:
+        return p_value, False, shift, "", ""
+    return p_value, True, shift, names[since], names[place]

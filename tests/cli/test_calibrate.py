@@ -80,3 +80,30 @@ def test_what_cannot_be_adapted(pyasd: Command, model: Path, healthy: Path, tmp_
     usage_error(pyasd("adapt", model, tmp_path / "nowhere", "-o", tmp_path / "x"), "nowhere")
     assert pyasd("adapt", model, healthy, "-o", tmp_path / "x", "--memory", 0).code == 2
     assert not list(tmp_path.iterdir())
+
+
+# -- verdicts ----------------------------------------------------------------------------------------------------
+
+
+def test_verdicts_change_thresholds(pyasd: Command, model: Path, factory: Path, healthy: Path, tmp_path: Path) -> None:
+    table, more, out, heard = (tmp_path / x for x in ("a.csv", "b.parquet", "new.safetensors", "heard.csv"))
+    assert pyasd("score", healthy, "-m", model, "-o", table).code == 0
+    assert pyasd("score", factory / "fan" / "test", "-m", model, "-o", more).code == 0
+    clips = sorted(healthy.rglob("*_id_02_*.wav"))
+    fault = factory / "fan" / "test" / "anomaly_id_02_00000000.wav"
+    heard.write_text("clip,verdict\n" + "".join(f"{x},false alarm\n" for x in clips) + f"{fault},missed fault\n")
+    outcome = pyasd("calibrate", model, table, more, "--verdicts", heard, "-o", out)
+    assert outcome.code == 0
+    assert outcome.err == f"pyasd: {out}: calibrated; scores are as before\n"
+    lines = [line.split() for line in outcome.out.splitlines() if line.strip().startswith("fan")]
+    assert [x[:4] for x in lines[:3]] == [["fan", "00", "1", "1"], ["fan", "02", "1", "21"], ["fan", "04", "1", "1"]]
+    assert lines[3][:4] == ["fan", "02", "20", "1"]
+    assert lines[3][4] == lines[3][6]  # of one fault
+    assert 100 / 22 <= float(lines[3][4]) <= 100
+    with heard.open("a") as file:
+        file.write("nowhere.wav,ok\n")
+    outcome = pyasd("calibrate", model, table, "--verdicts", heard, "-o", out)
+    assert outcome.code == 1
+    assert "2 of 22 verdicts not used" in outcome.err
+    usage_error(pyasd("calibrate", model, table, "--verdicts", tmp_path / "no.csv", "-o", out), "no.csv")
+    usage_error(pyasd("calibrate", model, tmp_path / "no.csv", "--verdicts", heard, "-o", out), "no.csv doesn't exist")
