@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from pyasd.detector.drift import drift
     from pyasd.runners.watch import watch
     from pyasd.tables.evaluation import evaluate
+    from pyasd.tables.events import events
 
 _HOMES = {
     "Detector": "pyasd.detector",
     "drift": "pyasd.detector.drift",
     "evaluate": "pyasd.tables.evaluation",
+    "events": "pyasd.tables.events",
     "fit": "pyasd.detector",
     "load": "pyasd.detector",
     "plan": "pyasd.detector",
@@ -29,7 +31,7 @@ _HOMES = {
     "watch": "pyasd.runners.watch",
 }
 
-__all__ = ["Detector", "drift", "evaluate", "fit", "load", "plan", "score", "watch"]
+__all__ = ["Detector", "drift", "evaluate", "events", "fit", "load", "plan", "score", "watch"]
 
 
 def __getattr__(name: str) -> Any:

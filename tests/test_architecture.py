@@ -31,6 +31,7 @@ LEVELS = (
     {"datasets"},
     {"tables"},
     {"audio"},
+    {"cutting"},
     {"containers"},
     {"clips"},
     {"compute"},
@@ -50,7 +51,8 @@ BASE = {"errors", "progress", "settings", "storage"}
 ONLY_ROOMS = {
     "datasets": BASE | {"clips", "tables"},
     "tables": BASE | {"clips"},
-    "audio": BASE | {"clips", "containers", "backends"},
+    "audio": BASE | {"clips", "containers", "cutting", "backends"},
+    "cutting": set(),
     "containers": set(),
     "clips": BASE,
     "compute": BASE | {"ops", "backends"},

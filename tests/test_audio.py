@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +18,8 @@ import soxr
 
 from pyasd import audio
 from pyasd.clips import Clip, find
-from pyasd.clips.sources import FileSource, Source
+from pyasd.clips.sources import ArraySource, FileSource, Source
+from pyasd.cutting import Cutting
 from pyasd.errors import ClipError
 
 RATE = 16000
@@ -105,7 +107,7 @@ def test_one_channel(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("channel", [-1, "left", True])
 def test_what_can_be_no_channel(tmp_path: Path, channel: object) -> None:
-    with pytest.raises(ValueError, match="channel must be a number from 0, or 'mean'"):
+    with pytest.raises(ValueError, match="channel must be a number from 0, 'mean' or 'all'"):
         read(tmp_path / "a.wav", channel=channel)
 
 
@@ -503,3 +505,111 @@ def test_a_file_that_has_the_extension_of_a_kind_alone_is_not_guessed_at(tmp_pat
     path.write_bytes(b"\0\0\0\0" + whole[4:])
     soundfile.info(path)  # libsndfile opens it
     assert "doesn't begin as such a file does" in str(fails(path))
+
+
+# -- sections ------------------------------------------------------------------------------------------------
+
+
+def sections(path: Path, channel: Any = 0, window: float | None = 0.5, hop: float | None = None) -> list[Any]:
+    return list(audio.sections(next(find([path, path])), RATE, channel, Cutting.of(window, hop)))
+
+
+@pytest.mark.parametrize("extension", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("rate", [RATE, 44_100])
+def test_a_cut_sounds_as_a_file_of_its_own(
+    tmp_path: Path, extension: str, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audio, "BLOCK", 3000)
+    path = tmp_path / f"long.{extension}"
+    path.write_bytes(encoded(extension, noise(2 * rate + 777, 2), rate))
+    whole, _ = soundfile.read(path, dtype="int16" if extension in ("wav", "flac") else "float32", always_2d=True)
+    found = sections(path, "all", 0.5, 0.3)
+    starts = [*(round(i * 0.3 * rate) for i in range(6)), len(whole) - rate // 2]
+    assert [round(clip.start * rate) for clip, _ in found[::2]] == starts
+    assert [clip.channel for clip, _ in found] == [0, 1] * len(starts)
+    for clip, sound in found:
+        first = round(clip.start * rate)
+        alone = audio.read(Clip("", ArraySource("", whole[first : first + rate // 2, clip.channel], rate)), RATE)
+        assert sound.samples.dtype == alone.samples.dtype
+        assert sound.duration == 0.5
+        if extension == "mp3":  # libsndfile's last bits depend on the blocks that are read
+            assert np.allclose(sound.samples, alone.samples, rtol=0, atol=1e-6)
+        else:
+            assert np.array_equal(sound.samples, alone.samples)
+            assert sound.fingerprint == alone.fingerprint
+        again = audio.read(clip, RATE)
+        assert np.array_equal(again.samples, sound.samples), "a section can be read by itself"
+
+
+def test_all_channels_of_a_whole_recording(tmp_path: Path) -> None:
+    path = tmp_path / "four.wav"
+    path.write_bytes(encoded("wav", noise(RATE, 4)))
+    found = sections(path, "all", None)
+    assert [(clip.start, clip.duration, clip.channel) for clip, _ in found] == [(0, 1, i) for i in range(4)]
+    for clip, sound in found:
+        assert np.array_equal(sound.samples, read(path, channel=clip.channel).samples)
+    with pytest.raises(ValueError, match="all channels are several clips"):
+        read(path, channel="all")
+
+
+def test_what_is_wrong_with_a_cut_costs_that_cut(tmp_path: Path) -> None:
+    path = tmp_path / "nan.wav"
+    samples = noise(2 * RATE) / 32768
+    samples[RATE + 9] = np.nan
+    path.write_bytes(encoded("wav", samples, subtype="FLOAT"))
+    found = sections(path)
+    assert [isinstance(sound, ClipError) for _, sound in found] == [False, False, True, False]
+    assert found[2][1].status == "not-finite"
+    assert "the first at 1.001 s" in str(found[2][1])
+
+
+@pytest.mark.parametrize(("extension", "kept"), [("wav", 0.6), ("flac", 0.6), ("flac", 0.97)])
+def test_a_recording_that_is_cut_off_is_heard_up_to_there(tmp_path: Path, extension: str, kept: float) -> None:
+    path = tmp_path / f"cut.{extension}"
+    data = encoded(extension, noise(4 * RATE))
+    path.write_bytes(data[: int(kept * len(data))])
+    *heard, (end, error) = sections(path, 0, 0.5)
+    assert isinstance(error, ClipError)
+    assert error.status == "truncated"
+    assert path.name in str(error)
+    assert 4 <= len(heard) <= 8
+    assert end.start == heard[-1][0].start + heard[-1][0].duration
+    whole, _ = soundfile.read(io.BytesIO(data), dtype="int16")
+    for clip, sound in heard:
+        first = round(clip.start * RATE)
+        assert np.array_equal(sound.samples, whole[first : first + RATE // 2])
+
+
+def test_a_recording_without_sections(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded("wav", noise(0)))
+    ((clip, error),) = sections(path, "all")
+    assert (error.status, clip.start, clip.channel) == ("empty", 0, "all")
+    path.write_bytes(encoded("wav", noise(9 * RATE)))
+    ((clip, error),) = sections(path, 3)
+    assert (error.status, clip.channel) == ("no-channel", 3), "told of once"
+    path.unlink()
+    assert [error.status for _, error in sections(path)] == ["missing"]
+
+
+def test_memory_holds_a_cut_and_not_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio, "BLOCK", 4096)
+    path = tmp_path / "long.wav"
+    soundfile.write(path, noise(60 * RATE, 4), RATE)
+    for _ in audio.sections(next(find([path])), RATE, "all", Cutting(0.5, 0.5)):
+        break  # what is imported and made once
+    tracemalloc.start()
+    for _ in audio.sections(next(find([path])), RATE, "all", Cutting(0.5, 0.5)):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 2 * 4 * RATE // 2, "eight cuts of all channels; the recording has 120"
+
+
+def test_a_cut_longer_than_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYASD_MAX_FILE_SIZE", "100K")
+    path = tmp_path / "a.flac"
+    path.write_bytes(encoded("flac", np.zeros(20 * RATE, np.int16)))
+    assert len(sections(path, 0, 1.0)) == 20, "the recording decodes to far more, its cuts don't"
+    ((_, error),) = sections(path, 0, 5.0)
+    assert "bytes when it is decoded" in str(error)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pyasd.cli import terminal
 from pyasd.cli.command import command
-from pyasd.cli.options import Clips, Hardware, Recordings
+from pyasd.cli.options import Clips, Cuts, Hardware, Recordings
 
 if TYPE_CHECKING:
     from pyasd import Detector
@@ -40,6 +40,7 @@ def calibrate(
     ] = None,
     *,
     recordings: Recordings,
+    cuts: Cuts,
     hardware: Hardware,
 ) -> bool:
     """Take thresholds from normal recordings that the model hasn't learnt, and write the model with them.
@@ -64,7 +65,9 @@ def calibrate(
     if verdicts is not None:
         return _take_verdicts(old, verdicts, clips, path, score)
     with terminal.progress() as progress:
-        new = old.calibrate(clips, score_mode=score, progress=progress, **recordings.arguments(), **hardware.given())
+        new = old.calibrate(
+            clips, score_mode=score, progress=progress, **recordings.arguments(), **cuts.given(), **hardware.given()
+        )
     new.save(path)
     _print_thresholds(old, new, score)
     terminal.say(f"{out}: calibrated; scores are as before")
@@ -116,6 +119,7 @@ def adapt(
     ] = None,
     *,
     recordings: Recordings,
+    cuts: Cuts,
     hardware: Hardware,
 ) -> bool:
     """Take further normal recordings into what is usual, and write the model with that: no training.
@@ -139,8 +143,9 @@ def adapt(
     old = pyasd.load(model)
     with terminal.progress() as progress:
         new = old.adapt(
-            clips, memory=memory, score_mode=score, progress=progress, **recordings.arguments(), **hardware.given()
-        )
+            clips, memory=memory, score_mode=score, progress=progress, **recordings.arguments(), **cuts.given(),
+            **hardware.given(),
+        )  # fmt: skip
     new.save(path)
     _print_moments(old, new, score)
     _print_thresholds(old, new, score)

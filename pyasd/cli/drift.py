@@ -51,7 +51,8 @@ def drift(
     from pyasd.detector.drift import drift
     from pyasd.tables import table as results
 
-    kind = None if out is None else results.kind_of(storage.check_writable(out))
+    if out is not None:
+        results.kind_of(storage.check_writable(out))
     detector = pyasd.load(model)
     scores = pd.concat([results.read(x) for x in tables], ignore_index=True)
     found = drift(detector, scores, false_alarms=share(false_alarms), score_mode=score)
@@ -66,7 +67,6 @@ def drift(
             f"{found.attrs['unused']} of {len(scores)} rows not tested: without a score, labelled anomalous, learnt, "
             "or of a machine ID without calibration clips"
         )
-    if kind is not None:
-        write = found.to_csv if kind == ".csv" else found.to_parquet
-        write(out, index=False)
+    if out is not None:
+        results.write(out, found)
     return True

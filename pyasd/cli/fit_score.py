@@ -14,6 +14,7 @@ from pyasd.cli import terminal
 from pyasd.cli.command import command
 from pyasd.cli.options import (
     Clips,
+    Cuts,
     Decisions,
     Hardware,
     Options,
@@ -60,6 +61,7 @@ def fit(
     *,
     recipe: RecipeChanges,
     recordings: Recordings,
+    cuts: Cuts,
     hardware: Hardware,
 ) -> bool:
     """Learn what healthy machines sound like, and write the model to one file.
@@ -80,6 +82,8 @@ def fit(
     - `pyasd fit dcase/fan -o fan.safetensors --epochs 20 --order middle` learns dcase/fan/train
 
     - `pyasd fit mic/*.flac -o mic.safetensors --channel mean` averages the channels of each recording
+
+    - `pyasd fit shift.flac -o line3.safetensors --window 10` learns a long recording in cuts of ten seconds
     """
     import pyasd
 
@@ -91,8 +95,7 @@ def fit(
     with terminal.progress() as progress:
         detector = pyasd.fit(
             clips, system, out=out, seed=seed, machines=cast(Any, machines), doubtful=cast(Any, doubtful),
-            progress=progress, **recordings.arguments(), **hardware.given(),
-            **recipe.given(),
+            progress=progress, **recordings.arguments(), **cuts.given(), **hardware.given(), **recipe.given(),
         )  # fmt: skip
     terminal.line(f"{out}: {detector!r}")
     return not detector.skipped
@@ -129,6 +132,13 @@ class Table(Options):
             "given, decide the share. Needs --model."
         ),
     ] = None
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            help="Join neighbouring cuts that are anomalies to events, with start, end and peak: print them, and write "
+            "them here, .csv or .parquet. Needs --window and --false-alarms."
+        ),
+    ] = None
     top: Annotated[int, typer.Option(min=0, help="How many of the highest scores to print.")] = 10
 
 
@@ -144,6 +154,7 @@ def score(
     decisions: Decisions,
     table: Table,
     recordings: Recordings,
+    cuts: Cuts,
     hardware: Hardware,
 ) -> bool:
     """Score recordings: the higher, the less they sound like the machine. Prints the highest.
@@ -168,8 +179,14 @@ def score(
     - `pyasd score archive/ --model line3.safetensors -o scores.parquet --resume` goes on after a kill
 
     - `pyasd score archive/ --model line3.safetensors -o part-3.parquet --shard 3/16` scores a sixteenth
+
+    - `pyasd score night.flac --model line3.safetensors --window 10 --channel all` scores each cut and channel
+
+    - `pyasd score night.flac --model line3.safetensors --window 10 --false-alarms 1% --events events.csv` tells when
     """
     import pyasd
+    from pyasd import storage
+    from pyasd.tables import table as results
 
     if model is None and decisions.given():
         raise ValueError(
@@ -179,18 +196,41 @@ def score(
         raise ValueError("--shard: a ranking compares all clips with each other: give --model")
     if table.resume and (model is None or table.out is None):
         raise ValueError("--resume goes on with a model's table: give --model and --out, the same as then")
+    if table.events is not None and (cuts.window is None or not decisions.given()):
+        raise ValueError("--events joins cuts that are anomalies: give --window and --false-alarms too")
+    if table.events is not None:
+        results.kind_of(storage.check_writable(table.events))
     shard = None if table.shard is None else some_of("--shard", "3/16, the third of 16 shares", table.shard)
     with terminal.progress() as progress:
         scores = pyasd.score(
             clips, model, unknown_ids=cast(Any, unknown_ids), score_mode=score, out=table.out, resume=table.resume,
             shard=shard, progress=progress, **decisions.arguments(), **recordings.arguments(),
-            **hardware.given(),
+            **cuts.given(), **hardware.given(),
         )  # fmt: skip
     _print_top(scores, table.top)
     if table.out is not None:
         terminal.say(f"{len(scores)} rows are in {table.out}")
+    if table.events is not None:
+        _print_events(scores, table.events, table.top)
     _tell_notes(scores)
     return terminal.report_failures(scores)
+
+
+def _print_events(scores: DataFrame, out: Path, count: int) -> None:
+    """Write the events, and print those with the highest scores."""
+    import pyasd
+    from pyasd.tables import table
+
+    found = pyasd.events(scores)
+    table.write(out, found)
+    printed = terminal.table("peak", "from", "to", "cuts", "channel:", "clip:")
+    for row in found.nlargest(count, "peak", keep="first").to_dict("records"):
+        times = [terminal.clock(row["start"]), terminal.clock(row["end"])]
+        names = [Text(terminal.visible(row[x])) for x in ("channel", "clip")]
+        printed.add_row(f"{row['peak']:.2f}", *times, str(row["cuts"]), *names)
+    if len(found) and count:
+        terminal.console().print(printed)
+    terminal.say(f"{len(found)} events are in {out}")
 
 
 def _tell_notes(scores: DataFrame) -> None:
@@ -214,11 +254,14 @@ def _print_top(scores: DataFrame, count: int) -> None:
     best = scores[scores["score"].notna()].nlargest(count, "score", keep="first")
     decided = [name for name in ("decision", "confirmed") if name in scores]
     noted = ["note"] if (scores["note"] != "").any() else []
-    texts = [*decided, "status", *noted, "clip"]
-    table = terminal.table("score", *(["p"] if decided else []), *(f"{x}:" for x in texts))
+    texts = [*decided, "status", *noted, *(["channel"] if scores["channel"].nunique() > 1 else []), "clip"]
+    cut = (scores["start"] > 0).any()
+    numbers = ["score", *(["p"] if decided else []), *(["from"] if cut else [])]
+    table = terminal.table(*numbers, *(f"{x}:" for x in texts))
     for row in best.to_dict("records"):
         p = "" if not decided or row["p_value"] != row["p_value"] else f"{row['p_value']:.4f}"
         numbers = [f"{row['score']:.2f}", *([p] if decided else [])]
+        numbers += [terminal.clock(row["start"])] if cut else []
         table.add_row(*numbers, *(Text(terminal.visible(row[x])) for x in texts))
     if len(best):
         terminal.console().print(table)

@@ -70,7 +70,9 @@ class Recordings(Options):
 
     panel = "Recordings"
 
-    channel: Annotated[str, typer.Option(help="Which channel of each recording: 0, 1, ..., or mean.")] = "0"
+    channel: Annotated[
+        str, typer.Option(help="Which channel of each recording: 0, 1, ..., mean, or all: each by itself.")
+    ] = "0"
     id: Annotated[
         str | None, typer.Option("--id", help="The machine ID of all clips, instead of what their names say.")
     ] = None
@@ -95,6 +97,29 @@ class Recordings(Options):
     def about_clips(self) -> dict[str, Any]:
         """Return those of them that say what is known of the clips."""
         return {"ids": self.id, "machine_type": self.machine_type}
+
+
+@dataclass(frozen=True)
+class Cuts(Options):
+    """Cut long recordings."""
+
+    panel = "Long recordings"
+
+    window: Annotated[
+        float | None,
+        typer.Option(
+            help="Cut recordings into sections of so many seconds, such as 10. The last one ends where the recording "
+            "ends.",
+            show_default=False,
+        ),
+    ] = None
+    hop: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds from one section to the next; by default --window. Less lets them overlap, more leaves gaps.",
+            show_default=False,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

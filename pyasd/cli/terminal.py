@@ -82,6 +82,13 @@ def table(*columns: str) -> Table:
     return table
 
 
+def clock(seconds: float) -> str:
+    """Return a place in a recording, such as "1:02:03.5"."""
+    tenths = round(10 * seconds)
+    hours, minutes = divmod(tenths // 600, 60)
+    return (f"{hours}:{minutes:02}" if hours else str(minutes)) + f":{tenths // 10 % 60:02}.{tenths % 10}"
+
+
 def percent(*shares: float) -> list[str]:
     """Return shares from 0 to 1 in per cent, as cells of a table."""
     return [f"{100 * share:.1f}" for share in shares]

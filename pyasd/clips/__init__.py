@@ -11,10 +11,10 @@ from pyasd.clips.choose import (
     groups,
     name_machines,
 )
-from pyasd.clips.clip import Clip
+from pyasd.clips.clip import Channel, Clip
 from pyasd.clips.find import find
 
 __all__ = [
-    "Clip", "Doubtful", "Group", "Machines", "find", "for_fitting", "for_scoring", "for_shard", "found_and_broken",
-    "groups", "name_machines",
+    "Channel", "Clip", "Doubtful", "Group", "Machines", "find", "for_fitting", "for_scoring", "for_shard",
+    "found_and_broken", "groups", "name_machines",
 ]  # fmt: skip

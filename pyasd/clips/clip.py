@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pyasd.clips.sources import LogMelSource, Source
 
@@ -12,9 +12,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+Channel = int | Literal["mean", "all"]
+"""A channel of a recording from 0, the mean of all of them, or each by itself."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Clip:
-    """One clip. What is known here travels to the clip's row of the table: nothing parses the name again.
+    """One clip: a recording, or a section of one. What is known here travels to the clip's row of the table: nothing
+    parses the name again.
 
     Attributes:
         name: the table's `clip` column: the path as given, or "clip 3" for the fourth array.
@@ -27,6 +32,9 @@ class Clip:
         doubt: why it may be anomalous although its label doesn't say so: a word in its path, such as "broken"; or "".
         folders: the folders that it lies in, from below the place that was given, outermost first.
         named: whether it was given by its own path, and not found in a folder, glob or archive.
+        start: of a section, in seconds from the recording's beginning.
+        duration: of a section, in seconds; `None` for a whole recording.
+        channel: the one that is meant; `None` where each command's own counts.
     """
 
     name: str
@@ -39,6 +47,9 @@ class Clip:
     doubt: str = ""
     folders: tuple[str, ...] = ()
     named: bool = False
+    start: float = 0.0
+    duration: float | None = None
+    channel: Channel | None = None
 
     @property
     def log_mel(self) -> NDArray[np.floating[Any]] | None:

@@ -168,8 +168,8 @@ class DecisionRule:
 
     Attributes:
         false_alarms: the rate of false alarms among normal clips, above 0 and below 1.
-        confirm: `(m, k)`: m anomalies among the last k clips of a machine ID, in the order given, confirm each other;
-            `None` for no such column.
+        confirm: `(m, k)`: m anomalies among the last k clips of a machine ID and channel, in the order given, confirm
+            each other; `None` for no such column.
 
     Raises:
         ValueError: the rate or the numbers can't be ones.
@@ -223,7 +223,7 @@ class Decisions:
         self._modes = modes
         self._rule = rule
         self._normal: dict[tuple[str, str], tuple[NDArray[np.float64], float]] = {}
-        self._last: dict[tuple[str, str], deque[bool]] = {}
+        self._last: dict[tuple[str, str, str], deque[bool]] = {}
         self._warned: set[str] = set()
 
     def decide(self, row: Row, machine_type: str, machine_id: str | None) -> None:
@@ -249,17 +249,17 @@ class Decisions:
         row.decision = _word(anomaly)
         if self._rule.confirm is not None:
             needed, among = self._rule.confirm
-            last = self._last_of(machine_type, machine_id, among)
+            last = self._last_of(machine_type, machine_id, row.channel, among)
             last.append(anomaly)
             row.confirmed = _word(sum(last) >= needed)
 
-    def recall(self, machine_type: str, machine_id: str, decision: Decision) -> None:
+    def recall(self, machine_type: str, machine_id: str, channel: str, decision: Decision) -> None:
         """Let a clip that was decided in an earlier run count among the last ones that `confirm` looks back at."""
         if self._rule.confirm is not None:
-            self._last_of(machine_type, machine_id, self._rule.confirm[1]).append(decision == _word(True))
+            self._last_of(machine_type, machine_id, channel, self._rule.confirm[1]).append(decision == _word(True))
 
-    def _last_of(self, machine_type: str, machine_id: str, among: int) -> deque[bool]:
-        return self._last.setdefault((machine_type, machine_id), deque(maxlen=among))
+    def _last_of(self, machine_type: str, machine_id: str, channel: str, among: int) -> deque[bool]:
+        return self._last.setdefault((machine_type, machine_id, channel), deque(maxlen=among))
 
     def _warn(self, machine_type: str) -> None:
         """Warn once of what a machine type's thresholds lack."""

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from pyasd import storage
-from pyasd.audio import Channel
-from pyasd.clips import find, for_scoring, for_shard
+from pyasd.clips import Channel, find, for_scoring, for_shard
 from pyasd.compute import Compute, plain_torch
+from pyasd.cutting import Cutting
 from pyasd.detector import adaptation, reasons
 from pyasd.detector.calibration import Calibration
 from pyasd.detector.conditions import Conditions
@@ -33,7 +33,7 @@ from pyasd.detector.decisions import (
 )
 from pyasd.detector.explanation import Explanation
 from pyasd.detector.machine import Machine
-from pyasd.detector.scoring import Scoring, UnknownIds, extraction, locate, recognise, score_modes
+from pyasd.detector.scoring import Scoring, UnknownIds, extraction, known_type, locate, recognise, score_modes
 from pyasd.detector.statistics import Baseline
 from pyasd.detector.table import collect, open_table, without
 from pyasd.errors import ModelFileError
@@ -145,6 +145,8 @@ class Detector:
         features: ClipFeatures = "audio",
         machine_type: str | None = None,
         channel: Channel = 0,
+        window: float | None = None,
+        hop: float | None = None,
         device: str = "auto",
         backend: str = "auto",
         precision: str = "auto",
@@ -164,7 +166,9 @@ class Detector:
             sample_rate: of arrays of samples, in Hz.
             features: what arrays hold, "audio" or "log-mel".
             machine_type: instead of the one that paths tell.
-            channel: which channel of a clip, from 0, or "mean".
+            channel: which channel of a clip, from 0, "mean", or "all" for each by itself.
+            window: cut recordings into sections of so many seconds; `None` leaves them whole.
+            hop: from one section to the next, in seconds; `None` is `window`. See `cutting.Cutting`.
             device: "auto", "cpu", "cuda", or several GPUs.
             backend: of the operators.
             precision: of the operators; the one that clips will be scored in.
@@ -184,17 +188,16 @@ class Detector:
                 f"{len(listed) - len(normal)} of {len(listed)} clips are labelled anomalous, and left out", stacklevel=2
             )
         compute = Compute.choose(device, backend, precision)
-        scoring = Scoring(self, compute, channel=channel, score_mode=score_mode, progress=progress)
+        cutting = Cutting.of(window, hop)
+        scoring = Scoring(self, compute, channel=channel, cutting=cutting, score_mode=score_mode, progress=progress)
         skipped = []
         used: dict[str, list[tuple[str, Row]]] = {name: [] for name in self.machines}
-        for clip, row in zip(normal, scoring.rows(normal), strict=True):
+        for row in scoring.rows(normal):
             if row.score is None or row.status == "silent":
                 error = row.error or f"{row.clip}: digital silence tells nothing of a machine"
                 skipped.append({"clip": row.clip, "status": row.status, "error": error})
                 continue
-            name, machine_id = locate(self, clip, "refuse")
-            assert machine_id is not None
-            used[name].append((machine_id, row))
+            used[known_type(self, row.machine_type)].append((row.machine_id, row))
         if not any(used.values()):
             why = "; ".join(row["error"] for row in skipped[:3]) or "all are labelled anomalous"
             raise ValueError(f"none of the {len(listed)} clips can be used for thresholds: {why}")
@@ -214,6 +217,8 @@ class Detector:
         features: ClipFeatures = "audio",
         machine_type: str | None = None,
         channel: Channel = 0,
+        window: float | None = None,
+        hop: float | None = None,
         device: str = "auto",
         backend: str = "auto",
         precision: str = "auto",
@@ -235,7 +240,9 @@ class Detector:
             sample_rate: of arrays of samples, in Hz.
             features: what arrays hold, "audio" or "log-mel".
             machine_type: instead of the one that paths tell.
-            channel: which channel of a clip, from 0, or "mean".
+            channel: which channel of a clip, from 0, "mean", or "all" for each by itself.
+            window: cut recordings into sections of so many seconds; `None` leaves them whole.
+            hop: from one section to the next, in seconds; `None` is `window`. See `cutting.Cutting`.
             device: "auto", "cpu", "cuda", or several GPUs.
             backend: of the operators.
             precision: of the operators.
@@ -255,6 +262,8 @@ class Detector:
             features=features,
             machine_type=machine_type,
             channel=channel,
+            window=window,
+            hop=hop,
             device=device,
             backend=backend,
             precision=precision,
@@ -279,6 +288,8 @@ class Detector:
         features: ClipFeatures = "audio",
         machine_type: str | None = None,
         channel: Channel = 0,
+        window: float | None = None,
+        hop: float | None = None,
         device: str = "auto",
         backend: str = "auto",
         precision: str = "auto",
@@ -299,7 +310,10 @@ class Detector:
             sample_rate: of arrays of samples, in Hz.
             features: what arrays hold, "audio" or "log-mel".
             machine_type: instead of the one that paths tell.
-            channel: which channel of a clip, from 0, or "mean".
+            channel: which channel of a clip, from 0, "mean", or "all" for each by itself.
+            window: cut recordings into sections of so many seconds, each with a row of its own; `None` leaves them
+                whole. Memory holds a few of them, however long a recording is.
+            hop: from one section to the next, in seconds; `None` is `window`. See `cutting.Cutting`.
             device: "auto" (a GPU where there is one), "cpu" or "cuda"; or several GPUs, "cuda:0,cuda:1", among which
                 batches take turns. A GPU whose memory ends gets smaller batches.
             backend: of the operators: "auto", "reference", "cpu", "cuda" or "triton".
@@ -337,6 +351,7 @@ class Detector:
             self,
             Compute.choose(device, backend, precision),
             channel=channel,
+            cutting=Cutting.of(window, hop),
             unknown_ids=unknown_ids,
             score_mode=score_mode,
             rule=DecisionRule.of(false_alarms, confirm),
@@ -353,7 +368,9 @@ class Detector:
             named = ids if ids is None or isinstance(ids, str) else list(map(str, ids))
             made_by = {"model": self.digest(), "ids": named, "sample_rate": sample_rate, "machine_type": machine_type}
             made_by |= {"shard": shard} | scoring.made_by()
-        with open_table(out, self.recipe.names, scoring.decision_columns, made_by, resume) as writer:
+        with open_table(
+            out, self.recipe.names, scoring.decision_columns, made_by, resume, scoring.wanted.several
+        ) as writer:
             done: Counter[str] = Counter() if writer is None else writer.done
             scores = collect(scoring, without(chosen, done), self.recipe.names, writer)
         if out is not None and done:
@@ -394,6 +411,7 @@ class Detector:
             ClipError: the clip can't be read, or is of a machine type that the detector never learnt.
             ValueError: not exactly one clip, or no such member or score mode.
         """
+        _check_one(channel)
         listed = list(find(clip, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
         if len(listed) != 1:
             raise ValueError(f"explain takes one clip, not {len(listed)}")
@@ -455,6 +473,7 @@ class Detector:
                 what is usual (classifiers and autoencoders alone don't).
             DeviceLost: a GPU failed.
         """
+        _check_one(channel)
         chosen = list(
             for_scoring(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
         )
@@ -541,6 +560,11 @@ def load(path: str | os.PathLike[str]) -> Detector:
         raise ModelFileError(
             f"{path} is not a whole detector ({error}): give one that `pyasd fit -o` or Detector.save wrote"
         ) from error
+
+
+def _check_one(channel: Channel) -> None:
+    if channel == "all":
+        raise ValueError("one channel is explained at a time: give its number, or 'mean'")
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

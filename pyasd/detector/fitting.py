@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyasd import storage
-from pyasd.audio import Channel
-from pyasd.clips import Clip, Doubtful, Machines, find, for_fitting, found_and_broken, groups, name_machines
+from pyasd.clips import Channel, Clip, Doubtful, Machines, find, for_fitting, found_and_broken, groups, name_machines
 from pyasd.compute import Compute, plain_torch
+from pyasd.cutting import Cutting
 from pyasd.detector.calibration import Calibration
 from pyasd.detector.conditions import Conditions
 from pyasd.detector.detector import ClipFeatures, Detector
@@ -47,6 +47,8 @@ def fit(  # noqa: PLR0913 (a public door: what clips are, how they are heard, an
     machines: Machines = "auto",
     doubtful: Doubtful = "refuse",
     channel: Channel = 0,
+    window: float | None = None,
+    hop: float | None = None,
     seed: int = 0,
     device: str = "auto",
     backend: str = "auto",
@@ -70,7 +72,9 @@ def fit(  # noqa: PLR0913 (a public door: what clips are, how they are heard, an
         doubtful: "refuse" clips without a label whose names have a word such as "broken", or "learn" them as healthy.
         out: file to save the detector to. While training, checkpoints lie in a folder beside it, named `out` with
             `.checkpoint` added: the same call after a kill resumes there, and ends with the same detector.
-        channel: which channel of a clip, from 0, or "mean".
+        channel: which channel of a clip, from 0, "mean", or "all" for each by itself.
+        window: cut recordings into sections of so many seconds, learnt as clips of their own; `None` leaves them whole.
+        hop: from one section to the next, in seconds; `None` is `window`. See `cutting.Cutting`.
         seed: the same seed on the same machine, with as many threads, gives the same detector, bit for bit.
         device: "auto" (a GPU where there is one), "cpu" or "cuda"; of several the first.
         backend: of the operators: "auto", "reference", "cpu", "cuda" or "triton".
@@ -93,8 +97,8 @@ def fit(  # noqa: PLR0913 (a public door: what clips are, how they are heard, an
         raise ValueError(f"there is nothing to learn from: {broken[0][1]}")
     normal = for_fitting(name_machines(found, machines), doubtful)
     checkpoints = None if path is None else path.with_name(path.name + ".checkpoint")
-    compute = Compute.choose(device, backend, precision)
-    detector = Fitting(recipe, compute, channel, seed, progress, checkpoints).fit(normal, broken)
+    compute, cutting = Compute.choose(device, backend, precision), Cutting.of(window, hop)
+    detector = Fitting(recipe, compute, channel, seed, progress, checkpoints, cutting).fit(normal, broken)
     if path is not None and checkpoints is not None:
         detector.save(path)
         for file in checkpoints.glob("*.safetensors"):
@@ -156,6 +160,7 @@ class Fitting:
     Attributes:
         recipe, compute, channel, seed, progress: see `fit`.
         checkpoints: the folder of the checkpoints; `None` for none.
+        cutting: where recordings are cut; `None` learns them whole.
     """
 
     recipe: Recipe
@@ -164,6 +169,7 @@ class Fitting:
     seed: int
     progress: Progress
     checkpoints: Path | None = None
+    cutting: Cutting | None = None
 
     def fit(self, clips: Sequence[Clip], broken: Sequence[tuple[str, ClipError]] = ()) -> Detector:
         """Learn from all of `clips`, machine type by machine type; `broken` places are skipped."""
@@ -199,7 +205,7 @@ class Fitting:
             stage = f"reading {machine_type}".strip() + ("" if ratio == 1 else f" at ratio {ratio:g}")
             store, places = LogMelStore(), []
             heard = []
-            found = extract(usable, extraction(self.recipe, self.channel, ratio), compute)
+            found = extract(usable, extraction(self.recipe, self.channel, ratio, self.cutting), compute)
             for item in announced(found, self.progress, stage, len(usable)):
                 if item.log_mel is not None and not item.silent:
                     places.append(item.index)
@@ -207,7 +213,7 @@ class Fitting:
                     heard.append(replace(item, log_mel=None))
                 else:
                     others.append(item)
-            usable = [usable[i] for i in places]
+            usable = [item.clip for item in heard]
             items = [items[i] for i in places] if items else heard
             versions = {other: x.select(places) for other, x in versions.items()} | {ratio: store.pack()}
         ids = [clip.machine_id for clip in usable]

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pyasd.audio import Channel
-from pyasd.clips import Clip, find
+from pyasd.clips import Channel, Clip, find
 from pyasd.compute import Compute, plain_torch
+from pyasd.cutting import Cutting
 from pyasd.detector.detector import ClipFeatures, Detector, load
 from pyasd.detector.fitting import Fitting, Heard
 from pyasd.detector.scoring import UnknownIds, row_of, score_modes
@@ -35,6 +35,8 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
     features: ClipFeatures = "audio",
     machine_type: str | None = None,
     channel: Channel = 0,
+    window: float | None = None,
+    hop: float | None = None,
     device: str = "auto",
     backend: str = "auto",
     precision: str = "auto",
@@ -61,7 +63,9 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
         sample_rate: of arrays of samples, in Hz.
         features: what arrays hold, "audio" or "log-mel".
         machine_type: instead of the one that paths tell.
-        channel: which channel of a clip, from 0, or "mean".
+        channel: which channel of a clip, from 0, "mean", or "all" for each by itself.
+        window: cut recordings into sections of so many seconds, each with a row of its own; `None` leaves them whole.
+        hop: from one section to the next, in seconds; `None` is `window`. See `cutting.Cutting`.
         device: "auto" (a GPU where there is one), "cpu", "cuda", or several GPUs.
         backend: of the operators.
         precision: of the operators; "auto" is float32.
@@ -90,8 +94,8 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
         detector = model if isinstance(model, Detector) else load(model)
         return detector.score(
             clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type, channel=channel,
-            device=device, backend=backend, precision=precision, unknown_ids=unknown_ids, score_mode=score_mode,
-            false_alarms=false_alarms, confirm=confirm, out=out, resume=resume, shard=shard,
+            window=window, hop=hop, device=device, backend=backend, precision=precision, unknown_ids=unknown_ids,
+            score_mode=score_mode, false_alarms=false_alarms, confirm=confirm, out=out, resume=resume, shard=shard,
             progress=progress,
         )  # fmt: skip
     if false_alarms is not None or confirm is not None:
@@ -102,10 +106,11 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
     compute = Compute.choose(device, backend, precision)
     listed = list(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
     counts = Counter(clip.machine_type for clip in listed)
-    if max(counts.values()) < MIN_CLIPS:
+    fitting = Fitting(recipe, compute, channel, 0, progress, cutting=Cutting.of(window, hop))
+    if max(counts.values()) < MIN_CLIPS and fitting.cutting is None and channel != "all":
         raise ValueError(f"{listed[0].name}: {_too_few(max(counts.values()))}")
     with open_table(out, recipe.names) as writer, plain_torch():
-        rows, modes = _rank(Fitting(recipe, compute, channel, 0, progress), listed, score_mode)
+        rows, modes = _rank(fitting, listed, score_mode)
         if writer is not None:
             writer.write(rows)
     scores = table.table(rows, recipe.names)
@@ -115,11 +120,13 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
 
 def _rank(fitting: Fitting, clips: Sequence[Clip], score_mode: str | None) -> tuple[list[Row], dict[str, str]]:
     """Rank clips, machine type by machine type: their rows, in their order, and each member's score mode."""
-    rows: dict[int, Row] = {}
+    ranked: list[tuple[int, Row]] = []
     modes: dict[str, str] = {}
     for machine_type in sorted({clip.machine_type for clip in clips}):
-        heard = fitting.read(machine_type, [clip for clip in clips if clip.machine_type == machine_type])
-        of_type = {id(x.clip): row_of(x, x.clip, fitting.channel) for x in (*heard.items, *heard.others)}
+        places = [place for place, clip in enumerate(clips) if clip.machine_type == machine_type]
+        heard = fitting.read(machine_type, [clips[place] for place in places])
+        items = sorted([*heard.items, *heard.others], key=lambda x: (x.index, x.clip.start, _number(x.clip.channel)))
+        of_type = {id(x.clip): row_of(x, x.clip, fitting.channel) for x in items}
         for item in heard.others:
             if item.error is not None:
                 row = of_type[id(item.clip)]
@@ -130,8 +137,13 @@ def _rank(fitting: Fitting, clips: Sequence[Clip], score_mode: str | None) -> tu
                     row.status, row.error = "too-few", f"{row.clip}: {_too_few(len(heard.items))}"
         else:
             modes |= _score_each_other(fitting, heard, of_type, score_mode)
-        rows |= of_type
-    return [rows[id(clip)] for clip in clips], modes
+        ranked += [(places[x.index], of_type[id(x.clip)]) for x in items]
+    return [row for _, row in sorted(ranked, key=lambda x: x[0])], modes
+
+
+def _number(channel: Channel | None) -> int:
+    """A channel's place among others."""
+    return channel if isinstance(channel, int) else 0
 
 
 def _score_each_other(fitting: Fitting, heard: Heard, rows: dict[int, Row], score_mode: str | None) -> dict[str, str]:

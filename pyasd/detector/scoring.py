@@ -14,10 +14,10 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from pyasd.audio import Channel
-from pyasd.clips import Clip
+from pyasd.clips import Channel, Clip
 from pyasd.clips.sources import size_limit
 from pyasd.compute import CPU, Compute, in_plain_torch
+from pyasd.cutting import Cutting
 from pyasd.detector.decisions import DecisionRule, Decisions
 from pyasd.detector.machine import Fitted
 from pyasd.errors import ClipError, DeviceLost
@@ -65,16 +65,17 @@ def score_modes(detector: Fitted, score_mode: str | None) -> dict[str, str]:
     }
 
 
-def extraction(recipe: Recipe, channel: Channel, ratio: float = 1.0) -> Extraction:
+def extraction(recipe: Recipe, channel: Channel, ratio: float = 1.0, cutting: Cutting | None = None) -> Extraction:
     """Return what is to be extracted of clips for a recipe's members."""
-    return Extraction(recipe.features, channel, recipe.min_frames, ratio)
+    return Extraction(recipe.features, channel, recipe.min_frames, ratio, cutting)
 
 
 def announced(items: Iterable[Features], progress: Progress, stage: str, total: int) -> Iterator[Features]:
-    """Yield the items; `progress` hears of each one when it has been dealt with."""
-    for done, item in enumerate(items):
+    """Yield the items; `progress` hears of each clip when it has been dealt with."""
+    for item in items:
         yield item
-        progress(stage, done + 1, total, item.clip.name)
+        if item.last:
+            progress(stage, item.index + 1, total, item.clip.name)
 
 
 def recognise(detector: Fitted, clip: Clip) -> Clip:
@@ -127,7 +128,8 @@ def row_of(item: Features, clip: Clip, channel: Channel) -> Row:
         machine_id=clip.machine_id,
         split=clip.split,
         domain=clip.domain,
-        channel="" if clip.log_mel is not None else str(channel),
+        channel="" if clip.log_mel is not None else str(channel if clip.channel is None else clip.channel),
+        start=clip.start,
         duration=item.duration,
         label=clip.label,
         status="silent" if item.silent else "unfinished" if item.unfinished else "ok",
@@ -141,7 +143,8 @@ class Scoring:
         detector: the system.
         compute: devices, among which batches take turns, backend and precision. A GPU whose memory ends gets smaller
             batches.
-        channel: which channel of a clip, from 0, or "mean".
+        channel: which channel of a clip, from 0, "mean", or "all" for each by itself.
+        cutting: where recordings are cut; `None` scores them whole.
         unknown_ids: clips of a machine ID that was never learnt are refused (they get a row with the reason), or scored
             against all IDs' normal clips ("pool", and status "pooled").
         score_mode: instead of the members' own.
@@ -150,6 +153,7 @@ class Scoring:
 
     Attributes:
         modes: each member's score mode.
+        wanted: what is extracted of clips.
         decision_columns: the columns of the table that the rule fills.
 
     Raises:
@@ -163,6 +167,7 @@ class Scoring:
         compute: Compute | None = None,
         *,
         channel: Channel = 0,
+        cutting: Cutting | None = None,
         unknown_ids: UnknownIds = "refuse",
         score_mode: str | None = None,
         rule: DecisionRule | None = None,
@@ -172,7 +177,7 @@ class Scoring:
         self.modes = score_modes(detector, score_mode)
         self.compute = compute or Compute()
         self._detector = detector
-        self._wanted = extraction(detector.recipe, channel)
+        self.wanted = extraction(detector.recipe, channel, cutting=cutting)
         self._unknown_ids: UnknownIds = unknown_ids
         self._progress = progress
         self._score_mode = score_mode
@@ -181,7 +186,7 @@ class Scoring:
         self.decision_columns = () if rule is None else rule.columns
 
     def rows(self, clips: Iterable[Clip]) -> Iterator[Row]:
-        """Score clips: one row each, in their order; what is wrong with a clip stands in its row.
+        """Score clips: one row each, or one for each cut and channel, in their order; what is wrong stands in the row.
 
         Rows come batch by batch. Memory holds a few batches, however many clips there are.
 
@@ -192,8 +197,11 @@ class Scoring:
 
     def made_by(self) -> dict[str, Any]:
         """Return the settings that rows are made by, by name: another run with the same goes on with them."""
+        cutting = self.wanted.cutting
         return {
-            "channel": self._wanted.channel,
+            "channel": self.wanted.channel,
+            "window": None if cutting is None else cutting.window,
+            "hop": None if cutting is None else cutting.hop,
             "device": self.compute.device.type,
             "backend": self.compute.backend,
             "precision": self.compute.precision,
@@ -207,11 +215,12 @@ class Scoring:
         """Let clips that an earlier run decided count among the last ones that `confirm` looks back at.
 
         Args:
-            decided: the machine type, machine ID and decision of each one's row, in the rows' order.
+            decided: the machine type, machine ID, channel and decision of each one's row, in the rows' order.
         """
-        for machine_type, machine_id, decision in decided:
+        for machine_type, machine_id, channel, decision in decided:
             if self._decisions is not None and decision:
-                self._decisions.recall(known_type(self._detector, machine_type), machine_id, cast(Any, decision))
+                known = known_type(self._detector, machine_type)
+                self._decisions.recall(known, machine_id, channel, cast(Any, decision))
 
     def _rows(self, clips: Iterable[Clip]) -> Generator[Row, None, None]:
         total = len(clips) if isinstance(clips, Sequence) else 0
@@ -220,7 +229,7 @@ class Scoring:
         begun: deque[_Begun] = deque()
         done = 0
         try:
-            with contextlib.closing(extract(clips, self._wanted, self.compute)) as items:
+            with contextlib.closing(extract(clips, self.wanted, self.compute)) as items:
                 heard = announced(items, self._progress, "scoring", total)
                 for batch in itertools.chain(_batches(heard), itertools.repeat(None, ahead)):
                     if batch is not None:
@@ -254,7 +263,7 @@ class Scoring:
         by_type: dict[str, list[_Located]] = {}
         for item in batch:
             clip = recognise(self._detector, item.clip)
-            row = row_of(item, clip, self._wanted.channel)
+            row = row_of(item, clip, self.wanted.channel)
             rows.append(row)
             try:
                 if item.error is not None:

@@ -29,9 +29,10 @@ def open_table(
     decisions: Sequence[str] = (),
     made_by: Mapping[str, Any] | None = None,
     resume: bool = False,
+    several: bool = False,
 ) -> contextlib.AbstractContextManager[Writer | None]:
     """Open the file of a table, see `Writer`; or nothing where none is wanted."""
-    return contextlib.nullcontext() if out is None else Writer(out, members, decisions, made_by, resume)
+    return contextlib.nullcontext() if out is None else Writer(out, members, decisions, made_by, resume, several)
 
 
 def without(clips: Sequence[Clip], done: Counter[str]) -> list[Clip]:

@@ -16,13 +16,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyasd import audio, ops
-from pyasd.clips import Clip
+from pyasd.clips import Channel, Clip
 from pyasd.compute import Compute, by_device
+from pyasd.cutting import Cutting
 from pyasd.errors import ClipError
 from pyasd.features.transfer import MemoryLimit, Uploader, too_large
 
 AHEAD_BYTES = 256 << 20
 """Files being decoded ahead of the kernels, by their size on disk: hour-long ones then wait for each other."""
+
+CUT_BYTES = 32 << 20
+"""What a file that is cut counts there at most, and holds about: cuts of all its channels, and those that wait."""
+
+PART_SECONDS = 60.0
+"""Sound in the cuts of one file that wait for the kernels, while it is decoded no further."""
 
 BATCH_SAMPLES = {"cpu": 1 << 24, "cuda": 1 << 26}
 """Samples in a padded batch: long clips go through the kernels in smaller batches, down to one."""
@@ -36,8 +43,8 @@ class Features:
     """The log-Mel of one clip, or why it has none.
 
     Attributes:
-        index: the clip's place in the input.
-        clip: the clip.
+        index: the clip's place in the input; cuts and channels of one clip have the same.
+        clip: the clip, or the section of it.
         log_mel: `[frames, mels]` float32, dB, on the device; `None` where there is an `error`.
         duration: seconds; `None` where it isn't known (clips that can't be read, or are log-Mels already).
         silent: all samples are equal (digital silence).
@@ -46,6 +53,7 @@ class Features:
         clipped: `None` where there are no samples.
         fingerprint: of the samples, or of a log-Mel that was given.
         frames: of the log-Mel; 0 where there is none.
+        last: no other of this index comes behind.
     """
 
     index: int
@@ -58,6 +66,7 @@ class Features:
     clipped: float | None = None
     fingerprint: int | None = None
     frames: int = 0
+    last: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,18 +75,25 @@ class Extraction:
 
     Attributes:
         plan: the features wanted; clips at other rates are resampled to its own.
-        channel: which channel, from 0, or "mean".
+        channel: which channel, from 0, "mean", or "all" for each by itself; where clips don't say.
         min_frames: clips with fewer frames are errors, "too-short".
         ratio: how many times as fast clips are played; see `audio.change_speed`.
+        cutting: where recordings are cut; `None` leaves them whole.
     """
 
     plan: ops.LogMelPlan
-    channel: audio.Channel = 0
+    channel: Channel = 0
     min_frames: int = 5
     ratio: float = 1.0
+    cutting: Cutting | None = None
 
     def __post_init__(self) -> None:
         audio.check_channel(self.channel)
+
+    @property
+    def several(self) -> bool:
+        """Whether a clip may have several log-Mels."""
+        return self.cutting is not None or self.channel == "all"
 
 
 def extract(
@@ -88,7 +104,8 @@ def extract(
     workers: int | None = None,
     batch_size: int | None = None,
 ) -> Generator[Features, None, None]:
-    """Compute the log-Mels of clips, one item per clip in their order, whatever fails.
+    """Compute the log-Mels of clips, in their order, whatever fails: one item per clip; where recordings are cut or all
+    channels wanted, one per cut and channel.
 
     Threads decode ahead of the kernels: two batches of clips at most, so that memory doesn't grow with the number
     of clips. They end with the iterator, also when it is abandoned or interrupted.
@@ -112,7 +129,8 @@ def extract(
     size = batch_size or by_device(BATCH_CLIPS, compute.device)
     pool = ThreadPoolExecutor(workers, "pyasd-decode")
     try:
-        decoded = _ahead(pool, clips, partial(_decode, wanted=wanted), 2 * size)
+        most = CUT_BYTES if wanted.cutting else AHEAD_BYTES
+        decoded = _ahead(pool, clips, partial(_decode, wanted=wanted), 2 * size, most)
         for number, batch in enumerate(_batches(decoded, size, by_device(BATCH_SAMPLES, compute.device))):
             yield from finishers[number % len(finishers)].finish(batch)
     finally:
@@ -124,21 +142,38 @@ _Decoded = tuple[Features, NDArray[Any] | None]
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, clips: Iterable[Clip], decode: Callable[[int, Clip], _Decoded], limit: int
+    pool: ThreadPoolExecutor,
+    clips: Iterable[Clip],
+    decode: Callable[[int, Clip], Iterator[_Decoded]],
+    limit: int,
+    most: int,
 ) -> Iterator[_Decoded]:
-    """The clips decoded, in order, while the pool works on the next ones: `limit` clips and `AHEAD_BYTES`."""
-    waiting: deque[tuple[Future[_Decoded], int]] = deque()
+    """The clips decoded, in order, while the pool works on the next ones: `limit` clips and `AHEAD_BYTES`, of which a
+    clip counts `most`.
+    """
+    waiting: deque[tuple[Iterator[_Decoded], Future[tuple[list[_Decoded], bool]], int]] = deque()
     total = 0
+
+    def first() -> Iterator[_Decoded]:
+        nonlocal total
+        pieces, future, size = waiting.popleft()
+        total -= size
+        some, more = future.result()
+        while more:
+            future = pool.submit(_some, pieces)  # the next ones, while the kernels work on these
+            yield from some
+            some, more = future.result()
+        yield from some
+
     for index, clip in enumerate(clips):
-        size = clip.source.size()
+        size = min(clip.source.size(), most)
         while waiting and (len(waiting) >= limit or total + size > AHEAD_BYTES):
-            future, done = waiting.popleft()
-            total -= done
-            yield future.result()
-        waiting.append((pool.submit(decode, index, clip), size))
+            yield from first()
+        pieces = decode(index, clip)
+        waiting.append((pieces, pool.submit(_some, pieces), size))
         total += size
     while waiting:
-        yield waiting.popleft()[0].result()
+        yield from first()
 
 
 def _batches(clips: Iterable[_Decoded], batch_size: int, batch_samples: int) -> Iterator[list[_Decoded]]:
@@ -161,34 +196,77 @@ def _batches(clips: Iterable[_Decoded], batch_size: int, batch_samples: int) -> 
         yield batch
 
 
-def _decode(index: int, clip: Clip, wanted: Extraction) -> _Decoded:
-    """Decode one clip, in a thread."""
-    plan, min_frames, ratio = wanted.plan, wanted.min_frames, wanted.ratio
+def _some(pieces: Iterator[_Decoded]) -> tuple[list[_Decoded], bool]:
+    """Decode the next pieces of a clip, in a thread: `PART_SECONDS` of them; and whether there are more."""
+    some: list[_Decoded] = []
+    seconds = 0.0
+    for piece in pieces:
+        some.append(piece)
+        seconds += piece[0].duration or 0
+        if piece[0].last or seconds >= PART_SECONDS:
+            break
+    return some, not some[-1][0].last
+
+
+def _decode(index: int, clip: Clip, wanted: Extraction) -> Iterator[_Decoded]:
+    """Decode a clip; its cuts and channels one by one."""
     log_mel = clip.log_mel
-    if log_mel is not None and ratio != 1:
-        raise ValueError(f"log-Mels can't be resampled by {ratio:g}: give the clips' audio, or take ratios=()")
-    try:
-        if log_mel is not None:
-            checked = _checked(clip, log_mel, plan, min_frames)
-            silent = bool(checked.min() == checked.max())
-            mark = audio.fingerprint(log_mel)
-            return Features(index, clip, checked, None, silent, None, fingerprint=mark, frames=len(log_mel)), None
-        sound = audio.read(clip, plan.sample_rate, wanted.channel)
-        samples = sound.samples if ratio == 1 else audio.change_speed(sound.samples, ratio)
-        needed = max(plan.min_samples, (min_frames - 1) * plan.hop_length)
-        if len(samples) < needed:
-            played = "" if ratio == 1 else f", played {ratio:g} times as fast"
-            raise ClipError(
-                "too-short",
-                f"{clip.name} lasts {sound.duration:.3g} s, and at least {needed * ratio / plan.sample_rate:.3g} s "
-                f"({min_frames} frames{played}) are needed: record longer clips, or leave it out",
+    if log_mel is not None:
+        if wanted.ratio != 1:
+            raise ValueError(
+                f"log-Mels can't be resampled by {wanted.ratio:g}: give the clips' audio, or take ratios=()"
             )
+        yield _given(index, clip, log_mel, wanted), None
+        return
+    before: tuple[Clip, audio.Audio | ClipError] | None = None
+    for piece in _sounds(clip, wanted):
+        if before is not None:
+            yield _of_sound(index, *before, wanted, last=False)
+        before = piece
+    assert before is not None
+    yield _of_sound(index, *before, wanted, last=True)
+
+
+def _sounds(clip: Clip, wanted: Extraction) -> Iterator[tuple[Clip, audio.Audio | ClipError]]:
+    """The sounds of a clip, and the clip or its section that each is; or why there is none."""
+    rate = wanted.plan.sample_rate
+    if wanted.several:
+        yield from audio.sections(clip, rate, wanted.channel, wanted.cutting)
+        return
+    try:
+        yield clip, audio.read(clip, rate, wanted.channel)
     except ClipError as error:
-        return Features(index, clip, None, None, False, error), None
-    features = Features(
-        index, clip, None, sound.duration, sound.silent, None, sound.unfinished, sound.clipped, sound.fingerprint
-    )
-    return features, samples
+        yield clip, error
+
+
+def _of_sound(index: int, clip: Clip, sound: audio.Audio | ClipError, wanted: Extraction, last: bool) -> _Decoded:
+    """What there is of a clip before its log-Mel, and the samples to compute it of."""
+    plan, min_frames, ratio = wanted.plan, wanted.min_frames, wanted.ratio
+    if isinstance(sound, ClipError):
+        return Features(index, clip, None, None, False, sound, last=last), None
+    samples = sound.samples if ratio == 1 else audio.change_speed(sound.samples, ratio)
+    needed = max(plan.min_samples, (min_frames - 1) * plan.hop_length)
+    if len(samples) < needed:
+        played = "" if ratio == 1 else f", played {ratio:g} times as fast"
+        error = ClipError(
+            "too-short",
+            f"{clip.name} lasts {sound.duration:.3g} s, and at least {needed * ratio / plan.sample_rate:.3g} s "
+            f"({min_frames} frames{played}) are needed: record longer clips, or leave it out",
+        )
+        return Features(index, clip, None, None, False, error, last=last), None
+    facts = (sound.duration, sound.silent, None, sound.unfinished, sound.clipped, sound.fingerprint)
+    return Features(index, clip, None, *facts, last=last), samples
+
+
+def _given(index: int, clip: Clip, log_mel: NDArray[np.float32], wanted: Extraction) -> Features:
+    """What there is of a clip that is a log-Mel."""
+    try:
+        checked = _checked(clip, log_mel, wanted.plan, wanted.min_frames)
+    except ClipError as error:
+        return Features(index, clip, None, None, False, error)
+    silent = bool(checked.min() == checked.max())
+    mark = audio.fingerprint(log_mel)
+    return Features(index, clip, checked, None, silent, None, fingerprint=mark, frames=len(log_mel))
 
 
 def _checked(clip: Clip, log_mel: NDArray[np.float32], plan: ops.LogMelPlan, min_frames: int) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pyasd.audio import Channel
+from pyasd.clips import Channel
 from pyasd.compute import Compute
 from pyasd.detector import Detector, load
 from pyasd.detector.decisions import DecisionRule
@@ -94,6 +94,8 @@ def watch(  # noqa: PLR0913 (a public door: as `score`)
     if not place.is_dir():
         what = "is a file" if place.exists() else "doesn't exist"
         raise FileNotFoundError(f"{place} {what}: give the folder in which recordings land")
+    if channel == "all":
+        raise ValueError("one channel is watched: give its number, or 'mean'")
     if not poll >= 0:
         raise ValueError(f"poll must be a number of seconds from 0 on, not {poll:g}")
     detector = model if isinstance(model, Detector) else load(model)
@@ -128,7 +130,9 @@ class _Watch:
         """Yield the rows of the files that land."""
         with self.writer as writer:
             if "confirmed" in self.scoring.decision_columns:
-                self.scoring.recall(unfinished.cells(writer.partial, "machine_type", "machine_id", "decision"))
+                self.scoring.recall(
+                    unfinished.cells(writer.partial, "machine_type", "machine_id", "channel", "decision")
+                )
             arrivals = Arrivals(self.folder, writer.done, self.patience)
             while True:
                 begun = time.monotonic()

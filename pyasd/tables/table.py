@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pyasd.clips.names import parse, unguarded
+from pyasd import storage
+from pyasd.clips.names import guarded, parse, unguarded
 from pyasd.tables import Combination
 
 EXTENSIONS = (".csv", ".parquet")
@@ -31,7 +32,8 @@ class Row:
     Attributes:
         clip: its name, as found.
         machine_type, machine_id, split, domain, label: what is known of the clip; see `clips.Clip`.
-        channel: its number from 0, or "mean"; "" for a log-Mel.
+        channel: its number from 0, or "mean"; "" for a log-Mel; "all" where none of them can be read.
+        start: where in the recording, in seconds; 0 for a whole one.
         duration: in seconds; `None` where it isn't known.
         score: in standard deviations above the machine ID's normal clips; higher is more anomalous. `None` where the
             clip has none, as `status` and `error` say.
@@ -53,6 +55,7 @@ class Row:
     split: str = ""
     domain: str = ""
     channel: str = ""
+    start: float | None = 0.0
     duration: float | None = None
     score: float | None = None
     combined: Mapping[Combination, float] = field(default_factory=dict)
@@ -156,6 +159,9 @@ class Schema:
 FROM_NAMES = ("split", "domain")
 """Columns that older versions' tables lack: what they hold was parsed from the clips' names when it was needed."""
 
+_ADDED = (("start", "channel", 0.0), ("note", "status", ""))
+"""Columns that they lack, too: each with the one that it stands behind, and what it holds in them."""
+
 
 def columns(members: Sequence[str], decisions: Sequence[str] = ()) -> list[str]:
     """Return the table's columns in order, for a detector with these members and those of `DECISIONS` wanted."""
@@ -214,7 +220,7 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     required = [
         column.name
         for column in fields(Row)
-        if str(column.type) in _TYPES and column.name not in (*FROM_NAMES, *DECISIONS, "note")
+        if str(column.type) in _TYPES and column.name not in (*FROM_NAMES, *DECISIONS, "note", "start")
     ]
     if missing := [name for name in required if name not in raw]:
         raise ValueError(f"{path} has no column {', '.join(missing)}: give a table that `pyasd score` wrote")
@@ -222,6 +228,23 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
         return with_names(pd.DataFrame({name: _series(name, raw[name]) for name in raw}))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def write(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
+    """Write a finished table, of whatever columns, at once.
+
+    Raises:
+        ValueError: the extension is neither .csv nor .parquet.
+        OSError: it can't be written.
+    """
+    kind = kind_of(Path(path))
+    with storage.atomic(path) as partial:
+        if kind == ".csv":
+            texts = frame.select_dtypes(["object", "string"]).columns
+            safe = frame.assign(**{name: [guarded(str(x)) for x in frame[name]] for name in texts})
+            safe.to_csv(partial, index=False, encoding="utf-8", errors="backslashreplace", lineterminator="\n")
+        else:
+            frame.to_parquet(partial, index=False)
 
 
 def unlearnt(table: pd.DataFrame) -> pd.DataFrame:
@@ -233,15 +256,18 @@ def unlearnt(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_names(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with all columns: where it lacks `split` and `domain`, with what the clips' names tell."""
+    """Return the table with all columns: where it lacks `split` and `domain`, with what the clips' names tell; those of
+    older versions are of whole recordings, which start at 0 s, and have no notes.
+    """
     missing = [name for name in FROM_NAMES if name not in scores]
-    noted = "note" in scores or "status" not in scores
-    if not missing and noted:
+    added = [(name, behind, value) for name, behind, value in _ADDED if name not in scores and behind in scores]
+    if not missing and not added:
         return scores
     scores = scores.copy()
-    if not noted:
-        scores.insert(list(scores).index("status") + 1, "note", pd.Series("", scores.index, dtype="str"))
-    known = [parse(Path(name)) for name in scores["clip"].astype(str)]
+    for name, behind, value in added:
+        kind = Schema(()).types[name].pandas
+        scores.insert(list(scores).index(behind) + 1, name, pd.Series(value, scores.index, dtype=kind))
+    known = [parse(Path(name)) for name in scores["clip"].astype(str)] if missing else []
     place = list(scores).index("machine_id") + 1
     for name in reversed(missing):
         scores.insert(place, name, pd.Series([getattr(names, name) for names in known], scores.index, dtype="str"))

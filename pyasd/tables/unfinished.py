@@ -56,21 +56,40 @@ def check(partial: Path, made_by: Mapping[str, Any]) -> None:
         )
 
 
-def rows(partial: Path, header: str) -> tuple[Counter[str], int]:
-    """Count the whole rows of an unfinished table, by their clips' names, and the bytes that they take with the header.
+def rows(partial: Path, header: str, several: bool = False) -> tuple[Counter[str], int]:
+    """Count the clips of an unfinished table that have all their rows, by their names, and the bytes that these rows
+    take with the header.
+
+    Args:
+        partial: the table.
+        header: its first line.
+        several: a clip may have several rows, of its cuts and channels: those of the last one don't count, for there
+            may be more.
 
     Raises:
         ValueError: it has other columns.
     """
+    names = header.rstrip().split(",")
+    section = [names.index("channel"), names.index("start")]
     clips: Counter[str] = Counter()
-    size = 0
+    size = before = 0
+    last = ""
+    sections: set[tuple[str, ...]] = set()
     for number, line in enumerate(_whole_lines(partial)):
         text = line.decode("utf-8", "surrogatepass")
         if number == 0 and text != header:
             raise ValueError(f"{partial} has other columns: give the settings that it was begun with, or move it away")
         if number:
-            clips[unguarded(next(csv.reader([text]))[0])] += 1
+            cells = next(csv.reader([text]))
+            name, place = unguarded(cells[0]), tuple(cells[i] for i in section)
+            if name != last or place in sections:  # also where one clip is given twice
+                clips[name] += 1
+                last, sections, before = name, set(), size
+            sections.add(place)
         size += len(line)
+    if several and clips:
+        clips[last] -= 1
+        return +clips, before
     return clips, size
 
 

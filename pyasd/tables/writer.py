@@ -52,10 +52,12 @@ class Writer:
         decisions: which of `DECISIONS` are wanted.
         made_by: the model and the settings that rows are made by, by name; `None` for rows that can't be gone on with.
         resume: go on with the rows that are in `<path>.partial`, if there are any, instead of starting over.
+        several: a clip may have several rows, of its cuts and channels: those of the last one are made again, since
+            nothing tells whether they are all there.
         endless: see above; only of a .csv file.
 
     Attributes:
-        done: how many rows there are already of each clip's name, once a `with` block has begun.
+        done: how many clips of each name have their rows already, once a `with` block has begun.
 
     Raises:
         ValueError: the extension is another, or not one of an endless table; or (from the beginning of the block) the
@@ -72,6 +74,7 @@ class Writer:
         decisions: Sequence[str] = (),
         made_by: Mapping[str, Any] | None = None,
         resume: bool = False,
+        several: bool = False,
         endless: bool = False,
     ) -> None:
         self.path = Path(path)
@@ -80,6 +83,7 @@ class Writer:
         self._schema = Schema(members, decisions)
         self._made_by = made_by
         self._resume = resume or endless
+        self._several = several
         self._endless = endless
         self._kind = kind_of(self.path)
         if endless and self._kind != ".csv":
@@ -111,7 +115,7 @@ class Writer:
         there = os.fstat(self._file.fileno())
         if self._resume and there.st_size:
             unfinished.check(self.partial, self._made_by or {})
-            self.done, self._whole_bytes = unfinished.rows(self.partial, header)
+            self.done, self._whole_bytes = unfinished.rows(self.partial, header, self._several)
         if stat.S_ISREG(there.st_mode):
             self._file.truncate(self._whole_bytes)
         if not self._whole_bytes:

@@ -261,6 +261,9 @@ def test_large_files_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.Mon
     soundfile.write(tmp_path / "a.wav", noise(RATE), RATE)
     soundfile.write(tmp_path / "b.wav", noise(4 * RATE), RATE)
 
+    def undecoded(index: int, clip: Clip) -> Iterator[tuple[Features, None]]:
+        yield Features(index, clip, None, None, False, None), None
+
     class Pool(ThreadPoolExecutor):
         submitted = 0
 
@@ -274,7 +277,7 @@ def test_large_files_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.Mon
     for limit, expected in ((16, [3, 3, 3, 3, 2, 1, 1, 3, 3, 3, 2, 1]), (2, [2, 2, 2, 2, 2, 1, 1, 2, 2, 2, 2, 1])):
         under_way = []
         with Pool(2) as pool:
-            ahead = features._ahead(pool, clips, lambda index, clip: (index, clip), limit)  # type: ignore[arg-type, return-value]
+            ahead = features._ahead(pool, clips, undecoded, limit, features.AHEAD_BYTES)
             for done, _ in enumerate(ahead):
                 under_way.append(pool.submitted - done)
         assert under_way == expected

@@ -39,8 +39,8 @@ def write(path: Path, rows: list[Row] = ROWS, times: int = 1) -> None:
 def test_the_table_has_every_column_with_its_type() -> None:
     table = results.table(ROWS, MEMBERS)
     assert list(table) == [
-        "clip", "machine_type", "machine_id", "split", "domain", "channel", "duration", "score", "score.mean",
-        "score.max", "score.group-made", "score.autoencoder", "label", "status", "note",
+        "clip", "machine_type", "machine_id", "split", "domain", "channel", "start", "duration", "score",
+        "score.mean", "score.max", "score.group-made", "score.autoencoder", "label", "status", "note",
         "error",
     ]  # fmt: skip
     assert list(table) == results.columns(MEMBERS)
