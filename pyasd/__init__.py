@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pyasd.detector import Detector, fit, load, plan, score
     from pyasd.detector.drift import drift
+    from pyasd.runners.stream import Stream
     from pyasd.runners.watch import watch
     from pyasd.tables.evaluation import evaluate
     from pyasd.tables.events import events
 
 _HOMES = {
     "Detector": "pyasd.detector",
+    "Stream": "pyasd.runners.stream",
     "drift": "pyasd.detector.drift",
     "evaluate": "pyasd.tables.evaluation",
     "events": "pyasd.tables.events",
@@ -31,7 +33,7 @@ _HOMES = {
     "watch": "pyasd.runners.watch",
 }
 
-__all__ = ["Detector", "drift", "evaluate", "events", "fit", "load", "plan", "score", "watch"]
+__all__ = ["Detector", "Stream", "drift", "evaluate", "events", "fit", "load", "plan", "score", "watch"]
 
 
 def __getattr__(name: str) -> Any:
