@@ -42,8 +42,8 @@ HELD_BYTES = 128 << 20
 _CHUNK, _PACKED_CHUNK = 1 << 14, 1 << 18
 """Bytes that are read at once. Of a plain archive the headers alone are read."""
 
-_HEAD = 1 << 12
-"""Bytes of a clip that are read when it is opened."""
+_BUFFER = 1 << 15
+"""Bytes of a clip that are read at once, where decoders ask for fewer."""
 
 _PACKED: dict[bytes, Callable[[BinaryIO], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 """What opens an archive, by its first bytes."""
@@ -324,13 +324,11 @@ class _File:
 
 
 class _Section(io.RawIOBase):
-    """A part of an open file, read by its place, whatever other threads read. Its beginning is in memory: headers are
-    read a few bytes at a time.
-    """
+    """A part of an open file, read by its place, whatever other threads read."""
 
-    def __init__(self, file: _File, begin: int, length: int, head: bytes) -> None:
+    def __init__(self, file: _File, begin: int, length: int) -> None:
         super().__init__()
-        self._file, self._begin, self._length, self._head = file, begin, length, head
+        self._file, self._begin, self._length = file, begin, length
         self._place = 0
 
     def readable(self) -> bool:
@@ -349,16 +347,9 @@ class _Section(io.RawIOBase):
             raise OSError(errno.EINVAL, "a place before the begin")
         return self._place
 
-    def readall(self) -> bytes:
-        content = bytearray(max(0, self._length - self._place))
-        del content[self.readinto(content) :]
-        return bytes(content)
-
     def readinto(self, buffer: WriteableBuffer) -> int:
         with memoryview(buffer).cast("B") as view:
-            wanted = max(0, min(len(view), self._length - self._place))
-            done = len(part := self._head[self._place : self._place + wanted])
-            view[:done] = part
+            wanted, done = max(0, min(len(view), self._length - self._place)), 0
             while done < wanted:
                 count = os.preadv(self._file.number, [view[done:wanted]], self._begin + self._place + done)
                 if not count:  # the file was cut off meanwhile
@@ -495,11 +486,10 @@ class TarSource(_Member):
     def _open(self) -> BinaryIO:
         info = self.path.stat()
         file = _opened(self.path, (info.st_mtime_ns, info.st_size))
-        header = tarfile.BLOCKSIZE
-        begin = os.pread(file.number, header + min(self.length, _HEAD), self.offset - header)
-        if info.st_size < self.offset + self.length or int(begin[148:156].strip(b" \0") or b"0", 8) != self.checksum:
+        header = os.pread(file.number, tarfile.BLOCKSIZE, self.offset - tarfile.BLOCKSIZE)
+        if info.st_size < self.offset + self.length or int(header[148:156].strip(b" \0") or b"0", 8) != self.checksum:
             raise KeyError(f"no item {self.member!r} in its place")
-        return cast(BinaryIO, _Section(file, self.offset, self.length, begin[header:]))
+        return io.BufferedReader(_Section(file, self.offset, self.length), _BUFFER)
 
     def size(self) -> int:
         """Return the member's bytes."""

@@ -23,7 +23,7 @@ import soundfile
 import pyasd
 from pyasd.errors import PyasdError
 
-from .kinds import AUDIO, CLIPS, RATE, damaged, encoded, sound
+from .kinds import ARCHIVED, AUDIO, CLIPS, RATE, damaged, encoded, sound
 
 MEMORY = 3 << 30
 """Bytes that a case may take beside what is there."""
@@ -72,7 +72,7 @@ def judge(kind: str, seed: int, folder: Path) -> Verdict:
     except BaseException as error:
         return _explained(error, path)
     rows = table.to_dict("records")
-    if kind == "zip":
+    if kind in ARCHIVED:
         return _judge_archive(rows, path, model, [str(x.message) for x in caught])
     (row,) = rows
     told = _told(row, path.name if kind != "model" else row["clip"])
@@ -104,11 +104,12 @@ def _scores(model: Path) -> list[float]:
 
 
 @lru_cache(maxsize=None)
-def _archived(model: Path) -> list[float]:
-    """The scores of whole clips in 16 bits, as they stand in an archive."""
+def _archived(kind: str, model: Path) -> list[float]:
+    """The scores of the clips in a whole archive, as files of their own."""
+    suffix = ARCHIVED[kind]
     with tempfile.TemporaryDirectory() as folder:
         for number in range(CLIPS):
-            soundfile.write(Path(folder) / f"{number}.wav", sound(number), RATE, subtype="PCM_16")
+            soundfile.write(Path(folder) / f"{number}{suffix}", sound(number), RATE, subtype="PCM_16")
         return list(_detector(model).score(folder)["score"])
 
 
@@ -119,7 +120,7 @@ def _judge_archive(rows: list[dict[str, Any]], path: Path, model: Path, told: li
         if verdict is not None and verdict[0] != "told":
             return verdict
     for row, verdict in zip(rows, verdicts, strict=True):
-        if verdict is None and row["score"] not in _archived(model):
+        if verdict is None and row["score"] not in _archived(path.suffix[1:], model):
             return "made-up", f"{row['clip']}: score {row['score']}"
     if len(rows) < CLIPS and not any(path.name in text for text in told) and not any(verdicts):
         return "made-up", f"{len(rows)} of {CLIPS} rows, and no word of the others"

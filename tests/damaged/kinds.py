@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import struct
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +33,7 @@ AUDIO: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """libsndfile's formats and the encodings that take turns, by a file's suffix."""
 
-KINDS = (*AUDIO, "zip", "model", "recipe")
+KINDS = (*AUDIO, "zip", "model", "recipe", "tar")
 
 RECIPE = """\
 combine = "mean"
@@ -48,6 +52,9 @@ score = "bands"
 """
 
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+
+ARCHIVED = {"zip": ".wav", "tar": ".flac"}
+"""The clips in each kind of archive: a plain tar archive has no checksums of their bytes, and FLAC does."""
 
 
 def sound(seed: int = 0) -> np.ndarray:
@@ -75,6 +82,19 @@ def archive(variant: int) -> bytes:
     return stream.getvalue()
 
 
+def tar(variant: int) -> bytes:
+    """Return a whole tar archive."""
+    stream, packed = io.BytesIO(), (bytes, gzip.compress, bz2.compress, lzma.compress)[variant % 4]
+    with tarfile.open(fileobj=stream, mode="w") as file:
+        for number in range(CLIPS):
+            part = io.BytesIO()
+            soundfile.write(part, sound(number), RATE, format="FLAC", subtype="PCM_16")
+            info = tarfile.TarInfo(f"clip_{number}.flac")
+            info.size = len(part.getvalue())
+            file.addfile(info, io.BytesIO(part.getvalue()))
+    return packed(stream.getvalue())
+
+
 def fit_small(path: Path) -> None:
     """Write a small model, of sounds."""
     clips = [sound(seed).astype(np.float32) for seed in range(8)]
@@ -89,6 +109,8 @@ def whole(kind: str, variant: int, model: Path) -> bytes:
         return encoded(kind, variant)
     if kind == "zip":
         return archive(variant)
+    if kind == "tar":
+        return tar(variant)
     return model.read_bytes() if kind == "model" else RECIPE.encode()
 
 
