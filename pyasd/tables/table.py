@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pyasd import storage
 from pyasd.clips.names import guarded, parse, unguarded
-from pyasd.tables import Combination
+from pyasd.tables import Combination, unfinished
 
 EXTENSIONS = (".csv", ".parquet")
 
@@ -195,7 +195,8 @@ def table(rows: Iterable[Row], members: Sequence[str], decisions: Sequence[str] 
 
 
 def read(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read a table that `Writer` wrote, also one that was left unfinished (`<path>.partial`), or of an older version.
+    """Read a table that `Writer` wrote, also one that was left unfinished (`<path>.partial`) or is being written to, of
+    which the whole rows count, or one of an older version.
 
     Columns of others are kept as they are.
 
@@ -213,7 +214,7 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
             with open(path, "rb") as file:  # pyarrow takes no other names than UTF-8
                 raw = pq.read_table(file).to_pandas()
         else:  # text that looks like a number or like NaN is text
-            raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+            raw = pd.read_csv(unfinished.whole(path), dtype=str, keep_default_na=False, encoding="utf-8")
             raw = raw.apply(lambda column: column.map(unguarded))
     except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a table of scores ({error}): write it again with `pyasd score`") from None

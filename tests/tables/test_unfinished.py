@@ -66,6 +66,33 @@ def test_wherever_a_row_is_torn(tmp_path: Path) -> None:
     assert path.read_bytes() == whole
 
 
+def test_a_table_is_read_wherever_it_is_torn(tmp_path: Path) -> None:
+    """Its whole rows are read. Of the last one there is no half of a number: it counts if only its error is cut off."""
+    path = tmp_path / "scores.csv"
+    scored = [Row(f"{name}.wav", score=-1.23456789, error='x "y"\nz, é') for name in "abc"]
+    with Writer(path, MEMBERS) as writer:
+        writer.write(scored)
+    whole = path.read_bytes()
+    expected = results.table(scored, MEMBERS)
+    ends = [whole.index(b"b.wav"), whole.index(b"c.wav"), len(whole)]
+    for size in range(ends[0], len(whole) + 1):
+        path.write_bytes(whole[:size])
+        table, count = results.read(path), sum(size >= end for end in ends)
+        assert count <= len(table) <= count + (whole[:size].count(b",ok,") > count)
+        pd.testing.assert_series_equal(table["error"][:count], expected["error"][:count])
+        pd.testing.assert_frame_equal(table.drop(columns="error"), expected[: len(table)].drop(columns="error"))
+
+
+def test_a_table_without_an_end_of_line_has_its_last_row(tmp_path: Path) -> None:
+    """As some programs write it; of one row alone, too."""
+    path = tmp_path / "scores.csv"
+    for count in (1, 3):
+        with Writer(path, MEMBERS) as writer:
+            writer.write(ROWS[:count])
+        path.write_bytes(path.read_bytes()[:-1])
+        assert results.read(path)["clip"].tolist() == [row.clip for row in ROWS[:count]]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
