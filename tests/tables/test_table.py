@@ -123,7 +123,13 @@ def test_a_table_that_does_not_exist(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.csv", b""), ("a.csv", b'a,b\n"1'), ("a.csv", b"\xff\xfe\x00a"), ("a.parquet", b""), ("a.parquet", b"PAR1 no")],
+    [
+        ("a.csv", b""),
+        ("a.csv", b"a,b\n1,2\n1,2,3\n"),
+        ("a.csv", b"\xff\xfe\x00a"),
+        ("a.parquet", b""),
+        ("a.parquet", b"PAR1 no"),
+    ],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
