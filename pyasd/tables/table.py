@@ -217,7 +217,8 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
             raw = pd.read_csv(unfinished.whole(path), dtype=str, keep_default_na=False, encoding="utf-8")
             raw = raw.apply(lambda column: column.map(unguarded))
     except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a table of scores ({error}): write it again with `pyasd score`") from None
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is not a table of scores ({reason}): write it again with `pyasd score`") from None
     required = [
         column.name
         for column in fields(Row)
