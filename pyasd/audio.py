@@ -116,7 +116,7 @@ def sections(
     """
     channel = clip.channel if clip.channel is not None else channel
     check_channel(channel)
-    cutting = cutting if clip.duration is None else None
+    cutting = cutting if clip.duration is None and not clip.start else None
     end = clip.start
     try:
         with _memory_enough(clip), _opened(clip, damaged=cutting is not None) as recording:

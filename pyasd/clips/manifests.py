@@ -5,14 +5,16 @@ such, too.
 from __future__ import annotations
 
 import csv
+import math
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from pyasd.clips.clip import Clip
+from pyasd.clips.clip import Channel, Clip
 from pyasd.clips.names import LABELS, SPLITS, printable, unguarded
 from pyasd.clips.sources import BrokenSource, archive_members
 
@@ -20,6 +22,9 @@ SUFFIXES = (".csv", ".parquet")
 
 CLIP = "clip"
 """The column that makes a table a manifest."""
+
+SECTION = ("start", "duration")
+"""The columns that make sections of recordings of rows, both together: many a table tells the length of its files."""
 
 BATCH_ROWS = 8192
 """Rows of a Parquet file that are in memory at once."""
@@ -166,6 +171,28 @@ def _word(what: str, words: Mapping[str, Any], shown: str = "") -> Callable[[Any
     return parse
 
 
+def _seconds(what: str, least: float, wanted: str) -> Callable[[Any], float]:
+    def parse(value: Any) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not least <= number < math.inf:
+            raise ValueError(f"{what} is {str(value)!r}, and can be a number of seconds{wanted}")
+        return number
+
+    return parse
+
+
+def _channel(value: Any) -> Channel:
+    text = _text(value)
+    if text in ("mean", "all"):
+        return cast(Channel, text)
+    if not re.fullmatch("[0-9]{1,6}", text):
+        raise ValueError(f"channel is {text!r}, and can be a number from 0, mean or all")
+    return int(text)
+
+
 _LABELS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1, "false": 0, "true": 1, **LABELS}
 
 COLUMNS: dict[str, Callable[[Any], Any]] = {
@@ -175,6 +202,9 @@ COLUMNS: dict[str, Callable[[Any], Any]] = {
     "split": _word("split", SPLITS),
     "domain": _word("domain", {"source": "source", "target": "target"}),
     "label": _word("label", _LABELS, "0 or normal, 1 or anomalous"),
+    "channel": _channel,
+    "start": _seconds("start", 0, " from 0"),
+    "duration": _seconds("duration", 1e-9, " above 0"),
 }
 """The columns that say something of a clip, and what makes a field of `Clip` of a cell. Others are passed over."""
 
@@ -186,8 +216,13 @@ def _is_empty(value: Any) -> bool:
 def _clips(rows: Rows, shown: str, folder: Path, record: Record, archived: Archived) -> Iterator[Clip]:
     places = _Places(folder, record, archived)
     for where, cells in rows:
+        section = all(name in cells for name in SECTION)
         try:
-            known = {name: parse(cells[name]) for name, parse in COLUMNS.items() if not _is_empty(cells.get(name))}
+            known = {
+                name: parse(cells[name])
+                for name, parse in COLUMNS.items()
+                if not _is_empty(cells.get(name)) and (section or name not in SECTION)
+            }
             if CLIP not in known:
                 raise ValueError("it names no clip")
         except ValueError as error:

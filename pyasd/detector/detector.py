@@ -359,6 +359,8 @@ class Detector:
         )
         if resume and out is None:
             raise ValueError("resume= goes on with a table's file: give out=")
+        if resume and scoring.wanted.several and any(clip.duration is not None for clip in chosen):
+            raise ValueError("resume= can't tell a manifest's sections from cuts: leave out window= and channel='all'")
         if confirm is not None and (resume or shard is not None):
             raise ValueError("confirm= looks back at clips that runs with resume= or shard= don't read: leave it out")
         if shard is not None:

@@ -84,7 +84,7 @@ def rows(partial: Path, header: str, several: bool = False) -> tuple[Counter[str
         if number:
             cells = next(csv.reader([text]))
             name, place = unguarded(cells[0]), tuple(cells[i] for i in section)
-            if name != last or place in sections:  # also where one clip is given twice
+            if not several or name != last or place in sections:  # also where one clip is given twice
                 clips[name] += 1
                 last, sections, before = name, set(), size
             sections.add(place)

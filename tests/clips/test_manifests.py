@@ -75,6 +75,24 @@ def test_clips_in_their_order_with_what_is_said_of_them(tmp_path: Path, suffix: 
     assert len(for_scoring(found)) == 4, "every row is scored"
 
 
+@BOTH
+def test_sections_and_channels(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path, "a.wav")
+    path = tmp_path / f"list{suffix}"
+    channels = ["0", "mean", "all", ""]
+    write(path, clip=["a.wav"] * 4, start=[0, 2.5, 3, None], duration=[2.5, 1, None, None], channel=channels)
+    sections = [(clip.start, clip.duration, clip.channel) for clip in find(path)]
+    assert sections == [(0, 2.5, 0), (2.5, 1, "mean"), (3, None, "all"), (0, None, None)]
+    alone: list[dict[str, list[Any]]] = [{"duration": [2.5]}, {"start": [2.5], "end": [3.0]}]
+    for columns in alone:
+        (clip,) = find(write(path, clip=["a.wav"], **columns))
+        assert (clip.start, clip.duration) == (0, None), "one of them alone tells something else"
+    for column, value in (("start", "-1"), ("start", "inf"), ("duration", "0"), ("duration", "1 s"), ("channel", "-1")):
+        columns = {"start": ["0"], "duration": ["1"], "channel": ["0"]} | {column: [value]}
+        with pytest.raises(ValueError, match=f"{column} is '{value}', and can be a number"):
+            find(write(path, clip=["a.wav"], **columns))
+
+
 def test_a_pandas_table_is_a_manifest_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "a.wav", "b.wav")
     monkeypatch.chdir(tmp_path)

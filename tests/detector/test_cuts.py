@@ -216,3 +216,31 @@ def test_a_table_of_an_older_version_is_of_whole_recordings(
     assert list(old) == list(new)
     assert old["start"].tolist() == [0.0, 0.0]
     assert old["start"].dtype == np.float64
+
+
+def test_a_table_of_cuts_is_scored_again(detector: Detector, recordings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.csv"
+    table = detector.score(recordings, window=1.0, channel="all", out=out)
+    again = detector.score(out, false_alarms=None)
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_sections_of_one_recording_are_resumed_each_by_itself(
+    detector: Detector, recordings: Path, tmp_path: Path
+) -> None:
+    table = detector.score(recordings, window=1.0)
+    out = tmp_path / "scores.csv"
+    detector.score(table, out=out)
+    lines = out.read_bytes().splitlines(keepends=True)
+    how: dict[str, Any] = {"out": out, "resume": True}
+
+    def interrupted(stage: str, done: int, total: int, info: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        detector.score(table, out=out, progress=interrupted)
+    (tmp_path / "scores.csv.partial").write_bytes(b"".join(lines[:6]))
+    detector.score(table, **how)
+    assert out.read_bytes() == b"".join(lines)
+    with pytest.raises(ValueError, match="can't tell a manifest's sections from cuts"):
+        detector.score(table, window=2.0, **how)
