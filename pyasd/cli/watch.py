@@ -10,7 +10,7 @@ import typer
 
 from pyasd.cli import terminal, vocabulary
 from pyasd.cli.command import command
-from pyasd.cli.options import Decisions, Hardware, Options, Recordings, ScoreMode
+from pyasd.cli.options import Cuts, Decisions, Hardware, Options, Recordings, ScoreMode
 
 if TYPE_CHECKING:
     from pyasd.tables.table import Row
@@ -51,6 +51,7 @@ def watch(
     decisions: Decisions,
     waiting: Waiting,
     recordings: Recordings,
+    cuts: Cuts,
     hardware: Hardware,
 ) -> bool:
     """Score recordings as they land in a folder, and add each one's row to a table, once.
@@ -71,7 +72,7 @@ def watch(
 
     rows = pyasd.watch(
         folder, model, out, unknown_ids=cast(Any, unknown_ids), score_mode=score, **decisions.arguments(),
-        **waiting.given(), **recordings.arguments(), **hardware.given(),
+        **waiting.given(), **recordings.arguments(), **cuts.given(), **hardware.given(),
     )  # fmt: skip
     count = failed = 0
     for row in rows:

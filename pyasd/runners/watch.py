@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
 from pyasd.clips import Channel
 from pyasd.compute import Compute
+from pyasd.cutting import Cutting
 from pyasd.detector import Detector, load
 from pyasd.detector.decisions import DecisionRule
 from pyasd.detector.scoring import Scoring, UnknownIds
@@ -38,6 +41,8 @@ def watch(  # noqa: PLR0913 (a public door: as `score`)
     ids: str | None = None,
     machine_type: str | None = None,
     channel: Channel = 0,
+    window: float | None = None,
+    hop: float | None = None,
     device: str = "auto",
     backend: str = "auto",
     precision: str = "auto",
@@ -66,6 +71,8 @@ def watch(  # noqa: PLR0913 (a public door: as `score`)
         ids: the machine ID of all clips, instead of what their names say.
         machine_type: that of all clips, instead of what their folders say.
         channel: see `Detector.score`, as for what follows.
+        window: cut recordings into sections of so many seconds, each with a row of its own.
+        hop: from one section to the next, in seconds.
         device: "auto", "cpu", "cuda", or several GPUs.
         backend: of the operators.
         precision: of the operators.
@@ -94,8 +101,6 @@ def watch(  # noqa: PLR0913 (a public door: as `score`)
     if not place.is_dir():
         what = "is a file" if place.exists() else "doesn't exist"
         raise FileNotFoundError(f"{place} {what}: give the folder in which recordings land")
-    if channel == "all":
-        raise ValueError("one channel is watched: give its number, or 'mean'")
     if not poll >= 0:
         raise ValueError(f"poll must be a number of seconds from 0 on, not {poll:g}")
     detector = model if isinstance(model, Detector) else load(model)
@@ -103,6 +108,7 @@ def watch(  # noqa: PLR0913 (a public door: as `score`)
         detector,
         Compute.choose(device, backend, precision),
         channel=channel,
+        cutting=Cutting.of(window, hop),
         unknown_ids=unknown_ids,
         score_mode=score_mode,
         rule=DecisionRule.of(false_alarms, confirm),
@@ -115,9 +121,14 @@ def watch(  # noqa: PLR0913 (a public door: as `score`)
     return _Watch(place, scoring, writer, told, poll, Patience(settle, give_up)).rows(once)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Watch:
-    """What `watch` was called with, checked."""
+    """What `watch` was called with, checked.
+
+    Attributes:
+        begun: by its name, a recording of which an earlier run may have left some cuts and channels without a row, and
+            those that have one.
+    """
 
     folder: Path
     scoring: Scoring
@@ -125,14 +136,12 @@ class _Watch:
     told: dict[str, Any]
     poll: float
     patience: Patience
+    begun: dict[str, set[tuple[str, float]]] = field(default_factory=dict)
 
     def rows(self, once: bool) -> Iterator[Row]:
         """Yield the rows of the files that land."""
         with self.writer as writer:
-            if "confirmed" in self.scoring.decision_columns:
-                self.scoring.recall(
-                    unfinished.cells(writer.partial, "machine_type", "machine_id", "channel", "decision")
-                )
+            self._look_back()
             arrivals = Arrivals(self.folder, writer.done, self.patience)
             while True:
                 begun = time.monotonic()
@@ -146,19 +155,48 @@ class _Watch:
                 time.sleep(self.patience.settle)
                 yield from self._scored(arrivals, arrivals.look(), last=True)
 
+    def _look_back(self) -> None:
+        """Find in the table what `confirm` looks back at, and whether the last recording has rows for all its cuts: it
+        is scored again, unless it has gone, and the rows that there are stay.
+        """
+        several, decided = self.scoring.wanted.several, "confirmed" in self.scoring.decision_columns
+        if not several and not decided:
+            return
+        columns = ("clip", "channel", "start", "machine_type", "machine_id", *["decision"][:decided])
+        last, rows = "", list[list[str]]()
+        for name, own in groupby(unfinished.cells(self.writer.partial, *columns), key=itemgetter(0)):
+            self._recall(rows)
+            last, rows = name, list(own)
+        if several and os.path.exists(last):
+            self.begun = {last: {(channel, float(start)) for _, channel, start, *_ in rows}}
+            del self.writer.done[last]
+        else:
+            self._recall(rows)
+
+    def _recall(self, rows: Sequence[Sequence[str]]) -> None:
+        """Let clips of earlier runs count among the last ones that `confirm` looks back at."""
+        if "confirmed" in self.scoring.decision_columns:
+            self.scoring.recall(
+                [machine_type, machine_id, channel, decision]
+                for _, channel, _, machine_type, machine_id, decision in rows
+            )
+
     def _scored(self, arrivals: Arrivals, files: Sequence[File], last: bool = False) -> Iterator[Row]:
         """Score settled files, some at a time, and yield the rows that count."""
         for begin in range(0, len(files), TOGETHER):
             yield from written(self._judged(arrivals, files[begin : begin + TOGETHER], last), self.writer)
 
     def _judged(self, arrivals: Arrivals, files: Sequence[File], last: bool) -> Iterator[Row]:
-        """Yield the rows of those files that have landed or are waited for no longer."""
+        """Yield the rows of those files that have landed or are waited for no longer, all of a file's or none."""
         looked_into = [(file, arrivals.clip(file, last)) for file in files]
         landed = [(file, replace(clip, **self.told)) for file, clip in looked_into if clip is not None]
         rows = self.scoring.rows([clip for _, clip in landed])
-        for (file, _), row in zip(landed, rows, strict=True):
-            if row.status == "missing" or (row.status in PERHAPS_LATER and not arrivals.is_unfit(file, last)):
+        for (file, clip), (_, of_file) in zip(landed, groupby(rows, key=attrgetter("clip")), strict=True):
+            own = list(of_file)
+            wrong = {row.status for row in own}.intersection(PERHAPS_LATER)
+            if "missing" in wrong or (wrong and not arrivals.is_unfit(file, last)):
                 continue
             arrivals.end(file)
-            self.writer.done[row.clip] += 1
-            yield row
+            self.writer.done[clip.name] += 1
+            there = self.begun.pop(clip.name, set())
+            yield from (row for row in own if (row.channel, row.start) not in there)

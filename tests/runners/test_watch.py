@@ -211,6 +211,69 @@ def test_decisions_look_back_at_runs_before(detector: Detector, tmp_path: Path) 
     pd.testing.assert_frame_equal(table, expected)
 
 
+CUT: dict[str, Any] = {"window": 0.5, "channel": "all"} | CONFIRMED
+
+
+def long(folder: Path, *numbers: int) -> list[Path]:
+    """Write recordings of two channels and two seconds, in which a fault begins."""
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"normal_id_00_{number:08}.wav" for number in numbers]
+    for number, path in zip(numbers, paths, strict=True):
+        parts = [hum(5000 + 10 * number + i, 0.1 if i == 2 else 0.0) for i in range(8)]
+        soundfile.write(path, np.concatenate(parts).reshape(2, -1).T, RATE, subtype="PCM_16")
+        os.utime(path, (1_700_000_000 + number,) * 2)
+    return paths
+
+
+def test_cuts_and_channels_have_their_rows_once_wherever_a_run_was_killed(detector: Detector, tmp_path: Path) -> None:
+    """What `confirm` looks back at, too. The rows that there are stay as they are: others may have read them."""
+    folder, out, whole = tmp_path / "in", tmp_path / "scores.csv", tmp_path / "whole.csv"
+    long(folder, 1, 2, 3)
+    assert once(folder, detector, whole, **CUT) == ["01"] * 8 + ["02"] * 8 + ["03"] * 8
+    table = results.read(whole)
+    pd.testing.assert_frame_equal(table, detector.score(folder, **CUT))
+    assert {"normal", "anomaly"} == set(table["confirmed"])
+    lines = whole.read_bytes().splitlines(keepends=True)
+    for kept in (1, 2, 5, 8, 9, 13, 17, 24, 25):
+        head = b"".join(lines[:kept])
+        out.write_bytes(head + b"".join(lines[kept : kept + 1])[:40])
+        Path(f"{out}.json").write_bytes(Path(f"{whole}.json").read_bytes())
+        assert len(once(folder, detector, out, **CUT)) == 25 - kept
+        assert out.read_bytes() == whole.read_bytes()
+    assert once(folder, detector, out, **CUT) == []
+
+
+def test_rows_of_a_recording_that_has_gone_stay(detector: Detector, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "scores.csv"
+    paths = long(folder, 1, 2)
+    once(folder, detector, out, **CUT)
+    paths[1].unlink()
+    long(folder, 3)
+    assert once(folder, detector, out, **CUT) == ["03"] * 8
+    assert [name[-6:-4] for name in results.read(out)["clip"]] == ["01"] * 8 + ["02"] * 8 + ["03"] * 8
+
+
+def test_a_recording_of_which_a_cut_cannot_be_scored_has_all_its_rows_or_none(
+    detector: Detector, tmp_path: Path
+) -> None:
+    """NaN may be what a copy hasn't filled yet: it is tried again, and then there is a row for each cut, once."""
+    folder, out = tmp_path / "in", tmp_path / "scores.csv"
+    (path,) = long(folder, 1)
+    samples, _ = soundfile.read(path)
+    samples[RATE : RATE + 5] = np.nan
+    soundfile.write(path, samples, RATE, subtype="FLOAT")
+    cut: dict[str, Any] = {"window": 0.5}
+    assert once(folder, detector, out, **cut) == []
+    assert once(folder, detector, out, give_up=0, **cut) == ["01"] * 4
+    assert results.read(out)["status"].tolist() == ["ok", "ok", "not-finite", "ok"]
+    assert once(folder, detector, out, give_up=0, **cut) == []
+    lines = out.read_bytes().splitlines(keepends=True)
+    for kept in (2, 3, 4):
+        out.write_bytes(b"".join(lines[:kept]))
+        assert len(once(folder, detector, out, give_up=0, **cut)) == 5 - kept
+        assert out.read_bytes() == b"".join(lines)
+
+
 def test_what_cannot_be_watched(detector: Detector, tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "scores.csv"
     with pytest.raises(FileNotFoundError, match=r"in doesn't exist: give the folder"):
