@@ -37,13 +37,14 @@ def feedback(
 
     Args:
         detector: the one that scored the clips.
-        scores: the table of their scores. Of rows of one name the last counts.
+        scores: the table of their scores. Of rows of one cut, or of a whole clip, the last counts; of a faulty clip's
+            cuts and channels the one that scores highest.
         verdicts: by a clip's name, 0 for healthy or 1 for faulty; see `tables.verdicts`.
         score_mode: the one that clips were scored by, if not the recipe's.
 
     Returns:
-        The detector; and a row for each machine ID with verdicts: how many are `healthy`; calibration clips before and
-        after; how many are `faulty`, and at which rate of false alarms half of these, or all, are anomalies, by the
+        The detector; and a row for each machine ID with verdicts: how many clips or cuts are `healthy`; calibration
+        clips before and after; how many clips are `faulty`, and at which rate of false alarms half of these, or all, are anomalies, by the
         thresholds after (NaN where none is known). `attrs["unused"]` counts the other verdicts: of clips that the table
         lacks, that have no score, or whose machine ID the detector doesn't know.
 
@@ -53,19 +54,22 @@ def feedback(
     import pandas as pd
 
     modes = detector.score_modes(score_mode)
-    judged = scores[scores["score"].notna() & scores["clip"].isin(verdicts)].drop_duplicates("clip", keep="last")
-    machines, rows = dict(detector.machines), []
+    judged = scores[scores["score"].notna() & scores["clip"].isin(verdicts)]
+    judged = judged.drop_duplicates([name for name in ("clip", "channel", "start") if name in judged], keep="last")
+    machines, rows, used = dict(detector.machines), [], set[str]()
     for (machine_type, machine_id), clips in judged.groupby(["machine_type", "machine_id"], sort=True):
         name = known_type(detector, machine_type)
         if name not in machines or machine_id not in machines[name].ids:
             continue
         check_scored_by(detector, machines[name], machine_id, modes, clips)
+        used.update(clips["clip"])
         faulty = clips["clip"].map(verdicts).to_numpy() == 1
+        faults = clips[faulty].groupby("clip")["score"].max().to_numpy()
         before = normal_scores(machines[name], machine_id, modes, detector.recipe)
         machines[name] = _with(machines[name], machine_id, modes, clips[~faulty])
         after = normal_scores(machines[name], machine_id, modes, detector.recipe)
-        rates = _rates(clips["score"].to_numpy()[faulty], after)
-        counts = (int((~faulty).sum()), len(before), len(after), int(faulty.sum()))
+        rates = _rates(faults, after)
+        counts = (int((~faulty).sum()), len(before), len(after), len(faults))
         rows.append((machine_type, machine_id, *counts, *rates))
     if not rows:
         raise ValueError(
@@ -73,7 +77,7 @@ def feedback(
             "has, have no score there, or are of machine IDs that the model doesn't know"
         )
     found = pd.DataFrame(rows, columns=list(COLUMNS))
-    found.attrs["unused"] = len(verdicts) - int(found["healthy"].sum() + found["faulty"].sum())
+    found.attrs["unused"] = len(verdicts) - len(used)
     return Detector(detector.recipe, machines, versions=detector.versions), found
 
 

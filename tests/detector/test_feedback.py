@@ -102,6 +102,20 @@ def test_of_rows_of_one_name_the_last_counts(detector: pyasd.Detector, scores: p
     assert np.isclose(normal(after, "00"), scores["score"][5]).any()
 
 
+def test_all_cuts_of_healthy_clips_count_and_the_highest_of_faulty_ones(
+    detector: pyasd.Detector, scores: pd.DataFrame
+) -> None:
+    names = ["a", "a", "b", "b", "b"] * 4
+    cuts = scores[:20].assign(clip=names, start=range(20))
+    after, found = feedback(detector, cuts, {"a": 0, "b": 1, "c": 1})
+    assert found[["healthy", "faulty"]].to_numpy().tolist() == [[8, 1]]
+    assert len(normal(after, "00")) == 39 + 8
+    highest = scores["score"][:20][[name == "b" for name in names]].max()
+    p = (1 + (normal(after, "00") >= highest).sum()) / 48
+    assert found["rate_for_half"][0] == found["rate_for_all"][0] == pytest.approx(p)
+    assert found.attrs["unused"] == 1
+
+
 def test_verdicts_that_cannot_be_used(detector: pyasd.Detector, scores: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="none of the 2 verdicts can be used: their clips are not in the table"):
         feedback(detector, scores, {"a.wav": 0, "b.wav": 1})
