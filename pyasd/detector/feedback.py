@@ -44,9 +44,9 @@ def feedback(
 
     Returns:
         The detector; and a row for each machine ID with verdicts: how many clips or cuts are `healthy`; calibration
-        clips before and after; how many clips are `faulty`, and at which rate of false alarms half of these, or all, are anomalies, by the
-        thresholds after (NaN where none is known). `attrs["unused"]` counts the other verdicts: of clips that the table
-        lacks, that have no score, or whose machine ID the detector doesn't know.
+        clips before and after; how many clips are `faulty`, and at which rate of false alarms half of these, or all,
+        are anomalies, by the thresholds after (NaN where none is known). `attrs["unused"]` counts the other verdicts:
+        of clips that the table lacks, that have no score, or whose machine ID the detector doesn't know.
 
     Raises:
         ValueError: no verdict can be used, or the detector isn't the one that scored the clips.
