@@ -125,6 +125,9 @@ class Table(Options):
             "again. Needs --model and --out, the same as then.",
         ),
     ] = False
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume: clips whose rows have no score are read again.")
+    ] = False
     shard: Annotated[
         str | None,
         typer.Option(
@@ -200,10 +203,13 @@ def score(
         raise ValueError("--events joins cuts that are anomalies: give --window and --false-alarms too")
     if table.events is not None:
         results.kind_of(storage.check_writable(table.events))
+    if table.retry_failed and not table.resume:
+        raise ValueError("--retry-failed goes with --resume: give both")
     shard = None if table.shard is None else some_of("--shard", "3/16, the third of 16 shares", table.shard)
     with terminal.progress() as progress:
         scores = pyasd.score(
-            clips, model, unknown_ids=cast(Any, unknown_ids), score_mode=score, out=table.out, resume=table.resume,
+            clips, model, unknown_ids=cast(Any, unknown_ids), score_mode=score, out=table.out,
+            resume="retry-failed" if table.retry_failed else table.resume,
             shard=shard, progress=progress, **decisions.arguments(), **recordings.arguments(),
             **cuts.given(), **hardware.given(),
         )  # fmt: skip

@@ -42,6 +42,7 @@ from pyasd.models import Mode, kinds
 from pyasd.progress import Progress, silent
 from pyasd.recipes import Recipe
 from pyasd.tables.table import Row, read
+from pyasd.tables.writer import Resume
 from pyasd.training.run import History
 
 if TYPE_CHECKING:
@@ -298,7 +299,7 @@ class Detector:
         false_alarms: float | None = None,
         confirm: tuple[int, int] | None = None,
         out: str | os.PathLike[str] | None = None,
-        resume: bool = False,
+        resume: Resume = False,
         shard: tuple[int, int] | None = None,
         progress: Progress = silent,
     ) -> DataFrame:
@@ -327,7 +328,8 @@ class Detector:
                 their order, are anomalies.
             out: a .csv or .parquet file for the table, written as clips are scored.
             resume: go on with the rows that an ended run of the same model and settings has left in `<out>.partial`:
-                clips that have a row there are not read again. Where there are none, all are scored.
+                clips that have a row there are not read again. Where there are none, all are scored. "retry-failed"
+                reads those again that have no score; their rows stand at the end.
             shard: `(i, n)` scores the i-th of n shares of the clips, which i from 1 to n together hold once each: see
                 `clips.for_shard`. Each share may be scored on another machine, by the same names.
             progress: told of each clip.

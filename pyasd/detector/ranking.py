@@ -18,6 +18,7 @@ from pyasd.progress import Progress, silent
 from pyasd.recipes import files
 from pyasd.tables import table
 from pyasd.tables.table import Row
+from pyasd.tables.writer import Resume
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -45,7 +46,7 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
     false_alarms: float | None = None,
     confirm: tuple[int, int] | None = None,
     out: str | os.PathLike[str] | None = None,
-    resume: bool = False,
+    resume: Resume = False,
     shard: tuple[int, int] | None = None,
     progress: Progress = silent,
     **settings: Any,

@@ -13,7 +13,7 @@ from pyasd.clips import Clip
 from pyasd.detector.scoring import BATCH_CLIPS, Scoring
 from pyasd.errors import DeviceLost
 from pyasd.tables import table
-from pyasd.tables.writer import Writer
+from pyasd.tables.writer import Resume, Writer
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -28,7 +28,7 @@ def open_table(
     members: Sequence[str],
     decisions: Sequence[str] = (),
     made_by: Mapping[str, Any] | None = None,
-    resume: bool = False,
+    resume: Resume = False,
     several: bool = False,
 ) -> contextlib.AbstractContextManager[Writer | None]:
     """Open the file of a table, see `Writer`; or nothing where none is wanted."""

@@ -95,6 +95,23 @@ def rows(partial: Path, header: str, several: bool = False) -> tuple[Counter[str
     return clips, size
 
 
+def drop_failed(partial: Path) -> None:
+    """Take the rows without a score out of an unfinished table, with all others of their clips, which are then scored
+    again. Whatever ends this, the table is the old one or the new one.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    failed = {name for name, score in cells(partial, "clip", "score") if not score}
+    if not failed:
+        return
+    with storage.atomic(partial) as path, open(path, "wb") as file:
+        for number, line in enumerate(_whole_lines(partial)):
+            name = unguarded(next(csv.reader([line.decode("utf-8", "surrogatepass")]))[0])
+            if not number or name not in failed:
+                file.write(line)
+
+
 def cells(table: Path, *columns: str) -> Iterator[list[str]]:
     """Yield the texts in some columns of each whole row of a table that is written to, `*columns` by their names.
 

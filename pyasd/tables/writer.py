@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import pyarrow as pa
 import pyarrow.csv
@@ -31,6 +31,9 @@ except ImportError:  # Windows has none: two runs with one table are not noticed
 ROW_GROUP = 8192
 """Rows in a group of a Parquet file: every group has a fixed cost."""
 
+
+Resume = bool | Literal["retry-failed"]
+"""Whether to go on with an unfinished table, and then, whether clips without a score are tried again."""
 
 BLOCK_BYTES = 16 << 20
 """Bytes that are read at once to make a Parquet file: a row must fit in."""
@@ -51,7 +54,8 @@ class Writer:
         members: names of the ensemble members.
         decisions: which of `DECISIONS` are wanted.
         made_by: the model and the settings that rows are made by, by name; `None` for rows that can't be gone on with.
-        resume: go on with the rows that are in `<path>.partial`, if there are any, instead of starting over.
+        resume: go on with the rows that are in `<path>.partial`, if there are any, instead of starting over; with
+            "retry-failed" without those of clips that have no score.
         several: a clip may have several rows, of its cuts and channels: those of the last one are made again, since
             nothing tells whether they are all there.
         endless: see above; only of a .csv file.
@@ -73,7 +77,7 @@ class Writer:
         members: Sequence[str],
         decisions: Sequence[str] = (),
         made_by: Mapping[str, Any] | None = None,
-        resume: bool = False,
+        resume: Resume = False,
         several: bool = False,
         endless: bool = False,
     ) -> None:
@@ -82,7 +86,7 @@ class Writer:
         self.done: Counter[str] = Counter()
         self._schema = Schema(members, decisions)
         self._made_by = made_by
-        self._resume = resume or endless
+        self._resume: Resume = resume or endless
         self._several = several
         self._endless = endless
         self._kind = kind_of(self.path)
@@ -115,6 +119,10 @@ class Writer:
         there = os.fstat(self._file.fileno())
         if self._resume and there.st_size:
             unfinished.check(self.partial, self._made_by or {})
+            if self._resume == "retry-failed":
+                unfinished.drop_failed(self.partial)
+                self._file.close()
+                self._file = self._open()  # the new one
             self.done, self._whole_bytes = unfinished.rows(self.partial, header, self._several)
         if stat.S_ISREG(there.st_mode):
             self._file.truncate(self._whole_bytes)

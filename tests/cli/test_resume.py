@@ -89,6 +89,19 @@ def whole_names(parts: Path, rows: int) -> list[str]:
     return [Path(line.split(b",")[0].decode()).name for line in lines[:-1]]
 
 
+def test_failed_clips_are_tried_again_on_request(pyasd: Command, fast: Path, clips: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole.csv", tmp_path / "parts.csv"
+    broken = clips / "normal_id_00_00000051.wav"
+    arguments = [100, "score", clips, "-m", fast, "-o", parts]
+    subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], cwd=ROOT, capture_output=True, check=False)
+    shutil.copy(clips / "normal_id_00_00000000.wav", broken)
+    assert pyasd("score", clips, "-m", fast, "-o", whole).code == 0
+    usage_error(pyasd("score", clips, "-m", fast, "-o", parts, "--retry-failed"), "--retry-failed goes with --resume")
+    assert pyasd("score", clips, "-m", fast, "-o", parts, "--resume", "--retry-failed").code == 0
+    assert sorted(parts.read_bytes().splitlines()) == sorted(whole.read_bytes().splitlines())
+    assert str(broken) in results.read(parts)["clip"].iloc[100 - 1 :].tolist()
+
+
 def test_two_clips_of_one_name_have_a_row_each(pyasd: Command, fast: Path, clips: Path, tmp_path: Path) -> None:
     clip, out = clips / "normal_id_00_00000000.wav", tmp_path / "scores.csv"
     arguments = [2, "score", *[clip] * 5, "-m", fast, "-o", out]

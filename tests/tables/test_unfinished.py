@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pyasd import storage
 from pyasd.tables import table as results
 from pyasd.tables.table import Row
-from pyasd.tables.writer import Writer
+from pyasd.tables.writer import Resume, Writer
 
 from .test_table import EXTENSIONS, MEMBERS
 
@@ -20,7 +22,7 @@ MADE_BY: dict[str, Any] = {"model": "abc", "channel": 0, "ids": ["00"], "score_m
 ROWS = [Row(name, error="a\nb") for name in ("a.wav", 'b"\n.wav', "=c.wav", "a.wav", "é\udcff.wav", "d\r.wav")]
 
 
-def begin(path: Path, rows: list[Row], made_by: dict[str, Any] | None = None, resume: bool = False) -> Writer:
+def begin(path: Path, rows: list[Row], made_by: dict[str, Any] | None = None, resume: Resume = False) -> Writer:
     """Write rows and end as a kill does."""
     writer = Writer(path, MEMBERS, made_by=made_by or MADE_BY, resume=resume)
     with pytest.raises(KeyboardInterrupt), writer:  # noqa: PT012
@@ -150,3 +152,41 @@ def test_without_resume_a_run_starts_over(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(results.read(path), results.table(ROWS[:2], MEMBERS))
     with Writer(path, MEMBERS, made_by=MADE_BY, resume=True) as writer:  # nothing is left to go on with
         assert not writer.done
+
+
+def test_rows_without_a_score_are_made_again(tmp_path: Path) -> None:
+    path, partial = tmp_path / "scores.csv", tmp_path / "scores.csv.partial"
+    names = ["a.wav", "=b.wav", "c\n.wav", "d.wav", "=b.wav", "e.wav"]
+    rows = [Row(name, score=None if i in (1, 3) else float(i)) for i, name in enumerate(names)]
+    begin(path, rows)
+    with open(partial, "ab") as file:
+        file.write(b"torn, 0.")
+    before = partial.read_bytes()
+    with Writer(path, MEMBERS, made_by=MADE_BY, resume="retry-failed") as writer:
+        assert writer.done == {"a.wav": 1, "c\n.wav": 1, "e.wav": 1}, "both clips of a name are made again"
+        with pytest.raises(FileExistsError, match="another run is writing"), Writer(path, MEMBERS):
+            pass
+        writer.write([Row("=b.wav", score=1.0), Row("d.wav"), Row("=b.wav", score=4.0)])
+    assert list(results.read(path)["clip"]) == ["a.wav", "c\n.wav", "e.wav", "=b.wav", "d.wav", "=b.wav"]
+    assert sorted(os.listdir(tmp_path)) == ["scores.csv"]
+    begin(path, rows)
+    assert partial.read_bytes() == before.removesuffix(b"torn, 0.")
+    begin(path, [], resume=True)
+    assert partial.read_bytes() == before.removesuffix(b"torn, 0."), "not unless asked for"
+    with pytest.raises(ValueError, match="another model"):
+        begin(path, [], {"model": "other"}, resume="retry-failed")
+
+
+def test_a_full_disk_leaves_the_failed_rows_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, partial = tmp_path / "scores.csv", tmp_path / "scores.csv.partial"
+    begin(path, [Row("a.wav", score=1.0), Row("b.wav")])
+    before = partial.read_bytes()
+
+    def full(partial: Path, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="can't write"):  # noqa: PT012
+        patched.setattr(storage, "publish", full)
+        begin(path, [], resume="retry-failed")
+    assert partial.read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["scores.csv.partial", "scores.csv.partial.json"]
