@@ -52,14 +52,14 @@ class File:
 
     Attributes:
         path: the file.
-        mark: its time, size and number, which change when the file does.
+        mark: its time and size, which change when the file does.
         first: when it was seen first.
         again: when it is to be looked into.
         failed: when it was first found to be unfit, as it is now; `None` if it wasn't.
     """
 
     path: Path
-    mark: tuple[int, int, int]
+    mark: tuple[int, int]
     first: float
     again: float
     failed: float | None = None
@@ -168,13 +168,15 @@ class Arrivals:
         self._ended.add(path)
 
 
-def _mark(path: str) -> tuple[int, int, int] | None:
-    """A file's time, size and number; `None` where it has gone, or is no file."""
+def _mark(path: str) -> tuple[int, int] | None:
+    """A file's time and size (not its number, which some network drives make up again and again); `None` where it has
+    gone, or is no file.
+    """
     try:
         info = os.stat(path)  # not the entry's, which on Windows may be an old one
     except OSError:
         return None
-    return (info.st_mtime_ns, info.st_size, info.st_ino) if stat.S_ISREG(info.st_mode) else None
+    return (info.st_mtime_ns, info.st_size) if stat.S_ISREG(info.st_mode) else None
 
 
 def _is_whole(clip: Clip) -> bool:

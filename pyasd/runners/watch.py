@@ -113,7 +113,7 @@ def watch(  # noqa: PLR0913 (a public door: as `score`)
         score_mode=score_mode,
         rule=DecisionRule.of(false_alarms, confirm),
     )
-    made_by = {"model": detector.digest(), "folder": os.fspath(folder), "ids": ids, "machine_type": machine_type}
+    made_by = {"model": detector.digest(), "folder": str(place), "ids": ids, "machine_type": machine_type}
     made_by |= {"confirm": confirm} | scoring.made_by()
     writer = Writer(out, detector.recipe.names, scoring.decision_columns, made_by, endless=True)
     known = {"machine_id": ids, "machine_type": machine_type}
