@@ -246,13 +246,13 @@ class _Places:
     def find(self, name: str) -> Clip:
         """Return the clip of a name; the next one, of an archive's members of one name."""
         path = Path(name)
-        archive = next((x for x in (path, *path.parents) if archive_members(x.name) is not None), None)
-        base = self._base(archive or path)
-        path = base / path
-        if archive is None:
-            whole = Path(os.path.normpath(path))
-            return self._record(path, base if whole.is_relative_to(base) else whole.parent)
-        return self._member(name, base / archive, base)
+        archives = [x for x in (*reversed(path.parents), path) if archive_members(x.name) is not None]
+        base = self._base(archives[0] if archives else path)
+        archive = next((base / x for x in archives if _is_there(base / x) and (base / x).is_file()), None)
+        if archive is not None:
+            return self._member(name, archive, base)
+        whole = Path(os.path.normpath(base / path))
+        return self._record(base / path, base if whole.is_relative_to(base) else whole.parent)
 
     def _base(self, path: Path) -> Path:
         """Return the folder that relative paths are relative to."""
@@ -265,9 +265,6 @@ class _Places:
         return self._folder
 
     def _member(self, name: str, archive: Path, base: Path) -> Clip:
-        if not archive.is_file():
-            path = base / name
-            return self._record(path, path.parent)  # reading it says what is wrong
         if archive not in self._members:
             if len(self._members) == ARCHIVES:
                 del self._members[next(iter(self._members))]

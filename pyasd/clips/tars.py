@@ -50,7 +50,7 @@ _PACKED: dict[bytes, Callable[[BinaryIO], Any]] = {b"\x1f\x8b": gzip.open, b"BZh
 
 _DAMAGE = (
     tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, LookupError, OverflowError, RecursionError,
-    TypeError, AttributeError, OSError,
+    TypeError, AttributeError, OSError, MemoryError,
 )  # fmt: skip
 """What tarfile and the decompressors raise on damaged archives."""
 
@@ -243,8 +243,14 @@ class _List(NamedTuple):
     broken: _Broken | None
 
 
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what tells that a file is another one, or has changed."""
+    info = path.stat()
+    return info.st_dev, info.st_ino, info.st_mtime_ns, info.st_size
+
+
 @lru_cache(maxsize=16)
-def _list(path: Path, _stamp: tuple[int, int]) -> _List:
+def _list(path: Path, _stamped: tuple[int, ...]) -> _List:
     places: list[_Place] = []
     broken = None
     stream = _Stream(path)
@@ -280,14 +286,14 @@ def members(path: Path) -> Iterator[Source]:
         OSError: it can't be opened.
     """
     archived = printable(path)
-    info = path.stat()
     try:
-        places, packed, broken = _list(path, (info.st_mtime_ns, info.st_size))
+        places, packed, broken = _list(path, _stamp(path))
     except _Broken as error:
         raise ValueError(f"{archived} {error}: copy or download it again") from None
     except ValueError as error:
         raise ValueError(f"{archived} is no tar archive ({error}): copy or download it again") from None
-    whole = places[:-1] if broken and broken.member and broken.member == places[-1].member else places
+    doubtful = broken is not None and [place.member for place in places[-1:]] == [broken.member]
+    whole = places[:-1] if doubtful else places
     for entry, place in enumerate(whole):
         if place.obstacle:
             where = inside(path, place.member)
@@ -296,7 +302,7 @@ def members(path: Path) -> Iterator[Source]:
             yield PackedSource(path, place.member, entry, place.size)
         else:
             yield TarSource(path, place.member, place.offset, place.size, place.checksum)
-    if broken and len(whole) < len(places):
+    if broken and doubtful:
         where = inside(path, broken.member)
         reason = f"{where} may lack bytes, and clips behind it may be missing: {archived} {broken}; {broken.remedy}"
         yield BrokenSource(where, broken.status, reason, path, broken.member)
@@ -360,7 +366,7 @@ class _Section(io.RawIOBase):
 
 
 @lru_cache(maxsize=64)
-def _opened(path: Path, _stamp: tuple[int, int]) -> _File:
+def _opened(path: Path, _stamped: tuple[int, ...]) -> _File:
     return _File(path)
 
 
@@ -378,6 +384,7 @@ class _Reader:
         self._clips: Iterator[tarfile.TarInfo] = iter(())
         self._next = 0  # the place of the next clip among all
         self._held: OrderedDict[int, bytes] = OrderedDict()
+        self._held_bytes = 0
 
     def __del__(self) -> None:
         self._close()
@@ -391,7 +398,9 @@ class _Reader:
         """
         with self._lock:
             if entry in self._held:
-                return self._held.pop(entry)
+                data = self._held.pop(entry)
+                self._held_bytes -= len(data)
+                return data
             try:
                 return self._decompress(entry, member)
             except BaseException:  # Ctrl-C too: begin again
@@ -421,9 +430,11 @@ class _Reader:
         return data
 
     def _hold(self, entry: int, data: bytes) -> None:
-        self._held[entry] = data
-        while sum(map(len, self._held.values())) > HELD_BYTES:
-            self._held.popitem(last=False)
+        if entry not in self._held:
+            self._held[entry] = data
+            self._held_bytes += len(data)
+        while self._held_bytes > HELD_BYTES:
+            self._held_bytes -= len(self._held.popitem(last=False)[1])
 
     def _close(self) -> None:
         if self._stream is not None:
@@ -432,7 +443,7 @@ class _Reader:
 
 
 @lru_cache(maxsize=2)
-def _reader(path: Path, _stamp: tuple[int, int, int]) -> _Reader:
+def _reader(path: Path, _stamped: tuple[int, ...], _process: int) -> _Reader:
     return _Reader(path)
 
 
@@ -484,10 +495,10 @@ class TarSource(_Member):
     checksum: int
 
     def _open(self) -> BinaryIO:
-        info = self.path.stat()
-        file = _opened(self.path, (info.st_mtime_ns, info.st_size))
+        stamp = _stamp(self.path)
+        file = _opened(self.path, stamp)
         header = os.pread(file.number, tarfile.BLOCKSIZE, self.offset - tarfile.BLOCKSIZE)
-        if info.st_size < self.offset + self.length or int(header[148:156].strip(b" \0") or b"0", 8) != self.checksum:
+        if stamp[-1] < self.offset + self.length or int(header[148:156].strip(b" \0") or b"0", 8) != self.checksum:
             raise KeyError(f"no item {self.member!r} in its place")
         return io.BufferedReader(_Section(file, self.offset, self.length), _BUFFER)
 
@@ -509,9 +520,7 @@ class PackedSource(_Member):
     length: int
 
     def _open(self) -> BinaryIO:
-        info = self.path.stat()
-        reader = _reader(self.path, (info.st_mtime_ns, info.st_size, os.getpid()))
-        return io.BytesIO(reader.read(self.entry, self.member))
+        return io.BytesIO(_reader(self.path, _stamp(self.path), os.getpid()).read(self.entry, self.member))
 
     def size(self) -> int:
         """Return the member's bytes."""

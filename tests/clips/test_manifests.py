@@ -158,6 +158,16 @@ def test_members_of_archives_by_the_names_that_tables_of_scores_have(tmp_path: P
         found[8].source.open()
 
 
+def test_folders_that_are_called_as_archives(tmp_path: Path) -> None:
+    touch(tmp_path, "normal/a.zip/x.wav")
+    with tarfile.open(tmp_path / "b.tar", "w") as file:
+        file.add(tmp_path / "normal")
+        file.add(tmp_path / "normal", "normal")
+    names = ["normal/a.zip/x.wav", "b.tar/normal/a.zip/x.wav"]
+    found = list(find(write(tmp_path / "list.csv", clip=names)))
+    assert [(clip.label, clip.source.open().read()) for clip in found] == [(0, b"normal/a.zip/x.wav")] * 2
+
+
 def test_names_that_look_like_formulas_are_as_pyasd_writes_them(tmp_path: Path) -> None:
     touch(tmp_path, "=a.wav", "'=b.wav", "a, b.wav", 'a "b".wav', "a\nb.wav", " c.wav")
     names = ["'=a.wav", "''=b.wav", "a, b.wav", 'a "b".wav', "a\nb.wav", " c.wav"]

@@ -300,6 +300,15 @@ def test_the_row_of_a_cut_names_the_clip_and_the_remedy(tmp_path: Path) -> None:
         last.source.open()
 
 
+@KINDS
+def test_a_cut_in_what_is_no_clip(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    whole = tar(("1.json", content(0)), ("2.wav", content(1)), ("2.json", content(2)))
+    for size, clips in ((2000, []), (9000, [content(1)])):
+        path.write_bytes(PACK[suffix](whole[:size]))
+        assert rows(path) == [*clips, "truncated"]
+
+
 def test_a_damaged_header_costs_what_lies_behind_it_and_what_may_lack_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     whole = tar(*((f"{i}.wav", content(i)) for i in range(4)))
@@ -405,8 +414,14 @@ def _with_field(whole: bytes, place: int, field: tuple[int, int], value: bytes) 
     return bytes(data)
 
 
-WHOLE = [tar(*((f"{'long/' * 30 * (i == 1)}{i}.wav", content(i, 700)) for i in range(3)), form=form)
-         for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]  # fmt: skip
+WHOLE = [
+    tar(
+        *((f"{'long/' * 30 * (i == 1)}{i}.{'json' if i == first else 'wav'}", content(i, 700)) for i in range(4)),
+        form=form,
+    )
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
+    for first in (0, 3)
+]
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
