@@ -71,11 +71,12 @@ def find(
         raise ValueError("no clips given: name files, folders, globs or arrays")
     listings: list[list[Clip] | Iterator[Clip]] = []
     root = _common_folder(items)
+    places = manifests.Places(Path(), _in, in_archive)
     for index, item in enumerate(items):
         if isinstance(item, Clip):
             listings.append([item])
         elif isinstance(item, (str, os.PathLike)):
-            listings.append(_expand(os.fspath(item), root))
+            listings.append(_expand(os.fspath(item), root, places))
         else:
             listings.append([_from_array(index, item, sample_rate, features)])
     listed: Iterator[Clip] = itertools.chain.from_iterable(listings)
@@ -170,12 +171,13 @@ def _common_folder(items: Sequence[Any]) -> Path | None:
     return None
 
 
-def _expand(given: str, root: Path | None) -> list[Clip] | Iterator[Clip]:
+def _expand(given: str, root: Path | None, places: manifests.Places) -> list[Clip] | Iterator[Clip]:
     """Return the clips of a path, folder, archive or glob: a list for a file, which is one clip, else an iterator.
 
     Args:
         given: the path.
         root: the folder in which all paths that were given lie; `None` for this one alone.
+        places: finds members of archives by their names.
     """
     alone = root is None
     if not given:
@@ -205,9 +207,9 @@ def _expand(given: str, root: Path | None) -> list[Clip] | Iterator[Clip]:
     if matches:
         before = Path(given[: re.search(r"[*?\[]", given).start()] + "x").parent  # type: ignore[union-attr]
         return _not_empty(given, (from_file(path, before, before) for path in _merged(matches)))
-    if alone:
+    if (member := places.member(given)) is None and alone:
         raise FileNotFoundError(f"{given} doesn't exist: check the spelling and the current folder, {Path.cwd()}")
-    return [_named(path, root)]
+    return [member or _named(path, root)]
 
 
 def _members(path: Path, alone: bool) -> list[Clip] | Iterator[Clip]:

@@ -214,7 +214,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _clips(rows: Rows, shown: str, folder: Path, record: Record, archived: Archived) -> Iterator[Clip]:
-    places = _Places(folder, record, archived)
+    places = Places(folder, record, archived)
     for where, cells in rows:
         section = all(name in cells for name in SECTION)
         try:
@@ -233,12 +233,12 @@ def _clips(rows: Rows, shown: str, folder: Path, record: Record, archived: Archi
         yield replace(places.find(name), name=name, named=True, **known)
 
 
-class _Places:
+class Places:
     """Finds the clips that rows name: files, and members of archives."""
 
     def __init__(self, folder: Path, record: Record, archived: Archived) -> None:
         self._folder = folder
-        self._decided = folder == Path.cwd()
+        self._decided = folder == Path() or folder == Path.cwd()
         self._record = record
         self._archived = archived
         self._members: dict[Path, dict[str, deque[Clip]]] = {}  # of the last archives, by the clips' names
@@ -246,25 +246,37 @@ class _Places:
     def find(self, name: str) -> Clip:
         """Return the clip of a name; the next one, of an archive's members of one name."""
         path = Path(name)
-        archives = [x for x in (*reversed(path.parents), path) if archive_members(x.name) is not None]
-        base = self._base(archives[0] if archives else path)
-        archive = next((base / x for x in archives if _is_there(base / x) and (base / x).is_file()), None)
+        base = self._base(path)
+        archive = self._archive(base, path)
         if archive is not None:
-            return self._member(name, archive, base)
+            return self._in_archive(name, archive, base)
         whole = Path(os.path.normpath(base / path))
         return self._record(base / path, base if whole.is_relative_to(base) else whole.parent)
+
+    def member(self, name: str) -> Clip | None:
+        """Return the clip of a name such as tables of scores have for members of archives; `None` for any other."""
+        base, path = self._folder, Path(name)
+        archive = self._archive(base, path)
+        if archive is None or archive == base / path:
+            return None
+        return replace(self._in_archive(name, archive, base), name=name, named=True)
+
+    def _archive(self, base: Path, path: Path) -> Path | None:
+        """Return the archive that a path leads into."""
+        outermost = (base / x for x in (*reversed(path.parents), path) if archive_members(x.name) is not None)
+        return next((x for x in outermost if _is_there(x) and x.is_file()), None)
 
     def _base(self, path: Path) -> Path:
         """Return the folder that relative paths are relative to."""
         if not self._decided and not path.is_absolute():
             here = Path.cwd()
-            if _is_there(self._folder / path):
+            if _is_there(self._folder / path) or self._archive(self._folder, path):
                 self._decided = True
-            elif _is_there(here / path):
+            elif _is_there(here / path) or self._archive(here, path):
                 self._folder, self._decided = here, True
         return self._folder
 
-    def _member(self, name: str, archive: Path, base: Path) -> Clip:
+    def _in_archive(self, name: str, archive: Path, base: Path) -> Clip:
         if archive not in self._members:
             if len(self._members) == ARCHIVES:
                 del self._members[next(iter(self._members))]

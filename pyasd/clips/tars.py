@@ -243,14 +243,14 @@ class _List(NamedTuple):
     broken: _Broken | None
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
-    """Return what tells that a file is another one, or has changed."""
+def _stamp(path: Path) -> tuple[int, int]:
+    """Return what tells that a file has changed; inode numbers change by themselves on some network drives."""
     info = path.stat()
-    return info.st_dev, info.st_ino, info.st_mtime_ns, info.st_size
+    return info.st_mtime_ns, info.st_size
 
 
 @lru_cache(maxsize=16)
-def _list(path: Path, _stamped: tuple[int, ...]) -> _List:
+def _list(path: Path, _stamped: tuple[int, int]) -> _List:
     places: list[_Place] = []
     broken = None
     stream = _Stream(path)
@@ -366,7 +366,7 @@ class _Section(io.RawIOBase):
 
 
 @lru_cache(maxsize=64)
-def _opened(path: Path, _stamped: tuple[int, ...]) -> _File:
+def _opened(path: Path, _stamped: tuple[int, int]) -> _File:
     return _File(path)
 
 
@@ -443,7 +443,7 @@ class _Reader:
 
 
 @lru_cache(maxsize=2)
-def _reader(path: Path, _stamped: tuple[int, ...], _process: int) -> _Reader:
+def _reader(path: Path, _stamped: tuple[int, int], _process: int) -> _Reader:
     return _Reader(path)
 
 
@@ -498,7 +498,7 @@ class TarSource(_Member):
         stamp = _stamp(self.path)
         file = _opened(self.path, stamp)
         header = os.pread(file.number, tarfile.BLOCKSIZE, self.offset - tarfile.BLOCKSIZE)
-        if stamp[-1] < self.offset + self.length or int(header[148:156].strip(b" \0") or b"0", 8) != self.checksum:
+        if stamp[1] < self.offset + self.length or int(header[148:156].strip(b" \0") or b"0", 8) != self.checksum:
             raise KeyError(f"no item {self.member!r} in its place")
         return io.BufferedReader(_Section(file, self.offset, self.length), _BUFFER)
 

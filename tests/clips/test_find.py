@@ -139,6 +139,21 @@ def test_a_glob_of_archives(tmp_path: Path) -> None:
         find(str(tmp_path / "b*.zip"))
 
 
+def test_a_clip_in_an_archive_by_the_name_that_tables_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zipped(tmp_path / "a.zip", "fan/test/anomaly_id_02_1.wav", "b.wav")
+    monkeypatch.chdir(tmp_path)
+    first, second = find("a.zip")
+    for clip in (first, second):
+        (found,) = find(clip.name)
+        assert (found.name, found.source, known(found)) == (clip.name, clip.source, known(clip))
+        assert [x.name for x in find([clip.name, tmp_path / clip.name])] == [clip.name, str(tmp_path / clip.name)]
+    (missing,) = find("a.zip/c.wav")
+    with pytest.raises(ClipError, match=r"c\.wav doesn't exist: the archive has no such clip"):
+        missing.source.open()
+    with pytest.raises(FileNotFoundError):
+        find("b.zip/c.wav")
+
+
 def test_an_archive_that_cannot_be_opened_has_a_row_beside_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
