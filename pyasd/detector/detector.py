@@ -41,6 +41,7 @@ from pyasd.features.log_mels import extract
 from pyasd.models import Mode, kinds
 from pyasd.progress import Progress, silent
 from pyasd.recipes import Recipe
+from pyasd.tables import unfinished
 from pyasd.tables.table import Row, read
 from pyasd.tables.writer import Resume
 from pyasd.training.run import History
@@ -363,8 +364,11 @@ class Detector:
             raise ValueError("resume= goes on with a table's file: give out=")
         if resume and scoring.wanted.several and any(clip.duration is not None for clip in chosen):
             raise ValueError("resume= can't tell a manifest's sections from cuts: leave out window= and channel='all'")
-        if confirm is not None and (resume or shard is not None):
-            raise ValueError("confirm= looks back at clips that runs with resume= or shard= don't read: leave it out")
+        if confirm is not None and (resume == "retry-failed" or shard is not None):
+            raise ValueError(
+                "confirm= looks back at the clips before, which runs with shard=, or that retry failed clips, don't "
+                "read: leave it out"
+            )
         if shard is not None:
             chosen = for_shard(chosen, shard)
         made_by: dict[str, Any] | None = None
@@ -376,6 +380,8 @@ class Detector:
             out, self.recipe.names, scoring.decision_columns, made_by, resume, scoring.wanted.several
         ) as writer:
             done: Counter[str] = Counter() if writer is None else writer.done
+            if writer is not None and done and confirm is not None:
+                scoring.recall(unfinished.cells(writer.partial, "machine_type", "machine_id", "channel", "decision"))
             scores = collect(scoring, without(chosen, done), self.recipe.names, writer)
         if out is not None and done:
             attrs, scores = scores.attrs, read(out)

@@ -209,6 +209,7 @@ class Scoring:
             "unknown_ids": self._unknown_ids,
             "score_mode": self._score_mode,
             "false_alarms": None if self._rule is None else self._rule.false_alarms,
+            "confirm": None if self._rule is None else self._rule.confirm,
         }
 
     def recall(self, decided: Iterable[Sequence[str]]) -> None:

@@ -114,7 +114,7 @@ def watch(  # noqa: PLR0913 (a public door: as `score`)
         rule=DecisionRule.of(false_alarms, confirm),
     )
     made_by = {"model": detector.digest(), "folder": str(place), "ids": ids, "machine_type": machine_type}
-    made_by |= {"confirm": confirm} | scoring.made_by()
+    made_by |= scoring.made_by()
     writer = Writer(out, detector.recipe.names, scoring.decision_columns, made_by, endless=True)
     known = {"machine_id": ids, "machine_type": machine_type}
     told = {name: value for name, value in known.items() if value is not None}

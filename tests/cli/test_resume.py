@@ -58,14 +58,18 @@ def clips(factory: Path, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("extension", [".csv", ".parquet"])
-def test_killed_again_and_again(pyasd: Command, fast: Path, clips: Path, tmp_path: Path, extension: str) -> None:
+@pytest.mark.parametrize(
+    ("extension", "more"), [(".csv", []), (".parquet", ["--false-alarms", "50%", "--confirm", "2/3"])]
+)
+def test_killed_again_and_again(
+    pyasd: Command, fast: Path, clips: Path, tmp_path: Path, extension: str, more: list[str]
+) -> None:
     whole, parts = tmp_path / f"whole{extension}", tmp_path / f"parts{extension}"
-    assert pyasd("score", clips, "-m", fast, "-o", whole).code == 1  # one can't be read
+    assert pyasd("score", clips, "-m", fast, "-o", whole, *more).code == 1  # one can't be read
     rng, rows = random.Random(extension), 0
     for kill in range(4):
         count = rng.randrange(50)
-        arguments = [count, "score", clips, "-m", fast, "-o", parts, *(["--resume"] if kill else [])]
+        arguments = [count, "score", clips, "-m", fast, "-o", parts, *more, *(["--resume"] if kill else [])]
         killed = subprocess.run(
             [sys.executable, "-c", KILLED, *map(str, arguments)], cwd=ROOT, capture_output=True, check=False
         )
@@ -75,7 +79,7 @@ def test_killed_again_and_again(pyasd: Command, fast: Path, clips: Path, tmp_pat
     reading = [path for path in clips.iterdir() if path.name in set(whole_names(parts, rows))]
     for path in reading:
         path.write_bytes(b"what has a row isn't read again")
-    outcome = pyasd("score", clips, "-m", fast, "-o", parts, "--resume")
+    outcome = pyasd("score", clips, "-m", fast, "-o", parts, *more, "--resume")
     assert outcome.code == 1
     assert f"160 rows are in {parts}" in outcome.err
     assert parts.read_bytes() == whole.read_bytes()
@@ -149,7 +153,9 @@ def test_what_cannot_be_gone_on_with(
     monkeypatch.delenv("PYASD_MAX_FILE_SIZE")
     usage_error(pyasd(*begun), "give --model and --out")
     usage_error(pyasd("score", clip, "-m", fast, "--resume"), "give --model and --out")
-    usage_error(pyasd(*begun, "-m", fast, "--false-alarms", "50%", "--confirm", "1/2"), "--confirm", "--resume")
+    decided = [*begun, "-m", fast, "--false-alarms", "50%", "--confirm", "1/2"]
+    usage_error(pyasd(*decided), "was begun with --false-alarms None", "away")
+    usage_error(pyasd(*decided, "--retry-failed"), "--confirm looks back", "retry failed clips")
     assert Path(f"{out}.partial").read_bytes() == before
     assert pyasd(*begun, "-m", fast).code == 0
     pd.testing.assert_series_equal(
