@@ -256,6 +256,7 @@ def test_any_name_comes_back(tmp_path: Path, names: list[str]) -> None:
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     data=st.binary(max_size=200) | st.builds(lambda x: b"clip,label\n" + x, st.binary(max_size=60))
+    | st.builds(lambda x: b"clip,start,duration,channel\n" + x.encode(), st.text('a,"\n.-1e\0 ', max_size=60))
     | st.builds(lambda x: b"label,clip,split\n" + x.encode(), st.text('a,"\n\r\0;\'0', max_size=60))
 )  # fmt: skip
 def test_whatever_is_in_it_no_other_error_comes_up(tmp_path: Path, data: bytes) -> None:
