@@ -22,10 +22,8 @@ def test_later_years_from_folders_to_figures(
     folder, model, scores = tmp_path / "data" / "dev_data" / machine, tmp_path / "m.safetensors", tmp_path / "s.csv"
     sections = ["00", "01", "02"] if year == 2021 else ["00"]
     fitted = pyasd("fit", folder, "-o", model, "--epochs", 1, "--channel", channel)
-    assert (
-        fitted.out
-        == f"{model}: <Detector group-made + spectrum + spread + neighbours ({machine}: {', '.join(sections)})>\n"
-    )
+    members = "group-made + spectrum + spread + modulation + neighbours"
+    assert fitted.out == f"{model}: <Detector {members} ({machine}: {', '.join(sections)})>\n"
     assert pyasd("score", folder, "-m", model, "-o", scores, "--top", 0, "--channel", channel).code == 0
     assert len(results.read(scores)) == 8 * len(sections)
     evaluated = pyasd("evaluate", scores, "--rule", year)
@@ -67,7 +65,8 @@ def test_archives_without_unpacking(pyasd: Command, factory: Path, model: Path, 
     archive = shutil.make_archive(str(tmp_path / "fan"), "zip", factory, "fan")
     packed = tmp_path / "packed.safetensors"
     fitted = pyasd("fit", archive, "-o", packed, "--epochs", 1)
-    assert fitted.out == f"{packed}: <Detector group-made + spectrum + spread + neighbours (fan: 00, 02, 04)>\n"
+    members = "group-made + spectrum + spread + modulation + neighbours"
+    assert fitted.out == f"{packed}: <Detector {members} (fan: 00, 02, 04)>\n"
     tables = []
     for clips, model_file, name in ((archive, packed, "packed.csv"), (factory / "fan", model, "plain.csv")):
         assert pyasd("score", clips, "-m", model_file, "-o", tmp_path / name, "--top", 0).code == 0

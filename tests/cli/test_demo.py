@@ -22,7 +22,7 @@ def test_demo(pyasd: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     rows = [line.split() for line in outcome.out.splitlines() if " / " in line and "AUC" not in line]
     assert len(rows) == 3 * 4 + 1
     assert rows[0][:3] == ["conveyor", "00", "3/3"]
-    assert re.search("group-made +spectrum +spread +neighbours +both +autoencoder", outcome.out)
+    assert re.search("group-made +spectrum +spread +modulation +neighbours +both +autoencoder", outcome.out)
     for name in ("model.safetensors", "scores.csv", "picture.png", "recordings/README.txt"):
         assert (tmp_path / "d" / name).is_file()
         assert str(tmp_path / "d" / Path(name).parts[0]) in outcome.out

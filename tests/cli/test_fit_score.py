@@ -19,7 +19,8 @@ from .conftest import RATE, Command, tone
 def test_fit_score_evaluate(pyasd: Command, factory: Path, tmp_path: Path) -> None:
     model, scores = tmp_path / "fan.safetensors", tmp_path / "scores.csv"
     fitted = pyasd("fit", factory / "fan", "-o", model, "--epochs", 1, "--order", "middle", "--score", "conditional")
-    assert fitted == (0, f"{model}: <Detector group-made + spectrum + spread + neighbours (fan: 00, 02, 04)>\n", "")
+    members = "group-made + spectrum + spread + modulation + neighbours"
+    assert fitted == (0, f"{model}: <Detector {members} (fan: 00, 02, 04)>\n", "")
     recipe = storage.read(model)[1]["recipe"]
     made = next(member for member in recipe["member"] if member["kind"] == "group-made")
     assert (made["order"], made["score"]) == ("middle", "conditional")

@@ -75,7 +75,7 @@ def test_what_clips_were_learnt_stays(detector: pyasd.Detector) -> None:
 
 
 def test_scores_of_what_was_taken_in_are_usual_then(detector: pyasd.Detector) -> None:
-    new, later = log_mels(100, seed=3, louder=1.0), log_mels(100, seed=4, louder=1.0)
+    new, later = log_mels(100, seed=3, louder=3.0), log_mels(100, seed=4, louder=3.0)
     before = detector.score(later, ids="00", **HOW)["score"]
     after = adapt(detector, new, ids="00", memory=1).score(later, ids="00", **HOW)["score"]
     assert before.mean() > 0.3

@@ -78,7 +78,7 @@ def test_the_combined_threshold_is_in_the_scores_own_units() -> None:
     for name, baseline in machine.baselines.items():
         x = machine.calibration.samples[""][name][:, 0]
         z.append((x - baseline.moments.mean[0, 0]) / np.sqrt(baseline.moments.variance[0, 0]))
-    weights = [1, 1, 2 * 39 / (39 + 400)]  # neighbours know 39 clips
+    weights = [1, 1, 0.5, 2 * 39 / (39 + 400)]  # neighbours know 39 clips
     combined = np.average(np.sign(z) * np.log1p(np.abs(z)), axis=0, weights=weights)
     assert quiet(fitted, 0.05).score == pytest.approx(np.sort(combined)[-2], rel=1e-12)
     assert quiet(fitted, 0.05).clips == 39
@@ -134,7 +134,7 @@ def test_models_without_a_calibration_say_so() -> None:
         ({"rate": 1}, "above 0 and below 1"),
         ({"machine_id": "07"}, "'00', '02'"),
         ({"machine_type": "pump"}, "no machine type 'pump'"),
-        ({"member": "resnet"}, "group-made, spectrum, spread, neighbours"),
+        ({"member": "resnet"}, "group-made, spectrum, spread, modulation, neighbours"),
         ({"score_mode": "best"}, "no score mode 'best'"),
     ],
 )

@@ -43,7 +43,7 @@ def test_a_tone_is_told(detector: Detector) -> None:
     assert 2200 < reason.low < 2300 < reason.high < 2400
     table = detector.score([with_tone(hiss(101), 2300, 1.0, 3.0)], **HOW)
     assert faulty.score == table["score"][0]
-    assert list(faulty.members) == ["spectrum", "spread", "neighbours"]
+    assert list(faulty.members) == ["spectrum", "spread", "modulation", "neighbours"]
     assert np.mean(list(faulty.members.values())) == pytest.approx(table["score.mean"][0])
     assert max(faulty.members.values()) == table["score.max"][0] == faulty.members[faulty.raised_by]
     assert str(reason) == (

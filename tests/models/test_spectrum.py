@@ -274,11 +274,11 @@ def test_the_fast_system_is_saved_loaded_and_explained(tmp_path: Path) -> None:
         [x.standardise(row[f"score.{name}"], row["machine_id"], x.modes[0]) for name, x in baselines.items()]
         for row in table.to_dict("records")
     ]
-    weights = [1, 1, 2 * 12 / (12 + 400)]  # neighbours know 12 clips of each ID
+    weights = [1, 1, 0.5, 2 * 12 / (12 + 400)]  # neighbours know 12 clips of each ID
     expected = [np.average([np.sign(x) * np.log(1 + abs(x)) for x in row], weights=weights) for row in z]
     np.testing.assert_allclose(table["score"], expected, rtol=1e-12)
     np.testing.assert_allclose(table["score.mean"], np.mean(z, 1), rtol=1e-12)
-    for name in ("spectrum", "spread"):
+    for name in ("spectrum", "spread", "modulation"):
         score_map = detector.explain(new[0], ids="00", member=name, **HOW).score_map
         assert score_map.shape == new[0].shape
         assert np.isfinite(score_map).all()
