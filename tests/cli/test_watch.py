@@ -62,9 +62,13 @@ def test_killed_in_the_middle_of_rows(model: Path, wav: list[bytes], tmp_path: P
     assert sorted(os.listdir(tmp_path)) == ["in", "scores.csv", "scores.csv.json"]
 
 
-def land(folder: Path, count: int, wav: list[bytes], seconds: float) -> None:
-    """Let files land within some seconds: renamed when they are whole, or written in pieces, header first."""
+def land(folder: Path, count: int, wav: list[bytes], seconds: float, killed: threading.Event) -> None:
+    """Let files land within some seconds: renamed when they are whole, or written in pieces, header first. The last
+    hundred wait for the last kill.
+    """
     for number in range(count):
+        if number == count - 100:
+            killed.wait(120)
         path = folder / f"day {number // 100}" / f"normal_id_0{number % 3 * 2}_{number:08}.wav"
         path.parent.mkdir(exist_ok=True)
         content = wav[number % len(wav)]
@@ -85,16 +89,18 @@ def test_500_files_land_while_it_is_killed_three_times(model: Path, wav: list[by
     folder, out = tmp_path / "in", tmp_path / "scores.csv"
     folder.mkdir()
     rng = random.Random(0)
-    landing = threading.Thread(target=land, args=(folder, 500, wav, 30.0))
+    killed = threading.Event()
+    landing = threading.Thread(target=land, args=(folder, 500, wav, 20.0, killed))
     landing.start()
     words = command("watch", folder, "-m", model, "-o", out, "--settle", 0.5, "--poll", 0.1)
     for kill in range(3):
         process = subprocess.Popen(words, cwd=ROOT, stdout=-1, stderr=-1, text=True)
         before = out.read_bytes().count(b"\n") if out.exists() else 1
-        wait_for(out, before + rng.randrange(20, 60), process)
+        wait_for(out, min(before + rng.randrange(20, 60), 400), process)
         process.kill()
         assert process.wait() == -signal.SIGKILL, f"kill {kill}"
     assert landing.is_alive(), "all three while files landed"
+    killed.set()
     process = subprocess.Popen(words, cwd=ROOT, stdout=-1, stderr=-1, text=True)
     landing.join()
     wait_for(out, 501, process)
