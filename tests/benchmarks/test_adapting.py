@@ -18,7 +18,7 @@ def test_adapting_moves_scores_and_finds_no_more() -> None:
         return list(x.astype(np.float32))
 
     ids = ["00", "01"] * 40
-    clips = real_sets.ClipSet(some(80), ids, some(80, 1.5) + some(40, 2.5), ids + ids[:40], np.repeat([0, 1], [80, 40]))
+    clips = real_sets.ClipSet(some(80), ids, some(80, 2.0) + some(40, 3.0), ids + ids[:40], np.repeat([0, 1], [80, 40]))
     found = adapting.measure("fast", clips, halves=1)
     assert list(found) == list(adapting.WAYS)
     nothing, calibrated, adapted, forgetful, again = found.values()
