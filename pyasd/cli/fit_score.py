@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -27,6 +26,12 @@ from pyasd.cli.options import (
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from pyasd import Detector
+    from pyasd.cli.summary import Summary
+
+CHUNK = 8192
+"""Rows of a long table that are read together."""
 
 
 @command
@@ -206,68 +211,44 @@ def score(
     if table.retry_failed and not table.resume:
         raise ValueError("--retry-failed goes with --resume: give both")
     shard = None if table.shard is None else some_of("--shard", "3/16, the third of 16 shares", table.shard)
+    how = {
+        "unknown_ids": unknown_ids, "score_mode": score, "out": table.out,
+        "resume": "retry-failed" if table.retry_failed else table.resume, "shard": shard,
+        **decisions.arguments(), **recordings.arguments(), **cuts.given(), **hardware.given(),
+    }  # fmt: skip
     with terminal.progress() as progress:
-        scores = pyasd.score(
-            clips, model, unknown_ids=cast(Any, unknown_ids), score_mode=score, out=table.out,
-            resume="retry-failed" if table.retry_failed else table.resume,
-            shard=shard, progress=progress, **decisions.arguments(), **recordings.arguments(),
-            **cuts.given(), **hardware.given(),
-        )  # fmt: skip
-    _print_top(scores, table.top)
+        how["progress"] = progress
+        summary = _ranked(clips, table, how) if model is None else _scored(pyasd.load(model), clips, table, how)
+    summary.print_top()
     if table.out is not None:
-        terminal.say(f"{len(scores)} rows are in {table.out}")
+        terminal.say(f"{summary.rows} rows are in {table.out}")
     if table.events is not None:
-        _print_events(scores, table.events, table.top)
-    _tell_notes(scores)
-    return terminal.report_failures(scores)
+        summary.print_events(table.events)
+    summary.tell_notes()
+    return summary.report_failures()
 
 
-def _print_events(scores: DataFrame, out: Path, count: int) -> None:
-    """Write the events, and print those with the highest scores."""
+def _ranked(clips: list[str], table: Table, how: dict[str, Any]) -> Summary:
+    """Rank clips without a model."""
     import pyasd
-    from pyasd.tables import table
+    from pyasd.cli.summary import Summary
 
-    found = pyasd.events(scores)
-    table.write(out, found)
-    printed = terminal.table("peak", "from", "to", "cuts", "channel:", "clip:")
-    for row in found.nlargest(count, "peak", keep="first").to_dict("records"):
-        times = [terminal.clock(row["start"]), terminal.clock(row["end"])]
-        names = [Text(terminal.visible(row[x])) for x in ("channel", "clip")]
-        printed.add_row(f"{row['peak']:.2f}", *times, str(row["cuts"]), *names)
-    if len(found) and count:
-        terminal.console().print(printed)
-    terminal.say(f"{len(found)} events are in {out}")
+    summary = Summary(table.top)
+    summary.add(pyasd.score(clips, **how))
+    return summary
 
 
-def _tell_notes(scores: DataFrame) -> None:
-    """Say how many clips are unlike those that were learnt, and in what."""
-    from pyasd.tables.table import LEARNT
+def _scored(detector: Detector, clips: list[str], table: Table, how: dict[str, Any]) -> Summary:
+    """Score clips with a model, however many they are."""
+    from pyasd.cli.summary import Summary
+    from pyasd.tables import table as results
 
-    notes = Counter(word for note in scores["note"] for word in note.split(", ") if word)
-    learnt = notes.pop(LEARNT, 0)
-    if notes:
-        count = int(scores["note"].map(lambda note: note not in ("", LEARNT)).sum())
-        what = ", ".join(f"{word} {times}" for word, times in notes.most_common())
-        terminal.say(
-            f"{count} of {len(scores)} recordings are unlike those that were learnt ({what}): their scores may tell of "
-            "that, and not of the machine"
-        )
-    if learnt:
-        terminal.say(f"{learnt} of {len(scores)} clips were learnt: their scores say nothing of new ones")
-
-
-def _print_top(scores: DataFrame, count: int) -> None:
-    best = scores[scores["score"].notna()].nlargest(count, "score", keep="first")
-    decided = [name for name in ("decision", "confirmed") if name in scores]
-    noted = ["note"] if (scores["note"] != "").any() else []
-    texts = [*decided, "status", *noted, *(["channel"] if scores["channel"].nunique() > 1 else []), "clip"]
-    cut = (scores["start"] > 0).any()
-    numbers = ["score", *(["p"] if decided else []), *(["from"] if cut else [])]
-    table = terminal.table(*numbers, *(f"{x}:" for x in texts))
-    for row in best.to_dict("records"):
-        p = "" if not decided or row["p_value"] != row["p_value"] else f"{row['p_value']:.4f}"
-        numbers = [f"{row['score']:.2f}", *([p] if decided else [])]
-        numbers += [terminal.clock(row["start"])] if cut else []
-        table.add_row(*numbers, *(Text(terminal.visible(row[x])) for x in texts))
-    if len(best):
-        terminal.console().print(table)
+    rows = detector.rows(clips, **how)
+    summary = Summary(table.top, table.events is not None)
+    for part in rows.tables():
+        summary.add(part)
+    if table.out is not None and rows.resumed:  # rows of the run before, too
+        summary = Summary(table.top, table.events is not None)
+        for part in results.read_in_parts(table.out, CHUNK):
+            summary.add(part)
+    return summary

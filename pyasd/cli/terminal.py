@@ -49,13 +49,24 @@ def line(text: str) -> None:
     console().print(Text(visible(text)), soft_wrap=True)
 
 
+class _Speed(rich.progress.ProgressColumn):
+    """How many are done in a second."""
+
+    def render(self, task: rich.progress.Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if not speed else f"{speed:.3g}/s" if speed < 1000 else f"{speed:,.0f}/s")
+
+
 @contextlib.contextmanager
 def progress() -> Iterator[Progress]:
     """Show a bar for the stage at work, on a terminal; nothing when piped."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield silent
         return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), _Speed(),
+        TimeRemainingColumn(),
+    )  # fmt: skip
     remaining_width = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # a long path must leave room for the others
     info_column = TextColumn("{task.fields[info]}", markup=False, table_column=remaining_width)
     with rich.progress.Progress(*columns, info_column, console=console(True), transient=True, expand=True) as bar:
@@ -67,8 +78,8 @@ def progress() -> Iterator[Progress]:
             if current is None or current[0] != stage:
                 if current is not None:
                     bar.remove_task(current[1])
-                current = stage, bar.add_task(stage, total=total, info=info)
-            bar.update(current[1], completed=done, total=total, info=info)
+                current = stage, bar.add_task(stage, total=total or None, info=info)
+            bar.update(current[1], completed=done, total=total or None, info=info)
 
         yield show
 
@@ -94,12 +105,34 @@ def percent(*shares: float) -> list[str]:
     return [f"{100 * share:.1f}" for share in shares]
 
 
+class Failures:
+    """Which clips of a table have no score, counted part by part."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._counts: Counter[str] = Counter()
+        self._first = ""
+
+    def add(self, scores: DataFrame) -> None:
+        """Take the next rows in."""
+        failed = scores[scores["error"] != ""]
+        self._rows += len(scores)
+        self._counts.update(failed["status"])
+        if len(failed) and not self._first:
+            self._first = failed["error"].iloc[0]
+
+    def report(self) -> bool:
+        """Say how many clips have no score, and why; return whether there are none."""
+        if not self._counts:
+            return True
+        counts = ", ".join(f"{count} {status}" for status, count in self._counts.items())
+        first = vocabulary.with_options(self._first)
+        say(f"{self._counts.total()} of {self._rows} clips have no score ({counts}). The first: {first}")
+        return False
+
+
 def report_failures(scores: DataFrame) -> bool:
     """Say how many clips of a table have no score, and why; return whether there are none."""
-    failed = scores[scores["error"] != ""]
-    if failed.empty:
-        return True
-    counts = ", ".join(f"{count} {status}" for status, count in Counter(failed["status"]).items())
-    first = vocabulary.with_options(failed["error"].iloc[0])
-    say(f"{len(failed)} of {len(scores)} clips have no score ({counts}). The first: {first}")
-    return False
+    failures = Failures()
+    failures.add(scores)
+    return failures.report()

@@ -6,7 +6,7 @@ import hashlib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -54,8 +54,8 @@ class Group:
     clips: int
 
 
-def for_shard(clips: Iterable[Clip], shard: tuple[int, int]) -> list[Clip]:
-    """Return the clips of one share of all, the i-th of n, in their order.
+def for_shard(clips: Iterable[Clip], shard: tuple[int, int]) -> Iterator[Clip]:
+    """Choose the clips of one share of all, the i-th of n, in their order and as they are found.
 
     A clip's name alone decides (its BLAKE2b hash, modulo n), so that shares stay the same when clips come and go; those
     of one name are in one share.
@@ -71,7 +71,7 @@ def for_shard(clips: Iterable[Clip], shard: tuple[int, int]) -> list[Clip]:
     if not 1 <= number <= count:
         raise ValueError(f"shard is i of n shares with 1 <= i <= n, such as 3 of 16, not {number} of {count}")
     hashes = ((clip, hashlib.blake2b(clip.name.encode("utf-8", "surrogatepass"), digest_size=8)) for clip in clips)
-    return [clip for clip, digest in hashes if int.from_bytes(digest.digest(), "big") % count == number - 1]
+    return (clip for clip, digest in hashes if int.from_bytes(digest.digest(), "big") % count == number - 1)
 
 
 def found_and_broken(clips: Iterable[Clip]) -> tuple[list[Clip], list[tuple[str, ClipError]]]:
@@ -118,14 +118,31 @@ def for_fitting(clips: Iterable[Clip], doubtful: Doubtful = "refuse") -> list[Cl
     return chosen
 
 
-def for_scoring(clips: Iterable[Clip]) -> list[Clip]:
-    """Return the clips to score: all of them; where folders have both training and test clips, without training and
-    supplemental ones. Clips that were given by their own paths are all scored.
+def for_scoring(clips: Iterable[Clip]) -> Iterator[Clip]:
+    """Choose the clips to score, in their order: all of them; where folders have both training and test clips, without
+    training and supplemental ones. Clips that were given by their own paths are all scored.
+
+    They are chosen as they are found: those alone wait of which it isn't known yet (training clips before the first
+    test clip), and those behind them.
     """
-    clips = list(clips)
-    if {"train", "test"} <= {clip.split for clip in clips if not clip.named}:
-        return [clip for clip in clips if clip.named or clip.split not in ("train", "supplemental")]
-    return clips
+    waiting: list[Clip] = []
+    splits: set[str] = set()
+    for clip in clips:
+        if not clip.named:
+            splits.add(clip.split)
+        both = {"train", "test"} <= splits
+        if both or waiting or _may_be_left_out(clip):
+            waiting.append(clip)
+        else:
+            yield clip
+        if both:
+            yield from (x for x in waiting if not _may_be_left_out(x))
+            waiting.clear()
+    yield from waiting
+
+
+def _may_be_left_out(clip: Clip) -> bool:
+    return not clip.named and clip.split in ("train", "supplemental")
 
 
 def name_machines(clips: Sequence[Clip], machines: Machines = "auto") -> list[Clip]:

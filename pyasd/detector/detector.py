@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyasd import storage
-from pyasd.clips import Channel, find, for_scoring, for_shard
+from pyasd.clips import Channel, Clip, find, for_scoring, for_shard
 from pyasd.compute import Compute, plain_torch
 from pyasd.cutting import Cutting
 from pyasd.detector import adaptation, reasons
@@ -35,13 +34,12 @@ from pyasd.detector.explanation import Explanation
 from pyasd.detector.machine import Machine
 from pyasd.detector.scoring import Scoring, UnknownIds, extraction, known_type, locate, recognise, score_modes
 from pyasd.detector.statistics import Baseline
-from pyasd.detector.table import collect, open_table, without
+from pyasd.detector.table import Rows
 from pyasd.errors import ModelFileError
 from pyasd.features.log_mels import extract
 from pyasd.models import Mode, kinds
 from pyasd.progress import Progress, silent
 from pyasd.recipes import Recipe
-from pyasd.tables import unfinished
 from pyasd.tables.table import Row, read
 from pyasd.tables.writer import Resume
 from pyasd.training.run import History
@@ -181,8 +179,8 @@ class Detector:
             FileNotFoundError, ValueError, TypeError: the arguments don't make sense, or no clip can be used.
             DeviceLost: a GPU failed.
         """
-        listed = for_scoring(
-            find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
+        listed = list(
+            for_scoring(find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type))
         )
         normal = [clip for clip in listed if clip.label != 1]
         if len(normal) < len(listed):
@@ -281,6 +279,89 @@ class Detector:
             machines[name] = adaptation.adapted(machine, found, modes, memory, robust)
         return Detector(self.recipe, machines, new.skipped, self.versions)
 
+    def rows(  # noqa: PLR0913 (a public door: what clips are, how they are heard, and what is wanted)
+        self,
+        clips: Any,
+        *,
+        ids: Sequence[str] | str | None = None,
+        sample_rate: int | None = None,
+        features: ClipFeatures = "audio",
+        machine_type: str | None = None,
+        channel: Channel = 0,
+        window: float | None = None,
+        hop: float | None = None,
+        device: str = "auto",
+        backend: str = "auto",
+        precision: str = "auto",
+        unknown_ids: UnknownIds = "refuse",
+        score_mode: str | None = None,
+        false_alarms: float | None = None,
+        confirm: tuple[int, int] | None = None,
+        out: str | os.PathLike[str] | None = None,
+        resume: Resume = False,
+        shard: tuple[int, int] | None = None,
+        progress: Progress = silent,
+    ) -> Rows:
+        """Score any number of clips, a few at a time: an iterator of the rows of `score`, each of which comes once
+        `out` has it. Memory doesn't grow with the number of clips; more than ten thousand are scored while they are
+        listed.
+
+        Args:
+            clips: see `score`, as for all that follow.
+            ids: machine IDs.
+            sample_rate: of arrays of samples, in Hz.
+            features: what arrays hold.
+            machine_type: instead of the one that paths tell.
+            channel: which channel of a clip.
+            window: seconds of a section.
+            hop: from one section to the next, in seconds.
+            device: where.
+            backend: of the operators.
+            precision: of the operators.
+            unknown_ids: "refuse" or "pool".
+            score_mode: instead of the members' own.
+            false_alarms: decide clips with this rate of false alarms.
+            confirm: `(3, 5)` adds the column `confirmed`.
+            out: a .csv or .parquet file for the table.
+            resume: go on with the rows of an ended run. They are not given again.
+            shard: `(i, n)` scores a share.
+            progress: told of each clip.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: see `score`.
+            DeviceLost, OSError: from the iterator; see `score`.
+        """
+        chosen = for_scoring(
+            find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
+        )
+        scoring = Scoring(
+            self,
+            Compute.choose(device, backend, precision),
+            channel=channel,
+            cutting=Cutting.of(window, hop),
+            unknown_ids=unknown_ids,
+            score_mode=score_mode,
+            rule=DecisionRule.of(false_alarms, confirm),
+            progress=progress,
+        )
+        if resume and out is None:
+            raise ValueError("resume= goes on with a table's file: give out=")
+        if resume and scoring.wanted.several:
+            chosen = _without_sections(chosen)
+        if confirm is not None and (resume == "retry-failed" or shard is not None):
+            raise ValueError(
+                "confirm= looks back at the clips before, which runs with shard=, or that retry failed clips, don't "
+                "read: leave it out"
+            )
+        if shard is not None:
+            chosen = for_shard(chosen, shard)
+        made_by: dict[str, Any] | None = None
+        if out is not None:
+            named = ids if ids is None or isinstance(ids, str) else list(map(str, ids))
+            made_by = {"model": self.digest(), "ids": named, "sample_rate": sample_rate, "machine_type": machine_type}
+            made_by |= {"shard": shard} | scoring.made_by()
+        return Rows(scoring, chosen, self.recipe.names, out, made_by, resume)
+
     def score(  # noqa: PLR0913 (a public door: what clips are, how they are heard, and what is wanted)
         self,
         clips: Any,
@@ -347,43 +428,14 @@ class Detector:
                 that another model or other settings made; what is wrong with a clip stands in its row.
             DeviceLost: a GPU failed; the rows so far are in `<out>.partial`.
         """
-        chosen = for_scoring(
-            find(clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type)
-        )
-        scoring = Scoring(
-            self,
-            Compute.choose(device, backend, precision),
-            channel=channel,
-            cutting=Cutting.of(window, hop),
-            unknown_ids=unknown_ids,
-            score_mode=score_mode,
-            rule=DecisionRule.of(false_alarms, confirm),
+        rows = self.rows(
+            clips, ids=ids, sample_rate=sample_rate, features=features, machine_type=machine_type, channel=channel,
+            window=window, hop=hop, device=device, backend=backend, precision=precision, unknown_ids=unknown_ids,
+            score_mode=score_mode, false_alarms=false_alarms, confirm=confirm, out=out, resume=resume, shard=shard,
             progress=progress,
-        )
-        if resume and out is None:
-            raise ValueError("resume= goes on with a table's file: give out=")
-        if resume and scoring.wanted.several and any(clip.duration is not None for clip in chosen):
-            raise ValueError("resume= can't tell a manifest's sections from cuts: leave out window= and channel='all'")
-        if confirm is not None and (resume == "retry-failed" or shard is not None):
-            raise ValueError(
-                "confirm= looks back at the clips before, which runs with shard=, or that retry failed clips, don't "
-                "read: leave it out"
-            )
-        if shard is not None:
-            chosen = for_shard(chosen, shard)
-        made_by: dict[str, Any] | None = None
-        if out is not None:
-            named = ids if ids is None or isinstance(ids, str) else list(map(str, ids))
-            made_by = {"model": self.digest(), "ids": named, "sample_rate": sample_rate, "machine_type": machine_type}
-            made_by |= {"shard": shard} | scoring.made_by()
-        with open_table(
-            out, self.recipe.names, scoring.decision_columns, made_by, resume, scoring.wanted.several
-        ) as writer:
-            done: Counter[str] = Counter() if writer is None else writer.done
-            if writer is not None and done and confirm is not None:
-                scoring.recall(unfinished.cells(writer.partial, "machine_type", "machine_id", "channel", "decision"))
-            scores = collect(scoring, without(chosen, done), self.recipe.names, writer)
-        if out is not None and done:
+        )  # fmt: skip
+        scores = rows.table()
+        if out is not None and rows.resumed:
             attrs, scores = scores.attrs, read(out)
             scores.attrs |= attrs
         return scores
@@ -570,6 +622,18 @@ def load(path: str | os.PathLike[str]) -> Detector:
         raise ModelFileError(
             f"{path} is not a whole detector ({error}): give one that `pyasd fit -o` or Detector.save wrote"
         ) from error
+
+
+def _without_sections(clips: Iterable[Clip]) -> Iterator[Clip]:
+    """Yield clips that are whole recordings.
+
+    Raises:
+        ValueError: one is a section.
+    """
+    for clip in clips:
+        if clip.duration is not None:
+            raise ValueError("resume= can't tell a manifest's sections from cuts: leave out window= and channel='all'")
+        yield clip
 
 
 def _check_one(channel: Channel) -> None:

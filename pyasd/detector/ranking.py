@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -13,12 +14,11 @@ from pyasd.cutting import Cutting
 from pyasd.detector.detector import ClipFeatures, Detector, load
 from pyasd.detector.fitting import Fitting, Heard
 from pyasd.detector.scoring import UnknownIds, row_of, score_modes
-from pyasd.detector.table import open_table
 from pyasd.progress import Progress, silent
 from pyasd.recipes import files
 from pyasd.tables import table
 from pyasd.tables.table import Row
-from pyasd.tables.writer import Resume
+from pyasd.tables.writer import Resume, Writer
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -110,7 +110,7 @@ def score(  # noqa: PLR0913 (a public door: as `fit` and `Detector.score`)
     fitting = Fitting(recipe, compute, channel, 0, progress, cutting=Cutting.of(window, hop))
     if max(counts.values()) < MIN_CLIPS and fitting.cutting is None and channel != "all":
         raise ValueError(f"{listed[0].name}: {_too_few(max(counts.values()))}")
-    with open_table(out, recipe.names) as writer, plain_torch():
+    with contextlib.nullcontext() if out is None else Writer(out, recipe.names) as writer, plain_torch():
         rows, modes = _rank(fitting, listed, score_mode)
         if writer is not None:
             writer.write(rows)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -205,6 +206,20 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
         ValueError: the extension is neither .csv nor .parquet, the file isn't a table, a column is missing, or holds
             what isn't its own.
     """
+    (whole,) = read_in_parts(path, None)
+    return whole
+
+
+def read_in_parts(path: str | os.PathLike[str], rows: int | None) -> Iterator[pd.DataFrame]:
+    """Read a table some rows at a time, at least once; see `read`.
+
+    Args:
+        path: the table.
+        rows: in a part, about; `None` for all of them.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read`.
+    """
     path = Path(path)
     kind = kind_of(path)
     if not path.exists():
@@ -212,13 +227,28 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     try:
         if kind == ".parquet" and path.suffix != ".partial":
             with open(path, "rb") as file:  # pyarrow takes no other names than UTF-8
-                raw = pq.read_table(file).to_pandas()
-        else:  # text that looks like a number or like NaN is text
-            raw = pd.read_csv(unfinished.whole(path), dtype=str, keep_default_na=False, encoding="utf-8")
-            raw = raw.apply(lambda column: column.map(unguarded))
+                if rows is None:
+                    yield _typed(path, pq.read_table(file).to_pandas())
+                    return
+                parts = pq.ParquetFile(file)
+                for batch in parts.iter_batches(rows):
+                    yield _typed(path, batch.to_pandas())
+                if not parts.metadata.num_rows:
+                    yield _typed(path, parts.schema_arrow.empty_table().to_pandas())
+            return
+        # text that looks like a number or like NaN is text
+        with pd.read_csv(
+            unfinished.whole(path), dtype=str, keep_default_na=False, encoding="utf-8", chunksize=rows or sys.maxsize
+        ) as raw:
+            for part in raw:
+                yield _typed(path, part.apply(lambda column: column.map(unguarded)))
     except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is not a table of scores ({reason}): write it again with `pyasd score`") from None
+
+
+def _typed(path: Path, raw: pd.DataFrame) -> pd.DataFrame:
+    """Return what was read of a file with the types that the table's columns have."""
     required = [
         column.name
         for column in fields(Row)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pyasd.clips import Clip, Group, find, for_fitting, for_scoring, for_shard, groups, name_machines
 from pyasd.clips.sources import FileSource
@@ -94,9 +97,9 @@ def test_where_name_and_folder_disagree_a_clip_is_not_learnt(tmp_path: Path) -> 
 def test_files_given_by_name_are_all_scored(tmp_path: Path) -> None:
     touch(tmp_path, "train/1.wav", "test/2.wav")
     named = [tmp_path / "train/1.wav", tmp_path / "test/2.wav"]
-    assert len(for_scoring(find(named))) == 2
-    assert len(for_scoring(find([tmp_path, named[0]]))) == 2
-    assert len(for_scoring(find(tmp_path))) == 1
+    assert len([*for_scoring(find(named))]) == 2
+    assert len([*for_scoring(find([tmp_path, named[0]]))]) == 2
+    assert len([*for_scoring(find(tmp_path))]) == 1
 
 
 def test_anomalies_alone_are_not_for_fitting() -> None:
@@ -107,8 +110,8 @@ def test_anomalies_alone_are_not_for_fitting() -> None:
 def test_where_there_are_test_clips_training_clips_are_not_for_scoring() -> None:
     clips = labelled(("train", 0), ("test", 1), ("supplemental", None), ("", None))
     assert [clip.name for clip in for_scoring(iter(clips))] == ["1", "3"]
-    assert for_scoring(clips[1:]) == clips[1:]
-    assert for_scoring([clips[0], *clips[2:]]) == [clips[0], *clips[2:]]
+    assert [*for_scoring(clips[1:])] == clips[1:]
+    assert [*for_scoring([clips[0], *clips[2:]])] == [clips[0], *clips[2:]]
 
 
 # -- machines ----------------------------------------------------------------------------------------------------
@@ -169,12 +172,35 @@ def test_groups_tell_what_clips_are_taken_for(tmp_path: Path) -> None:
 def test_a_clips_share_is_its_names() -> None:
     names = [f"day {i % 7}/{i:04d}.wav" for i in range(3000)]
     clips = [Clip(name, FileSource(Path(name))) for name in names]
-    shares = [for_shard(clips, (i, 4)) for i in (1, 2, 3, 4)]
+    shares = [[*for_shard(clips, (i, 4))] for i in (1, 2, 3, 4)]
     assert sorted(x.name for share in shares for x in share) == sorted(x.name for x in clips)
     assert all(650 <= len(share) <= 850 for share in shares)
-    assert for_shard(clips[::-1], (2, 4)) == shares[1][::-1]
-    assert for_shard(clips[:50], (2, 4)) == [x for x in shares[1] if x in clips[:50]]  # whatever other clips there are
-    assert for_shard(clips, (1, 1)) == clips
+    assert [*for_shard(clips[::-1], (2, 4))] == shares[1][::-1]
+    assert [*for_shard(clips[:50], (2, 4))] == [
+        x for x in shares[1] if x in clips[:50]
+    ]  # whatever other clips there are
+    assert [*for_shard(clips, (1, 1))] == clips
     for wrong in ((0, 4), (5, 4), (1, 0)):
         with pytest.raises(ValueError, match="shard is i of n shares"):
             for_shard(clips, wrong)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["train", "test", "supplemental", "", "validation"]), st.booleans())))
+def test_clips_are_chosen_while_they_are_found_as_if_all_were_known(kinds: list[tuple[str, bool]]) -> None:
+    clips = [Clip(str(i), FileSource(Path(str(i))), split=split, named=named) for i, (split, named) in enumerate(kinds)]
+    splits = {clip.split for clip in clips if not clip.named}
+    both = "train" in splits and "test" in splits
+    kept = [x for x in clips if x.named or not both or x.split not in ("train", "supplemental")]
+    assert [*for_scoring(iter(clips))] == kept
+
+
+def test_no_clip_waits_that_is_scored_anyway() -> None:
+    found: list[str] = []
+
+    def finding() -> Iterator[Clip]:
+        for number, split in enumerate(["test"] * 3 + ["train"] * 3 + ["test"]):
+            found.append(split)
+            yield Clip(str(number), FileSource(Path(str(number))), split=split)
+
+    seen = [(clip.name, len(found)) for clip in for_scoring(finding())]
+    assert seen == [("0", 1), ("1", 2), ("2", 3), ("6", 7)]

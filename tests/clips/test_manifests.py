@@ -72,7 +72,7 @@ def test_clips_in_their_order_with_what_is_said_of_them(tmp_path: Path, suffix: 
     assert [clip.source.path for clip in found[:2]] == [tmp_path / "b/1.wav", tmp_path / "a.wav"]
     assert [status(clip) for clip in found] == ["ok"] * 4
     assert [clip.name for clip in for_fitting(found)] == ["b/1.wav", "fan/test/anomaly_id_04_7.wav"]
-    assert len(for_scoring(found)) == 4, "every row is scored"
+    assert len([*for_scoring(found)]) == 4, "every row is scored"
 
 
 @BOTH

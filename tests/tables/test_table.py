@@ -194,3 +194,14 @@ def test_what_a_table_says_of_split_and_domain_is_not_parsed_again(tmp_path: Pat
     half = results.with_names(table.drop(columns="split"))
     assert list(half) == list(table)
     assert half.loc[0, ["split", "domain"]].tolist() == ["test", "source"]
+
+
+@EXTENSIONS
+def test_a_table_read_in_parts_is_the_table(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"t{extension}"
+    write(path, times=5)
+    parts = list(results.read_in_parts(path, 4))
+    assert [len(part) for part in parts] == [4, 4, 4, 3]
+    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), results.read(path))
+    write(path, [])
+    assert [len(part) for part in results.read_in_parts(path, 4)] == [0]
