@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyasd.cutting import Cutter, Cutting
@@ -23,6 +23,7 @@ def cuts(samples: np.ndarray, sizes: list[int], window: float, hop: float, rate:
     return [*found, *((first, x.copy()) for first, x in cutter.end())]
 
 
+@settings(deadline=None)
 @given(
     length=st.integers(0, 400),
     sizes=st.lists(st.integers(0, 60), max_size=20),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyasd.clips import Clip, Group, find, for_fitting, for_scoring, for_shard, groups, name_machines
@@ -185,6 +185,7 @@ def test_a_clips_share_is_its_names() -> None:
             for_shard(clips, wrong)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["train", "test", "supplemental", "", "validation"]), st.booleans())))
 def test_clips_are_chosen_while_they_are_found_as_if_all_were_known(kinds: list[tuple[str, bool]]) -> None:
     clips = [Clip(str(i), FileSource(Path(str(i))), split=split, named=named) for i, (split, named) in enumerate(kinds)]
