@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from pyasd import Detector
     from pyasd.cli.summary import Summary
 
-CHUNK = 8192
-"""Rows of a long table that are read together."""
-
 
 @command
 def fit(
@@ -241,6 +238,7 @@ def _ranked(clips: list[str], table: Table, how: dict[str, Any]) -> Summary:
 def _scored(detector: Detector, clips: list[str], table: Table, how: dict[str, Any]) -> Summary:
     """Score clips with a model, however many they are."""
     from pyasd.cli.summary import Summary
+    from pyasd.detector.table import CHUNK
     from pyasd.tables import table as results
 
     rows = detector.rows(clips, **how)
