@@ -179,9 +179,10 @@ def _walk(stream: _Stream) -> Iterator[tarfile.TarInfo]:
     except _DAMAGE as error:
         raise ValueError(" ".join(str(error).split())) from None
     member = ""
+    empty = archive.firstmember is None  # type: ignore[attr-defined]  # of which Python 3.10 can't ask for the next one
     while True:
         try:
-            info = archive.next()
+            info = None if empty else archive.next()
             if info is not None and info.size < 0:
                 raise tarfile.ReadError("a member has less than no bytes")
         except _DAMAGE as error:
