@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 RATES = (0.01, 0.05)
 """Rates of false alarms whose thresholds are shown, before and after."""
 
+LaterMode = Annotated[
+    str | None, typer.Option(help="The score mode that clips will be scored by, if not the recipe's: {modes}.")
+]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="What pyasd fit wrote.", show_default=False)]
 
 
@@ -28,9 +31,7 @@ def calibrate(
     model: Model,
     clips: Clips,
     out: Annotated[Path, typer.Option("--out", "-o", help="The calibrated model's file; MODEL stays as it is.")],
-    score: Annotated[
-        str | None, typer.Option(help="The score mode that clips will be scored by, if not the recipe's: {modes}.")
-    ] = None,
+    score: LaterMode = None,
     verdicts: Annotated[
         Path | None,
         typer.Option(
@@ -114,9 +115,7 @@ def adapt(
             show_default=False,
         ),
     ] = None,
-    score: Annotated[
-        str | None, typer.Option(help="The score mode that clips will be scored by, if not the recipe's: {modes}.")
-    ] = None,
+    score: LaterMode = None,
     *,
     recordings: Recordings,
     cuts: Cuts,

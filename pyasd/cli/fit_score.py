@@ -21,6 +21,7 @@ from pyasd.cli.options import (
     Recordings,
     ScoreMode,
     Seed,
+    UnknownIds,
     some_of,
 )
 
@@ -152,9 +153,7 @@ def score(
     clips: Clips,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="What pyasd fit wrote.")] = None,
     score: ScoreMode = None,
-    unknown_ids: Annotated[
-        str, typer.Option(help="Machine IDs that the model never learnt: refuse, or pool (score against all IDs).")
-    ] = "refuse",
+    unknown_ids: UnknownIds = "refuse",
     *,
     decisions: Decisions,
     table: Table,
@@ -190,8 +189,6 @@ def score(
     - `pyasd score night.flac --model line3.safetensors --window 10 --false-alarms 1% --events events.csv` tells when
     """
     import pyasd
-    from pyasd import storage
-    from pyasd.tables import table as results
 
     if model is None and decisions.given():
         raise ValueError(
@@ -204,6 +201,9 @@ def score(
     if table.events is not None and (cuts.window is None or not decisions.given()):
         raise ValueError("--events joins cuts that are anomalies: give --window and --false-alarms too")
     if table.events is not None:
+        from pyasd import storage
+        from pyasd.tables import table as results
+
         results.kind_of(storage.check_writable(table.events))
     if table.retry_failed and not table.resume:
         raise ValueError("--retry-failed goes with --resume: give both")

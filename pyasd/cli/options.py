@@ -25,6 +25,9 @@ ScoreMode = Annotated[
     str | None,
     typer.Option(help="A score mode for the members that have it, instead of the recipe's: {modes}."),
 ]
+UnknownIds = Annotated[
+    str, typer.Option(help="Machine IDs that the model never learnt: refuse, or pool (score against all IDs).")
+]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Machines = Annotated[
     list[str] | None, typer.Option(help="Machine types, such as fan pump; by default all.", show_default=False)

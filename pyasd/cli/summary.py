@@ -1,4 +1,4 @@
-"""What `pyasd score` prints of a table, gathered part by part: a table of millions of rows is never in memory."""
+"""Gather what `pyasd score` prints, some thousand rows at a time: a table of millions doesn't fit in memory."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import typer
 
 from pyasd.cli import terminal, vocabulary
 from pyasd.cli.command import command
-from pyasd.cli.options import Cuts, Decisions, Hardware, Options, Recordings, ScoreMode
+from pyasd.cli.options import Cuts, Decisions, Hardware, Options, Recordings, ScoreMode, UnknownIds
 
 if TYPE_CHECKING:
     from pyasd.tables.table import Row
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Waiting(Options):
-    """What is waited for, and how long."""
+    """Say how long files are waited for."""
 
     panel = "Waiting"
 
@@ -44,9 +44,7 @@ def watch(
         Path, typer.Option("--out", "-o", help="Add each file's row to this table, a .csv.", show_default=False)
     ],
     score: ScoreMode = None,
-    unknown_ids: Annotated[
-        str, typer.Option(help="Machine IDs that the model never learnt: refuse, or pool (score against all IDs).")
-    ] = "refuse",
+    unknown_ids: UnknownIds = "refuse",
     *,
     decisions: Decisions,
     waiting: Waiting,

@@ -23,7 +23,16 @@ import numpy as np
 from pyasd.clips import manifests, tars  # noqa: F401 (tars registers itself)
 from pyasd.clips.clip import Clip
 from pyasd.clips.names import EXTENSIONS, LABELS, OTHER_AUDIO, SPLITS, is_audio, parse, printable
-from pyasd.clips.sources import UNREADABLE, ArraySource, BrokenSource, FileSource, LogMelSource, Source, archive_members
+from pyasd.clips.sources import (
+    UNREADABLE,
+    ArraySource,
+    BrokenSource,
+    FileSource,
+    LogMelSource,
+    Source,
+    archive_members,
+    check_samples,
+)
 
 
 def find(
@@ -370,11 +379,7 @@ def _from_array(index: int, item: Any, sample_rate: int | None, features: str) -
         if array.ndim != 2 or array.dtype.kind != "f":
             raise ValueError(f"{name}: a log-Mel must be [frames, mels] in float, not {array.dtype} {array.shape}")
         return Clip(name, LogMelSource(name, array.astype(np.float32, copy=False)))
-    if array.ndim not in (1, 2) or not (array.dtype == np.int16 or array.dtype.kind == "f"):
-        raise ValueError(
-            f"{name}: samples must be [n] or [channels, n] in int16 or float (full scale 1), not {array.dtype} "
-            f"{array.shape}"
-        )
+    check_samples(name, array)
     if array.ndim == 2 and array.shape[0] > array.shape[1] > 0:
         raise ValueError(f"{name}: {array.shape} looks like [n, channels]: give [channels, n], as samples.T")
     if sample_rate is None or sample_rate < 1:

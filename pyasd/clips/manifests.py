@@ -80,7 +80,7 @@ def of_table(table: Any, record: Record, archived: Archived) -> Iterator[Clip]:
 # -- rows ---------------------------------------------------------------------------------------------------------
 
 Rows = Iterable[tuple[str, Mapping[str, Any]]]
-"""Where each row is, such as "line 7", and its cells by column."""
+"""A manifest's rows: for each the place that messages name, such as "line 7", and its cells by column."""
 
 
 def _columns(path: Path) -> list[str]:

@@ -79,6 +79,19 @@ def check_size(where: str, size: int, most: int, what: str = "bytes") -> None:
         )
 
 
+def check_samples(name: str, samples: NDArray[Any]) -> None:
+    """Check that an array may be samples.
+
+    Raises:
+        ValueError: it has another number of dimensions, or another type; the message begins with the name.
+    """
+    if samples.ndim not in (1, 2) or not (samples.dtype == np.int16 or samples.dtype.kind == "f"):
+        raise ValueError(
+            f"{name}: samples must be [n] or [channels, n] in int16 or float (full scale 1), not {samples.dtype} "
+            f"{samples.shape}"
+        )
+
+
 class Source(ABC):
     """Open one clip: a file, a member of an archive, or an array. Sources can be pickled: they hold no open file.
 
@@ -281,7 +294,7 @@ class BrokenSource(Source):
 
     @property
     def error(self) -> ClipError:
-        """What is wrong."""
+        """Return what is wrong, as the error that `open` raises."""
         return ClipError(self.status, self.reason)
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz")
-"""What archives are called. Their first bytes tell how they are compressed."""
+"""The ends of tar archives' names. How one is compressed, its first bytes tell, and not its name."""
 
 HEADER_BYTES = 1 << 20
 """The most bytes of a header of several blocks (long names, attributes of files): what claims more is damaged."""

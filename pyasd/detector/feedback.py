@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pyasd.detector.calibration import Calibration
 from pyasd.detector.decisions import normal_scores, p_value
 from pyasd.detector.detector import Detector
 from pyasd.detector.drift import check_scored_by
@@ -85,11 +84,8 @@ def _with(machine: Machine, machine_id: str, modes: Mapping[str, str], clips: Da
     """The machine with these clips among a machine ID's calibration clips."""
     if clips.empty:
         return machine
-    scores = {}
-    for name, baseline in machine.baselines.items():
-        scores[name] = np.full((len(clips), len(baseline.modes)), np.nan)
-        scores[name][:, baseline.modes.index(modes[name])] = clips[f"{SCORE_PREFIX}{name}"]
-    new = Calibration.of([machine_id] * len(clips), scores)
+    scores = {name: clips[f"{SCORE_PREFIX}{name}"] for name in machine.baselines}
+    new = machine.calibration_of([machine_id] * len(clips), scores, modes)
     return replace(machine, calibration=new if machine.calibration is None else machine.calibration.joined(new))
 
 

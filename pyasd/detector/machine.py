@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from pyasd.detector.calibration import Calibration
 from pyasd.detector.conditions import Conditions
 from pyasd.detector.statistics import Baseline, combine, overall
@@ -34,6 +37,22 @@ class Machine:
     histories: dict[str, History] = field(default_factory=dict)
     calibration: Calibration | None = None
     conditions: Conditions | None = None
+
+    def calibration_of(
+        self, ids: Sequence[str], scores: Mapping[str, ArrayLike], modes: Mapping[str, str]
+    ) -> Calibration:
+        """Make a calibration of normal clips that were scored in one mode of each member.
+
+        Args:
+            ids: the clips' machine IDs.
+            scores: by member, its own scores of the clips, `[clips]`.
+            modes: each member's mode.
+        """
+        columns = {}
+        for name, baseline in self.baselines.items():
+            columns[name] = np.full((len(ids), len(baseline.modes)), np.nan)
+            columns[name][:, baseline.modes.index(modes[name])] = scores[name]
+        return Calibration.of(ids, columns)
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pyasd.clips import Channel, Clip, find
 from pyasd.compute import Compute, plain_torch
 from pyasd.cutting import Cutting
-from pyasd.detector.detector import ClipFeatures, Detector, load
+from pyasd.detector.detector import ClipFeatures, Detector
 from pyasd.detector.fitting import Fitting, Heard
+from pyasd.detector.loading import load
 from pyasd.detector.scoring import UnknownIds, row_of, score_modes
 from pyasd.progress import Progress, silent
 from pyasd.recipes import files

@@ -1,1 +1,1 @@
-"""Scoring that goes on: a folder that is watched."""
+"""Score sound that is still coming: files that land in a folder, and streams."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyasd.clips import Channel, Clip
-from pyasd.clips.sources import ArraySource
+from pyasd.clips.sources import ArraySource, check_samples
 from pyasd.compute import Compute
 from pyasd.cutting import Cutter, Cutting
 from pyasd.detector import Detector
@@ -100,11 +100,7 @@ class Stream:
         array = np.asarray(samples)
         if self._ended:
             raise ValueError(f"{self._name} has ended: begin another stream")
-        if array.ndim not in (1, 2) or not (array.dtype == np.int16 or array.dtype.kind == "f"):
-            raise ValueError(
-                f"samples must be [n] or [channels, n] in int16 or float (full scale 1), not {array.dtype} "
-                f"{array.shape}"
-            )
+        check_samples(self._name, array)
         block = np.atleast_2d(array).T
         kind = block.shape[1], array.dtype
         self._kind = self._kind or kind
